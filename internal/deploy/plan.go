@@ -1,0 +1,324 @@
+// Package deploy decides what a deployment does, without doing any of it.
+//
+// Build turns a frozen process and the circumstances of one deployment into a
+// Plan: ordered steps, their actions, and the machines each runs on. While the
+// deployment runs, everything that happens to it is a Fact appended to its
+// journal; Fold reads the facts to a State, and Next says what may start now.
+// All three are pure, so that any process that reads the journal comes to the
+// same conclusion: that is what lets a deployment survive its server.
+//
+// A plan holds no variable values and no secrets: it names the process snapshot
+// and the variable manifest from which each unit is resolved when it starts.
+package deploy
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/takodeploy/tako/internal/fault"
+	"github.com/takodeploy/tako/octopus"
+)
+
+// Format is the version of plans and facts that this code writes. It reads this
+// one and older ones.
+const Format = 1
+
+// Limits of a plan.
+const (
+	MaxSteps    = 1000
+	MaxMachines = 10000
+	// MaxParallel is how many targets of a step, and how many steps of a
+	// group, run at the same time unless a variable says otherwise.
+	MaxParallel = 10
+)
+
+// OwnerKind says whose process a plan runs.
+type OwnerKind string
+
+// The owners of processes.
+const (
+	OwnerDeployment OwnerKind = "Deployment"
+	OwnerRunbookRun OwnerKind = "RunbookRun"
+)
+
+// Plan is what one deployment will do. It is immutable once its task exists.
+type Plan struct {
+	Format int       `json:"format"`
+	Owner  OwnerKind `json:"owner"`
+	// OwnerID is the deployment ("Deployments-3") or runbook run.
+	OwnerID       string `json:"ownerId"`
+	SpaceID       string `json:"spaceId"`
+	ProjectID     string `json:"projectId"`
+	ReleaseID     string `json:"releaseId,omitempty"`
+	ChannelID     string `json:"channelId,omitempty"`
+	EnvironmentID string `json:"environmentId"`
+	TenantID      string `json:"tenantId,omitempty"`
+	// ProcessID is the snapshot of the process: properties are read from there.
+	ProcessID string `json:"processId"`
+	// ManifestID is the frozen set of variables.
+	ManifestID    string    `json:"manifestId"`
+	GuidedFailure bool      `json:"guidedFailure,omitempty"`
+	Machines      []Machine `json:"machines,omitempty"`
+	Steps         []Step    `json:"steps"`
+}
+
+// Machine is a deployment target that takes part, as it was when the plan was made.
+type Machine struct {
+	ID    string   `json:"id"`
+	Name  string   `json:"name"`
+	Roles []string `json:"roles"`
+}
+
+// Step is a step of a plan.
+type Step struct {
+	ID        string                `json:"id"`
+	Name      string                `json:"name"`
+	Number    string                `json:"number"` // "1", as people see it
+	Condition octopus.StepCondition `json:"condition"`
+	// WithPrevious joins the group of the step before.
+	WithPrevious bool     `json:"withPrevious,omitempty"`
+	Roles        []string `json:"roles,omitempty"`
+	// Rolling limits how many lanes run at a time by the step's window, and
+	// stops opening lanes after a failure.
+	Rolling bool     `json:"rolling,omitempty"`
+	Actions []Action `json:"actions"`
+	// Lanes are the ids of the machines that the step goes through, each
+	// running all actions in order. A step that is bound to no target has the
+	// one lane "".
+	Lanes []string `json:"lanes"`
+}
+
+// Place is where an action runs.
+type Place string
+
+// The places.
+const (
+	OnTarget Place = "target" // on the lane's machine
+	OnWorker Place = "worker" // on a worker; on behalf of the lane's machine if it has one
+	OnServer Place = "server" // by the server itself: e-mail, manual intervention
+)
+
+// Action is an action of a plan.
+type Action struct {
+	ID     string             `json:"id"`
+	Name   string             `json:"name"`
+	Number string             `json:"number"` // "1", or "2.1" for a child
+	Type   octopus.ActionType `json:"type"`
+	Place  Place              `json:"place"`
+	// Skip says that a person left the action out.
+	Skip     bool `json:"skip,omitempty"`
+	Required bool `json:"required,omitempty"`
+	// Variable tells that the action has a run condition of its own.
+	Variable bool `json:"variable,omitempty"`
+	// WorkerPoolID and WorkerPoolVariable choose the worker; both empty is the default pool.
+	WorkerPoolID       string    `json:"workerPoolId,omitempty"`
+	WorkerPoolVariable string    `json:"workerPoolVariable,omitempty"`
+	Packages           []Package `json:"packages,omitempty"`
+}
+
+// Package is a package reference with the version that the release selected.
+type Package struct {
+	Name      string `json:"name"` // "" for the primary one
+	PackageID string `json:"packageId"`
+	FeedID    string `json:"feedId"`
+	Version   string `json:"version"`
+	Location  string `json:"location"` // octopus.AcquisitionLocation
+	Extract   bool   `json:"extract,omitempty"`
+}
+
+// Input is everything that Build looks at.
+type Input struct {
+	Plan    Plan // the ids and GuidedFailure; the rest is filled in
+	Process []octopus.Step
+	// Machines are the enabled targets of the environment that match the tenant.
+	Machines []Machine
+	// TenantTags are the canonical tags of the tenant, none for an untenanted deployment.
+	TenantTags []string
+	// SkipActions are ids of actions that a person left out.
+	SkipActions []string
+	// SpecificMachines limits the targets; empty is no limit.
+	SpecificMachines, ExcludedMachines []string
+	// Versions are the selected packages' versions by action name and reference name.
+	Versions map[PackageKey]string
+}
+
+// PackageKey names a package reference of an action.
+type PackageKey struct{ Action, Reference string }
+
+// Build makes the plan. It fails with faults that name the step.
+func Build(in Input) (*Plan, error) {
+	p := in.Plan
+	p.Format = Format
+	p.Machines, p.Steps = nil, nil
+	if len(in.Process) > MaxSteps {
+		return nil, fault.New(fault.Invalid, "The process has %d steps; the limit is %d.", len(in.Process), MaxSteps)
+	}
+	machines := chosen(in)
+	if len(machines) > MaxMachines {
+		return nil, fault.New(fault.Invalid, "The deployment has %d targets; the limit is %d.", len(machines), MaxMachines)
+	}
+	used := map[string]bool{}
+	for i, s := range in.Process {
+		step := Step{
+			ID: s.ID, Name: s.Name, Number: fmt.Sprint(i + 1),
+			Condition:    s.Condition,
+			WithPrevious: s.StartTrigger == octopus.StartWithPrevious,
+			Roles:        tags(s.Properties.Get(octopus.PropTargetRoles)),
+		}
+		if step.Condition == "" {
+			step.Condition = octopus.StepConditionSuccess
+		}
+		step.Rolling = len(s.Actions) > 1 || s.Properties.Get(octopus.PropMaxParallelism) != ""
+		for j, a := range s.Actions {
+			if !takesPart(a, in) {
+				continue
+			}
+			number := step.Number
+			if len(s.Actions) > 1 {
+				number = fmt.Sprintf("%d.%d", i+1, j+1)
+			}
+			step.Actions = append(step.Actions, action(a, number, len(step.Roles) > 0, in))
+			if len(step.Roles) == 0 {
+				// Older clients put the tags on a plain step's only action.
+				step.Roles = tags(a.Properties.Get(octopus.PropTargetRoles))
+				if len(step.Roles) > 0 {
+					last := &step.Actions[len(step.Actions)-1]
+					*last = action(a, number, true, in)
+				}
+			}
+		}
+		if len(step.Actions) == 0 {
+			continue // scoped out: no part of this deployment
+		}
+		if len(step.Roles) == 0 {
+			step.Lanes = []string{""}
+		} else {
+			step.Lanes = []string{}
+			for _, m := range machines {
+				if hasAny(m.Roles, step.Roles) {
+					step.Lanes = append(step.Lanes, m.ID)
+					used[m.ID] = true
+				}
+			}
+		}
+		p.Steps = append(p.Steps, step)
+	}
+	for _, m := range machines {
+		if used[m.ID] {
+			p.Machines = append(p.Machines, m)
+		}
+	}
+	return &p, nil
+}
+
+func chosen(in Input) []Machine {
+	var out []Machine
+	for _, m := range in.Machines {
+		if len(in.SpecificMachines) > 0 && !slices.Contains(in.SpecificMachines, m.ID) {
+			continue
+		}
+		if slices.Contains(in.ExcludedMachines, m.ID) {
+			continue
+		}
+		out = append(out, m)
+	}
+	slices.SortStableFunc(out, func(a, b Machine) int {
+		return strings.Compare(strings.ToLower(a.Name), strings.ToLower(b.Name))
+	})
+	return out
+}
+
+// takesPart applies the scopes of an action: what they leave out is no part of
+// the plan, as if it were not in the process.
+func takesPart(a octopus.Action, in Input) bool {
+	switch {
+	case a.IsDisabled:
+		return false
+	case len(a.Environments) > 0 && !slices.Contains(a.Environments, in.Plan.EnvironmentID):
+		return false
+	case slices.Contains(a.ExcludedEnvironments, in.Plan.EnvironmentID):
+		return false
+	case len(a.Channels) > 0 && in.Plan.ChannelID != "" && !slices.Contains(a.Channels, in.Plan.ChannelID):
+		return false
+	default:
+		return MatchTags(a.TenantTags, in.TenantTags)
+	}
+}
+
+func action(a octopus.Action, number string, hasRoles bool, in Input) Action {
+	out := Action{
+		ID: a.ID, Name: a.Name, Number: number, Type: a.ActionType,
+		Place:              place(a, hasRoles),
+		Skip:               slices.Contains(in.SkipActions, a.ID) && !a.IsRequired,
+		Required:           a.IsRequired,
+		Variable:           a.Condition == octopus.ActionConditionVariable,
+		WorkerPoolID:       string(a.WorkerPoolID),
+		WorkerPoolVariable: string(a.WorkerPoolVariable),
+	}
+	for _, ref := range a.Packages {
+		out.Packages = append(out.Packages, Package{
+			Name: ref.Name, PackageID: ref.PackageID, FeedID: ref.FeedID,
+			Version:  cmpOr(in.Versions[PackageKey{strings.ToLower(a.Name), strings.ToLower(ref.Name)}], string(ref.Version)),
+			Location: string(ref.AcquisitionLocation),
+			Extract:  !strings.EqualFold(string(ref.Properties[octopus.PackagePropExtract]), "false"),
+		})
+	}
+	return out
+}
+
+func cmpOr(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
+}
+
+// place decides where an action runs: what has targets runs on them, unless it
+// says that a worker runs it on their behalf; what the server itself does runs there.
+func place(a octopus.Action, hasRoles bool) Place {
+	switch a.ActionType {
+	case octopus.ActionManual, octopus.ActionEmail, octopus.ActionDeployRelease, octopus.ActionHealthCheck:
+		return OnServer
+	}
+	onServer := strings.EqualFold(a.Properties.Get(octopus.PropRunOnServer), "true")
+	if hasRoles && !onServer {
+		return OnTarget
+	}
+	return OnWorker
+}
+
+// MatchTags reports whether a tenant with the tags has is within want: any tag
+// of each set named, all sets. Tags are canonical, "Set/Tag"; no want matches all.
+func MatchTags(want, has []string) bool {
+	if len(want) == 0 {
+		return true
+	}
+	sets := map[string]bool{}
+	for _, tag := range want {
+		set, _, _ := strings.Cut(strings.ToLower(tag), "/")
+		sets[set] = sets[set] || slices.ContainsFunc(has, func(h string) bool { return strings.EqualFold(h, tag) })
+	}
+	for _, matched := range sets {
+		if !matched {
+			return false
+		}
+	}
+	return true
+}
+
+func tags(csv string) []string {
+	var out []string
+	for part := range strings.SplitSeq(csv, ",") {
+		if part = strings.TrimSpace(part); part != "" {
+			out = append(out, part)
+		}
+	}
+	return out
+}
+
+func hasAny(has, want []string) bool {
+	return slices.ContainsFunc(want, func(w string) bool {
+		return slices.ContainsFunc(has, func(h string) bool { return strings.EqualFold(h, w) })
+	})
+}

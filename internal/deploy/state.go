@@ -1,0 +1,220 @@
+package deploy
+
+import (
+	"fmt"
+	"time"
+)
+
+// State is what the facts of a journal amount to.
+type State struct {
+	Plan  *Plan
+	Steps []StepState // as Plan.Steps
+	Units map[Unit]*UnitState
+	// Error is set from the first failure that nobody ignored.
+	Error bool
+	// ErrorDetail is the message of that failure.
+	ErrorDetail string
+	// Warnings tells that something is worth a look, failures included.
+	Warnings  bool
+	Cancelled bool
+	// Excluded are the machines that a person took out of the deployment.
+	Excluded map[string]bool
+	// Facts counts the facts that were folded.
+	Facts int64
+}
+
+// StepState is the state of a step.
+type StepState struct {
+	Decided, Run bool
+	Reason       string
+	Window       int
+	At           time.Time // of the decision
+}
+
+// UnitState is the state of a unit.
+type UnitState struct {
+	Decided, Run bool
+	Reason       string
+	Attempt      int // of the latest intent; 0 before the first
+	// Open tells that an attempt has an intent and no result yet.
+	Open   bool
+	Acked  bool
+	Intent *Intent
+	Result *Result // of the latest ended attempt
+	// Asked is the interruption that is waiting for an answer.
+	Asked *Ask
+	// Final tells that nothing more happens to the unit; Outcome says how it ended.
+	Final   bool
+	Outcome Outcome
+	// Ignored tells that a person let a failure pass.
+	Ignored bool
+	Started time.Time // of the first attempt
+	Ended   time.Time
+	Outputs []Output
+}
+
+// NewState is the state before any fact.
+func NewState(p *Plan) *State {
+	return &State{Plan: p, Steps: make([]StepState, len(p.Steps)), Units: map[Unit]*UnitState{}, Excluded: map[string]bool{}}
+}
+
+// Fold reads the facts of a journal from the beginning.
+func Fold(p *Plan, facts []Fact) (*State, error) {
+	s := NewState(p)
+	for i, f := range facts {
+		if err := s.Apply(f); err != nil {
+			return nil, fmt.Errorf("journal fact %d: %w", i+1, err)
+		}
+	}
+	return s, nil
+}
+
+// Unit returns the state of u, which is empty before its first fact.
+func (s *State) Unit(u Unit) UnitState {
+	if st := s.Units[u]; st != nil {
+		return *st
+	}
+	return UnitState{}
+}
+
+func (s *State) unit(u Unit) *UnitState {
+	st := s.Units[u]
+	if st == nil {
+		st = &UnitState{}
+		s.Units[u] = st
+	}
+	return st
+}
+
+// Apply folds one more fact. It fails on one that does not fit the plan or that
+// contradicts what is known, which means that a journal is damaged.
+func (s *State) Apply(f Fact) error {
+	if err := s.check(f); err != nil {
+		return err
+	}
+	s.Facts++
+	switch f.Kind {
+	case FactStep:
+		s.Steps[f.Step] = StepState{Decided: true, Run: f.Run, Reason: f.Reason, Window: max(f.Window, 1), At: f.At}
+	case FactUnit:
+		u := s.unit(*f.Unit)
+		u.Decided, u.Run, u.Reason = true, f.Run, f.Reason
+		if !f.Run {
+			u.Final, u.Outcome, u.Started, u.Ended = true, Skipped, f.At, f.At
+		}
+	case FactIntent:
+		u := s.unit(*f.Unit)
+		u.Attempt, u.Open, u.Acked, u.Intent, u.Asked = f.Attempt, true, false, f.Intent, nil
+		if u.Started.IsZero() {
+			u.Started = f.At
+		}
+	case FactAck:
+		s.unit(*f.Unit).Acked = true
+	case FactResult:
+		s.result(s.unit(*f.Unit), f)
+	case FactAsk:
+		s.unit(*f.Unit).Asked = f.Ask
+	case FactAnswer:
+		s.answer(*f.Unit, f)
+	case FactCancel:
+		s.Cancelled = true
+	case FactOutput:
+		u := s.unit(*f.Unit)
+		u.Outputs = append(u.Outputs, *f.Output)
+	}
+	return nil
+}
+
+func (s *State) check(f Fact) error {
+	switch f.Kind {
+	case FactCancel:
+		return nil
+	case FactStep:
+		if f.Step < 0 || f.Step >= len(s.Steps) || s.Steps[f.Step].Decided {
+			return fmt.Errorf("step %d cannot be decided", f.Step)
+		}
+		return nil
+	case FactUnit, FactIntent, FactAck, FactResult, FactAsk, FactAnswer, FactOutput:
+	default:
+		return fmt.Errorf("kind %q is not known", f.Kind)
+	}
+	if f.Unit == nil || f.Unit.Step < 0 || f.Unit.Step >= len(s.Steps) || f.Unit.Action < 0 || f.Unit.Action >= len(s.Plan.Steps[f.Unit.Step].Actions) {
+		return fmt.Errorf("%s names no unit of the plan", f.Kind)
+	}
+	u := s.Unit(*f.Unit)
+	bad := false
+	switch f.Kind {
+	case FactUnit:
+		bad = u.Decided || u.Attempt > 0
+	case FactIntent:
+		bad = f.Intent == nil || f.Attempt != u.Attempt+1 || u.Open || u.Final
+	case FactAck:
+		bad = f.Attempt != u.Attempt || !u.Open
+	case FactResult:
+		bad = f.Result == nil || f.Attempt != u.Attempt || !u.Open
+	case FactAsk:
+		bad = f.Ask == nil || !u.Open || u.Asked != nil
+	case FactAnswer:
+		bad = f.Answer == nil || u.Asked == nil || u.Asked.ID != f.Answer.ID
+	case FactOutput:
+		bad = f.Output == nil
+	case FactStep, FactCancel:
+	}
+	if bad {
+		return fmt.Errorf("%s of unit %+v, attempt %d, contradicts the facts before it", f.Kind, *f.Unit, f.Attempt)
+	}
+	return nil
+}
+
+func (s *State) result(u *UnitState, f Fact) {
+	u.Open, u.Result, u.Ended, u.Asked = false, f.Result, f.At, f.Ask
+	s.Warnings = s.Warnings || f.Result.Warnings || f.Result.Outcome == Failed || f.Result.Outcome == Unknown
+	if f.Ask != nil || f.Result.RetryAt != nil {
+		return
+	}
+	u.Final, u.Outcome = true, f.Result.Outcome
+	if u.Outcome == Failed || u.Outcome == Unknown {
+		s.fail(f.Result.Message)
+	}
+}
+
+func (s *State) fail(message string) {
+	if !s.Error {
+		s.Error, s.ErrorDetail = true, message
+	}
+}
+
+func (s *State) answer(unit Unit, f Fact) {
+	u := s.unit(unit)
+	u.Asked = nil
+	message := ""
+	if u.Result != nil {
+		message = u.Result.Message
+	}
+	end := func(o Outcome) {
+		u.Open, u.Final, u.Outcome, u.Ended = false, true, o, f.At
+	}
+	switch f.Answer.Choice {
+	case Proceed, MarkSucceeded:
+		end(Succeeded)
+	case Retry, RunAgain:
+		u.Open = false // another attempt may follow
+	case Ignore:
+		end(Failed)
+		u.Ignored = true
+	case Exclude:
+		end(Failed)
+		u.Ignored = true
+		s.Excluded[unit.Lane] = true
+	case Abort, Fail, MarkFailed:
+		end(Failed)
+		if f.Answer.Choice == Abort {
+			message = "The intervention was answered with Abort"
+			if f.Answer.User != "" {
+				message += " by " + f.Answer.User
+			}
+			message += "."
+		}
+		s.fail(message)
+	}
+}
