@@ -1,0 +1,170 @@
+package docstore
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/takodeploy/tako/internal/db"
+	"github.com/takodeploy/tako/internal/ident"
+	"github.com/takodeploy/tako/internal/resource"
+)
+
+// Match keeps the documents that have any of the values at path, without case.
+// The path must be one of the kind's filters, dimensions or references.
+type Match struct {
+	Path string
+	Any  []string
+}
+
+// Query asks for a page of a kind's documents.
+type Query struct {
+	Space ident.SpaceID // "" for a system kind; every space for a kind in either
+	// IDs keeps these documents only, when it is not nil. An empty list keeps none.
+	IDs         []string
+	Name        string // exact, without case
+	PartialName string // a part of the name, without case
+	Where       []Match
+	// Visible keeps what one of the grants covers; nil is everything, empty nothing.
+	Visible []resource.Grant
+	Page    ident.Page
+}
+
+// maxIDs bounds the ids of one query; both databases bound their parameters.
+const maxIDs = 5000
+
+// List returns a page of documents in the kind's order, and how many there are in all.
+func (s *Store) List(ctx context.Context, tx *db.Tx, k *resource.Kind, q Query) ([]*Doc, int64, error) {
+	where, args := s.where(k, q)
+	var total int64
+	if err := tx.QueryRow(ctx, `SELECT count(*) FROM documents d WHERE `+where, args...).Scan(&total); err != nil {
+		return nil, 0, fmt.Errorf("count %s: %w", k.Name, err)
+	}
+	page := q.Page.Clamp()
+	if total <= page.Skip {
+		return nil, total, nil
+	}
+	rows, err := tx.Query(ctx, `SELECT `+docColumns+` FROM documents d WHERE `+where+
+		` ORDER BY d.sort, d.name, d.seq, d.id LIMIT ? OFFSET ?`, append(args, page.Take, page.Skip)...)
+	if err != nil {
+		return nil, 0, fmt.Errorf("list %s: %w", k.Name, err)
+	}
+	defer rows.Close()
+	var docs []*Doc
+	for rows.Next() {
+		doc, err := scanDoc(rows.Scan)
+		if err != nil {
+			return nil, 0, fmt.Errorf("list %s: %w", k.Name, err)
+		}
+		docs = append(docs, doc)
+	}
+	return docs, total, rows.Err()
+}
+
+func (s *Store) where(k *resource.Kind, q Query) (string, []any) {
+	clause, spaceArgs := spaceFilter(k, q.Space)
+	var b strings.Builder
+	b.WriteString(`d.kind = ? AND d.deleted = 0 AND ` + clause)
+	args := append([]any{k.Name}, spaceArgs...)
+	if q.IDs != nil {
+		ids := q.IDs[:min(len(q.IDs), maxIDs)]
+		canonical := make([]string, len(ids))
+		for i, id := range ids {
+			canonical[i] = CanonicalID(k, id)
+		}
+		b.WriteString(` AND ` + in(`d.id`, canonical, &args))
+	}
+	if q.Name != "" {
+		b.WriteString(` AND d.name = ?`)
+		args = append(args, ident.Fold(q.Name))
+	}
+	if q.PartialName != "" {
+		b.WriteString(` AND d.name LIKE ? ESCAPE '\'`)
+		args = append(args, "%"+escapeLike(ident.Fold(q.PartialName))+"%")
+	}
+	for _, m := range q.Where {
+		b.WriteString(` AND ` + s.match(k, m.Path, m.Any, &args))
+	}
+	if q.Visible != nil {
+		b.WriteString(` AND ` + s.visible(k, q.Visible, &args))
+	}
+	return b.String(), args
+}
+
+// Visible reports whether one of the grants covers a document.
+func (s *Store) Visible(ctx context.Context, tx *db.Tx, k *resource.Kind, id string, grants []resource.Grant) (bool, error) {
+	args := []any{k.Name, id}
+	var n int
+	err := tx.QueryRow(ctx, `SELECT count(*) FROM documents d WHERE d.kind = ? AND d.id = ? AND `+s.visible(k, grants, &args), args...).Scan(&n)
+	return n > 0, err
+}
+
+// visible compiles grants to a disjunction over the kind's dimensions.
+func (s *Store) visible(k *resource.Kind, grants []resource.Grant, args *[]any) string {
+	var alternatives []string
+	for _, g := range grants {
+		var all []string
+		restrict := func(path string, ids []string) {
+			if len(ids) > 0 && path != "" {
+				all = append(all, s.match(k, path, ids, args))
+			}
+		}
+		restrict(k.Dimensions.Project, g.Projects)
+		restrict(k.Dimensions.Environment, g.Environments)
+		restrict(k.Dimensions.Tenant, g.Tenants)
+		switch {
+		case len(g.ProjectGroups) == 0:
+		case k.Dimensions.ProjectGroup != "":
+			restrict(k.Dimensions.ProjectGroup, g.ProjectGroups)
+		case k.Dimensions.Project != "":
+			// The kind names its project; the project names its group.
+			inGroups := ` IN (SELECT p.id FROM document_index p WHERE p.kind = 'projects' AND p.field = 'ProjectGroupId' AND `
+			if k.Dimensions.Project == "Id" {
+				all = append(all, `d.id`+inGroups+in(`p.value`, fold(g.ProjectGroups), args)+`)`)
+			} else {
+				*args = append(*args, k.Name, k.Dimensions.Project)
+				all = append(all, `EXISTS (SELECT 1 FROM document_index x JOIN document_index p ON lower(p.id) = x.value
+					WHERE x.kind = ? AND x.field = ? AND x.id = d.id AND p.kind = 'projects' AND p.field = 'ProjectGroupId' AND `+
+					in(`p.value`, fold(g.ProjectGroups), args)+`)`)
+			}
+		}
+		if len(all) == 0 {
+			return `1 = 1`
+		}
+		alternatives = append(alternatives, `(`+strings.Join(all, ` AND `)+`)`)
+	}
+	if len(alternatives) == 0 {
+		return `1 = 0`
+	}
+	return `(` + strings.Join(alternatives, ` OR `) + `)`
+}
+
+func (s *Store) match(k *resource.Kind, path string, values []string, args *[]any) string {
+	if path == "Id" {
+		return in(`d.id`, values, args)
+	}
+	*args = append(*args, k.Name, path)
+	return `EXISTS (SELECT 1 FROM document_index x WHERE x.kind = ? AND x.field = ? AND x.id = d.id AND ` + in(`x.value`, fold(values), args) + `)`
+}
+
+func fold(values []string) []string {
+	out := make([]string, len(values))
+	for i, v := range values {
+		out[i] = ident.Fold(v)
+	}
+	return out
+}
+
+func in(column string, values []string, args *[]any) string {
+	if len(values) == 0 {
+		return `1 = 0`
+	}
+	for _, v := range values {
+		*args = append(*args, v)
+	}
+	return column + ` IN (?` + strings.Repeat(`, ?`, len(values)-1) + `)`
+}
+
+func escapeLike(s string) string {
+	return strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(s)
+}
