@@ -1,0 +1,100 @@
+package db
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"time"
+)
+
+// A serialization failure is retried this often, and for this long.
+const (
+	maxAttempts = 20
+	retryFor    = 30 * time.Second
+)
+
+func (d *DB) writeTx(ctx context.Context, level sql.IsolationLevel, fn func(*Tx) error) error {
+	start := time.Now()
+	for attempt := 1; ; attempt++ {
+		t, err := d.attempt(ctx, level, fn)
+		if err == nil {
+			d.moved()
+			if d.dialect == Postgres && len(t.changed) == 0 {
+				d.announceLater()
+			}
+			for _, f := range t.after {
+				f()
+			}
+			return nil
+		}
+		if attempt == maxAttempts || time.Since(start) > retryFor || !isSerialization(err) {
+			return d.translate(err)
+		}
+		if err := sleep(ctx, time.Duration(rand.Int64N(int64(attempt)*int64(5*time.Millisecond)))); err != nil {
+			return err
+		}
+	}
+}
+
+func (d *DB) attempt(ctx context.Context, level sql.IsolationLevel, fn func(*Tx) error) (*Tx, error) {
+	if err := d.alive(); err != nil {
+		return nil, err
+	}
+	if d.dialect == SQLite {
+		select {
+		case d.turn <- struct{}{}:
+			defer func() { <-d.turn }()
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	conn, err := d.writer.Conn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = conn.Close() }() // back into the pool
+	t := &Tx{d: d, conn: conn, now: stamp(d.now()), write: true}
+	committed := false
+	defer func() {
+		if !committed {
+			t.rollback(ctx)
+		}
+	}()
+	if err := t.begin(ctx, level); err != nil {
+		return nil, err
+	}
+	if err := fn(t); err != nil {
+		return nil, err
+	}
+	t.closeRows()
+	for _, e := range t.events {
+		if err := t.insertEvent(ctx, e); err != nil {
+			return nil, fmt.Errorf("write audit event: %w", err)
+		}
+	}
+	if err := t.bumpChanges(ctx); err != nil {
+		return nil, err
+	}
+	if err := t.commit(ctx); err != nil {
+		return nil, err
+	}
+	committed = true
+	return t, nil
+}
+
+// bumpChanges counts up the changed kinds. On PostgreSQL each backend has a row
+// of its own for a kind (but for chance), since transactions that wrote the same
+// row would make each other fail.
+func (t *Tx) bumpChanges(ctx context.Context) error {
+	for _, kind := range slices.Sorted(maps.Keys(t.changed)) {
+		_, err := t.Exec(ctx, `INSERT INTO changes (kind, slot, counter) VALUES (?, ?, 1)
+			ON CONFLICT (kind, slot) DO UPDATE SET counter = changes.counter + 1`, kind, int64(t.pid%64))
+		if err != nil {
+			return fmt.Errorf("bump changes of %s: %w", kind, err)
+		}
+	}
+	return nil
+}
