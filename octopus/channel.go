@@ -30,10 +30,18 @@ type Channel struct {
 	GitResourceRules  List[ChannelGitRule] `json:"GitResourceRules"`
 	// TenantTags limit which tenants the releases may be deployed to.
 	TenantTags List[string] `json:"TenantTags"`
+	// CustomFieldDefinitions are what a release of the channel must be told.
+	CustomFieldDefinitions List[ChannelCustomField] `json:"CustomFieldDefinitions"`
 	// The rest belongs to channels of type ChannelEphemeral.
 	ParentEnvironmentID                      NullString `json:"ParentEnvironmentId"`
 	EphemeralEnvironmentNameTemplate         NullString `json:"EphemeralEnvironmentNameTemplate"`
 	AutomaticEphemeralEnvironmentDeployments bool       `json:"AutomaticEphemeralEnvironmentDeployments"`
+}
+
+// ChannelCustomField is a text that a release of a channel must be told.
+type ChannelCustomField struct {
+	FieldName   string     `json:"FieldName"`
+	Description NullString `json:"Description"`
 }
 
 // ChannelVersioning is how a rule picks the newest of the versions it allows.

@@ -75,6 +75,7 @@ type DeploymentTemplate struct {
 	DeploymentNotes              NullString            `json:"DeploymentNotes"`
 	IsVariableSetModified        bool                  `json:"IsVariableSetModified"`
 	IsLibraryVariableSetModified bool                  `json:"IsLibraryVariableSetModified"`
+	IsGitResourceModified        bool                  `json:"IsGitResourceModified"`
 	Links                        Links                 `json:"Links"`
 }
 

@@ -59,6 +59,27 @@ type EnvironmentV2 struct {
 	ExtensionSettings   List[ExtensionSettings] `json:"ExtensionSettings"`
 }
 
+// ParentEnvironment has the rules for the ephemeral environments below it.
+type ParentEnvironment struct {
+	Resource
+	SpaceID          string `json:"SpaceId"`
+	Name             string `json:"Name"`
+	Slug             string `json:"Slug"`
+	Description      string `json:"Description"`
+	SortOrder        int    `json:"SortOrder"`
+	UseGuidedFailure bool   `json:"UseGuidedFailure"`
+	// AutomaticDeprovisioningRule is null where children stay until someone
+	// removes them.
+	AutomaticDeprovisioningRule *DeprovisioningRule `json:"AutomaticDeprovisioningRule"`
+}
+
+// DeprovisioningRule is how long an ephemeral environment lives without a
+// deployment: the sum of both members.
+type DeprovisioningRule struct {
+	ExpiryDays  int `json:"ExpiryDays"`
+	ExpiryHours int `json:"ExpiryHours"`
+}
+
 // EnvironmentsSummary counts the machines of a space's environments.
 type EnvironmentsSummary struct {
 	MachineCounts

@@ -42,8 +42,10 @@ func (t Time) MarshalJSON() ([]byte, error) {
 	return []byte(`"` + t.String() + `"`), nil
 }
 
-// UnmarshalJSON reads RFC 3339, with or without a fraction. A text without a
-// zone is taken as UTC, a date alone as its midnight; null and "" leave t as it is.
+// UnmarshalJSON reads RFC 3339, with or without a fraction. People type these
+// texts into command lines, so a blank may stand for the T, seconds may be left
+// out, a text without a zone is UTC, and a date alone is its midnight. null and
+// "" leave t as it is.
 func (t *Time) UnmarshalJSON(data []byte) error {
 	if firstByte(data) == 'n' {
 		return nil
@@ -55,7 +57,10 @@ func (t *Time) UnmarshalJSON(data []byte) error {
 	if s = strings.TrimSpace(s); s == "" {
 		return nil
 	}
-	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05", time.DateTime, time.DateOnly} {
+	for _, layout := range []string{
+		time.RFC3339, "2006-01-02T15:04Z07:00", "2006-01-02 15:04:05Z07:00", "2006-01-02 15:04:05 Z07:00",
+		"2006-01-02T15:04:05", "2006-01-02T15:04", time.DateTime, "2006-01-02 15:04", time.DateOnly,
+	} {
 		if u, err := time.Parse(layout, s); err == nil {
 			if err := checkYear(u); err != nil {
 				return err
