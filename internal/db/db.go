@@ -49,6 +49,9 @@ type Options struct {
 	// MustExist refuses to make a new SQLite file: what should be there and is
 	// not was lost, and an empty database in its place would hide that.
 	MustExist bool
+	// Levels of the binary, for tests that play an older or newer one; zero
+	// means BinaryLevels.
+	Levels Levels
 }
 
 // DB is an open database. It is safe for concurrent use.
@@ -58,6 +61,7 @@ type DB struct {
 	path    string // SQLite's file, "" on PostgreSQL
 	log     *slog.Logger
 	now     func() time.Time
+	levels  Levels
 
 	// On PostgreSQL both are the same pool. On SQLite the writer has one
 	// connection, for which writers wait in line in Go and not in busy loops.
@@ -83,7 +87,10 @@ func Open(ctx context.Context, url string, opt Options) (*DB, error) {
 	if opt.Now == nil {
 		opt.Now = time.Now
 	}
-	d := &DB{log: opt.Log, now: opt.Now, failed: make(chan struct{})}
+	if opt.Levels == (Levels{}) {
+		opt.Levels = BinaryLevels()
+	}
+	d := &DB{log: opt.Log, now: opt.Now, levels: opt.Levels, failed: make(chan struct{})}
 	d.watch.init()
 	var err error
 	switch scheme, rest, _ := strings.Cut(url, ":"); scheme {
@@ -256,13 +263,13 @@ func (d *DB) Read(ctx context.Context, fn func(*Tx) error) error {
 // (serialization failures are retried, nothing else is), so it has no side
 // effects but on the database and on variables it sets anew each time.
 func (d *DB) Write(ctx context.Context, fn func(*Tx) error) error {
-	return d.writeTx(ctx, sql.LevelSerializable, fn)
+	return d.writeTx(ctx, levelDocuments, fn)
 }
 
 // WriteEngine is Write at READ COMMITTED, for the task engine, whose own row
 // locks, epochs and journal numbers keep order.
 func (d *DB) WriteEngine(ctx context.Context, fn func(*Tx) error) error {
-	return d.writeTx(ctx, sql.LevelReadCommitted, fn)
+	return d.writeTx(ctx, levelEngine, fn)
 }
 
 func stamp(t time.Time) time.Time { return t.UTC().Truncate(time.Microsecond) }

@@ -15,30 +15,76 @@ import (
 	"github.com/takodeploy/tako/internal/failpoint"
 )
 
+// isolation is what a writing transaction is for.
+type isolation uint8
+
+const (
+	levelDocuments isolation = iota
+	levelEngine
+	levelSchema
+)
+
+const minReaderQuery = `SELECT min_reader_level FROM tako_meta WHERE id = 1`
+
 // begin starts a writing transaction on t's connection. It also learns what a
 // lost answer to COMMIT must be resolved by, and whether this process may still
-// write.
-func (t *Tx) begin(ctx context.Context, level sql.IsolationLevel) error {
-	if t.d.dialect == SQLite {
-		_, err := t.conn.ExecContext(ctx, "BEGIN IMMEDIATE")
+// write: both together in one round trip.
+func (t *Tx) begin(ctx context.Context, level isolation) error {
+	minReader, err := t.d.levels.Level, error(nil)
+	if t.d.dialect == Postgres {
+		minReader, err = t.beginPostgres(ctx, level)
+	} else {
+		minReader, err = t.beginSQLite(ctx, level)
+	}
+	switch {
+	case isNoTable(err), errors.Is(err, sql.ErrNoRows):
+		return ErrNoSchema
+	case err != nil || level == levelSchema:
 		return err
 	}
-	statements := "BEGIN ISOLATION LEVEL SERIALIZABLE;"
-	if level == sql.LevelReadCommitted {
-		statements = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL idle_in_transaction_session_timeout = '5s'; SET LOCAL statement_timeout = '15s';"
+	return t.mayWrite(minReader)
+}
+
+func (t *Tx) beginSQLite(ctx context.Context, level isolation) (minReader int, err error) {
+	if _, err := t.conn.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil || level == levelSchema {
+		return 0, err
 	}
-	return rawPg(t.conn, func(c *pgconn.PgConn) error {
-		fields, _, err := simple(ctx, c, statements+"SELECT pg_current_xact_id()::text")
-		if err != nil {
-			return err
-		}
-		if len(fields) != 1 {
-			return fmt.Errorf("begin: %d fields instead of the transaction's id", len(fields))
-		}
+	err = t.conn.QueryRowContext(ctx, minReaderQuery).Scan(&minReader)
+	return minReader, err
+}
+
+func (t *Tx) beginPostgres(ctx context.Context, level isolation) (minReader int, err error) {
+	var script string
+	switch level {
+	case levelDocuments:
+		script = "BEGIN ISOLATION LEVEL SERIALIZABLE;"
+	case levelEngine:
+		// A node that stops must not hold the rows by which another takes over.
+		script = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL idle_in_transaction_session_timeout = '5s'; SET LOCAL statement_timeout = '15s';"
+	case levelSchema:
+		script = "BEGIN ISOLATION LEVEL READ COMMITTED;"
+	}
+	script += "SELECT pg_current_xact_id()::text;"
+	want := 1
+	if level != levelSchema {
+		script, want = script+minReaderQuery, 2
+	}
+	var fields []string
+	err = rawPg(t.conn, func(c *pgconn.PgConn) (err error) {
 		t.pid = c.PID()
-		t.xid, err = strconv.ParseUint(fields[0], 10, 64)
+		fields, _, err = simple(ctx, c, script)
 		return err
 	})
+	switch {
+	case err != nil:
+		return 0, err
+	case len(fields) != want:
+		return 0, sql.ErrNoRows
+	}
+	if t.xid, err = strconv.ParseUint(fields[0], 10, 64); err != nil || want == 1 {
+		return 0, err
+	}
+	return strconv.Atoi(fields[1])
 }
 
 // commit makes the transaction last, or says for certain that it did not. Only

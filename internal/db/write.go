@@ -2,7 +2,6 @@ package db
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -16,7 +15,7 @@ const (
 	retryFor    = 30 * time.Second
 )
 
-func (d *DB) writeTx(ctx context.Context, level sql.IsolationLevel, fn func(*Tx) error) error {
+func (d *DB) writeTx(ctx context.Context, level isolation, fn func(*Tx) error) error {
 	start := time.Now()
 	for attempt := 1; ; attempt++ {
 		t, err := d.attempt(ctx, level, fn)
@@ -39,7 +38,7 @@ func (d *DB) writeTx(ctx context.Context, level sql.IsolationLevel, fn func(*Tx)
 	}
 }
 
-func (d *DB) attempt(ctx context.Context, level sql.IsolationLevel, fn func(*Tx) error) (*Tx, error) {
+func (d *DB) attempt(ctx context.Context, level isolation, fn func(*Tx) error) (*Tx, error) {
 	if err := d.alive(); err != nil {
 		return nil, err
 	}

@@ -1,3 +1,4 @@
+-- tako: level 1, tx
 -- What everything stands on: the levels of the schema, counters for ids, change
 -- counters for caches, audit events, and the generic documents.
 

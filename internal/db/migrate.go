@@ -1,0 +1,323 @@
+package db
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// advisoryKey is the number of the lock that migrating processes take on PostgreSQL.
+const advisoryKey = 0x74616b6f // "tako"
+
+// MigrateOptions of Migrate.
+type MigrateOptions struct {
+	// By is the version of the binary, for the record.
+	By string
+	// Step is called before each migration that is due, may be nil.
+	Step func(id string)
+}
+
+// runnerTables are the runner's own; every binary of every level reads them, so
+// columns are only ever added to them.
+var runnerTables = []string{
+	`CREATE TABLE IF NOT EXISTS tako_meta (
+		id               BIGINT NOT NULL PRIMARY KEY CHECK (id = 1),
+		schema_level     BIGINT NOT NULL,
+		min_reader_level BIGINT NOT NULL,
+		active_level     BIGINT NOT NULL,
+		fingerprint      TEXT   NOT NULL,
+		expanded_by      TEXT   NOT NULL,
+		expanded_at      BIGINT NOT NULL,
+		finalized_at     BIGINT NOT NULL,
+		installation_id  TEXT   NOT NULL,
+		incarnation      TEXT   NOT NULL
+	)`,
+	`CREATE TABLE IF NOT EXISTS tako_migration (
+		id         TEXT   NOT NULL PRIMARY KEY,
+		level      BIGINT NOT NULL,
+		kind       TEXT   NOT NULL,
+		state      TEXT   NOT NULL,
+		sha256     TEXT   NOT NULL,
+		applied_at BIGINT NOT NULL
+	)`,
+	`CREATE TABLE IF NOT EXISTS tako_schema (
+		object     TEXT NOT NULL PRIMARY KEY,
+		definition TEXT NOT NULL
+	)`,
+}
+
+// Migrate brings the schema to this binary's level. It only ever adds (expand),
+// so that older binaries whose level the database still allows go on working
+// beside it; the new level's data formats wait for Finalize, except in a
+// database that is new. Any number of processes may call it at once, and it can
+// be killed anywhere and called again.
+func Migrate(ctx context.Context, d *DB, opt MigrateOptions) error {
+	all, err := loadMigrations(embedded, "migrations")
+	if err != nil {
+		return err
+	}
+	return d.migrate(ctx, all, d.levels, opt)
+}
+
+func (d *DB) migrate(ctx context.Context, all []migration, own Levels, opt MigrateOptions) error {
+	unlock, err := d.lockMigrations(ctx)
+	if err != nil {
+		return fmt.Errorf("lock the schema: %w", err)
+	}
+	defer unlock()
+	if err := d.createRunnerTables(ctx, own, opt); err != nil {
+		return fmt.Errorf("prepare the schema: %w", err)
+	}
+	for _, m := range all {
+		if err := d.apply(ctx, m, opt); err != nil {
+			return fmt.Errorf("migration %s: %w", m.id, err)
+		}
+	}
+	return d.recordSchema(ctx, own, opt)
+}
+
+// lockMigrations keeps other migrating processes out on PostgreSQL. SQLite has
+// one writer at a time, and each migration looks again within its transaction.
+func (d *DB) lockMigrations(ctx context.Context) (unlock func(), err error) {
+	if d.dialect == SQLite {
+		return func() {}, nil
+	}
+	conn, err := d.writer.Conn(ctx)
+	if err != nil {
+		return nil, d.translate(err)
+	}
+	for {
+		var got bool
+		if err := conn.QueryRowContext(ctx, `SELECT pg_try_advisory_lock($1)`, int64(advisoryKey)).Scan(&got); err != nil {
+			return nil, errors.Join(d.translate(err), conn.Close())
+		}
+		if got {
+			break
+		}
+		if err := sleep(ctx, 50*time.Millisecond); err != nil {
+			return nil, errors.Join(err, conn.Close())
+		}
+	}
+	return func() {
+		// The lock ends with the connection if not by this.
+		_, err := conn.ExecContext(context.WithoutCancel(ctx), `SELECT pg_advisory_unlock($1)`, int64(advisoryKey))
+		if err != nil {
+			d.log.WarnContext(ctx, "the lock of the schema was not given back", "database", d.url, "error", err)
+		}
+		_ = conn.Close() // back into the pool
+	}, nil
+}
+
+func (d *DB) createRunnerTables(ctx context.Context, own Levels, opt MigrateOptions) error {
+	id, err := uuid.NewRandom()
+	if err != nil {
+		return err
+	}
+	return d.writeSchema(ctx, func(t *Tx) error {
+		for _, s := range runnerTables {
+			if _, err := t.Exec(ctx, inDialect(d.dialect, s)); err != nil {
+				return err
+			}
+		}
+		// A new database starts with the formats of the binary that made it.
+		_, err := t.Exec(ctx, `INSERT INTO tako_meta (id, schema_level, min_reader_level, active_level, fingerprint, expanded_by, expanded_at,
+			finalized_at, installation_id, incarnation) VALUES (1, 0, ?, ?, '', ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING`,
+			own.MinReader, own.Level, opt.By, Micros(t.now), Micros(t.now), id.String(), rand.Text())
+		return err
+	})
+}
+
+// apply takes one migration, if it was not taken.
+func (d *DB) apply(ctx context.Context, m migration, opt MigrateOptions) error {
+	done, err := d.applied(ctx, m)
+	if err != nil || done {
+		return err
+	}
+	if opt.Step != nil {
+		opt.Step(m.id)
+	}
+	if m.notx && d.dialect == Postgres {
+		return d.buildIndex(ctx, m)
+	}
+	return d.writeSchema(ctx, func(t *Tx) error {
+		if done, err := t.migrationDone(ctx, m); err != nil || done {
+			return err // another process was faster
+		}
+		for _, s := range statements(m.sql) {
+			if _, err := t.Exec(ctx, inDialect(d.dialect, s)); err != nil {
+				return fmt.Errorf("%w, in %q", err, firstLine(s))
+			}
+		}
+		return t.markMigration(ctx, m, "done")
+	})
+}
+
+func (d *DB) applied(ctx context.Context, m migration) (done bool, err error) {
+	err = d.Read(ctx, func(t *Tx) error {
+		done, err = t.migrationDone(ctx, m)
+		return err
+	})
+	return done, err
+}
+
+func (t *Tx) migrationDone(ctx context.Context, m migration) (bool, error) {
+	var state, sum string
+	err := t.QueryRow(ctx, `SELECT state, sha256 FROM tako_migration WHERE id = ?`, m.id).Scan(&state, &sum)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return false, nil
+	case err != nil:
+		return false, err
+	case state == "done" && sum != m.sum:
+		return false, errors.New("its file is not the one that this database was made with; a development database from before the first release has to be made anew")
+	}
+	return state == "done", nil
+}
+
+func (t *Tx) markMigration(ctx context.Context, m migration, state string) error {
+	kind := "tx"
+	if m.notx {
+		kind = "notx"
+	}
+	_, err := t.Exec(ctx, `INSERT INTO tako_migration (id, level, kind, state, sha256, applied_at) VALUES (?, ?, ?, ?, ?, ?)
+		ON CONFLICT (id) DO UPDATE SET state = excluded.state, sha256 = excluded.sha256, applied_at = excluded.applied_at`,
+		m.id, m.level, kind, state, m.sum, Micros(t.now))
+	return err
+}
+
+// buildIndex builds an index on PostgreSQL beside running writers, which it
+// does not do in a transaction: an attempt that was cut short leaves an invalid
+// index under the name, which IF NOT EXISTS would take for the real one.
+func (d *DB) buildIndex(ctx context.Context, m migration) error {
+	name, err := m.index()
+	if err != nil {
+		return err
+	}
+	if err := d.writeSchema(ctx, func(t *Tx) error { return t.markMigration(ctx, m, "started") }); err != nil {
+		return err
+	}
+	conn, err := d.writer.Conn(ctx)
+	if err != nil {
+		return d.translate(err)
+	}
+	defer func() { _ = conn.Close() }() // back into the pool
+	run := func(s string) error {
+		return rawPg(conn, func(c *pgconn.PgConn) error {
+			_, _, err := simple(ctx, c, s)
+			return d.translate(err)
+		})
+	}
+	valid, exists, err := indexState(ctx, conn, name)
+	if err != nil {
+		return d.translate(err)
+	}
+	if exists && !valid {
+		if err := run("DROP INDEX CONCURRENTLY " + name); err != nil {
+			return fmt.Errorf("drop what an interrupted attempt left: %w", err)
+		}
+	}
+	if !valid {
+		if err := run("SET lock_timeout = 0; SET statement_timeout = 0"); err != nil {
+			return err
+		}
+		statement := statements(m.sql)[0]
+		err := run("CREATE INDEX CONCURRENTLY" + inDialect(d.dialect, statement[len("CREATE INDEX"):]))
+		if err := errors.Join(err, run("RESET lock_timeout; RESET statement_timeout")); err != nil {
+			return err
+		}
+		if valid, _, err = indexState(ctx, conn, name); err != nil {
+			return d.translate(err)
+		}
+		if !valid {
+			return fmt.Errorf("the index %s was built and is not valid", name)
+		}
+	}
+	return d.writeSchema(ctx, func(t *Tx) error { return t.markMigration(ctx, m, "done") })
+}
+
+func indexState(ctx context.Context, conn *sql.Conn, name string) (valid, exists bool, err error) {
+	err = conn.QueryRowContext(ctx, `SELECT i.indisvalid FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+		WHERE c.relname = $1 AND c.relnamespace = current_schema()::regnamespace`, name).Scan(&valid)
+	if errors.Is(err, sql.ErrNoRows) {
+		return false, false, nil
+	}
+	return valid, err == nil, err
+}
+
+// A statement that waits for the lock of a table makes all others wait behind
+// it, so migrations wait briefly and often.
+const (
+	lockTimeout  = "200ms"
+	lockAttempts = 150
+)
+
+// writeSchema is Write for the runner: without the check of levels, without a
+// limit of time, and patient with locks.
+func (d *DB) writeSchema(ctx context.Context, fn func(*Tx) error) error {
+	for attempt := 1; ; attempt++ {
+		err := d.writeTx(ctx, levelSchema, func(t *Tx) error {
+			if d.dialect == Postgres {
+				limits := "SET LOCAL lock_timeout = '" + lockTimeout + "'; SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0"
+				if err := rawPg(t.conn, func(c *pgconn.PgConn) error { _, _, err := simple(ctx, c, limits); return err }); err != nil {
+					return err
+				}
+			}
+			return fn(t)
+		})
+		var e *Error
+		if err == nil || !errors.As(err, &e) || e.Code != "55P03" || attempt == lockAttempts {
+			return err
+		}
+		if err := sleep(ctx, 100*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
+// recordSchema notes the level and what the schema looks like now.
+func (d *DB) recordSchema(ctx context.Context, own Levels, opt MigrateOptions) error {
+	return d.writeSchema(ctx, func(t *Tx) error {
+		var level int
+		if err := t.QueryRow(ctx, `SELECT schema_level FROM tako_meta WHERE id = 1`).Scan(&level); err != nil {
+			return err
+		}
+		if level > own.Level {
+			return nil // a newer binary was here; it knows better
+		}
+		objects, err := t.schema(ctx)
+		if err != nil {
+			return fmt.Errorf("describe the schema: %w", err)
+		}
+		if _, err := t.Exec(ctx, `DELETE FROM tako_schema`); err != nil {
+			return err
+		}
+		for _, o := range objects {
+			if _, err := t.Exec(ctx, `INSERT INTO tako_schema (object, definition) VALUES (?, ?)`, o.name, o.definition); err != nil {
+				return err
+			}
+		}
+		by, at := `expanded_by`, `expanded_at`
+		args := []any{own.Level, fingerprint(objects)}
+		if level < own.Level {
+			by, at = `?`, `?`
+			args = append(args, opt.By, Micros(t.now))
+		}
+		_, err = t.Exec(ctx, `UPDATE tako_meta SET schema_level = ?, fingerprint = ?, expanded_by = `+by+`, expanded_at = `+at+` WHERE id = 1`, args...)
+		return err
+	})
+}
+
+func firstLine(s string) string {
+	for i := range len(s) {
+		if s[i] == '\n' || s[i] == '(' {
+			return s[:i]
+		}
+	}
+	return s
+}
