@@ -1,0 +1,5 @@
+package agent
+
+import "context"
+
+func (r *runner) prepare(context.Context) error { return nil }

@@ -1,0 +1,546 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"github.com/takodeploy/tako/internal/failpoint"
+	"golang.org/x/sys/unix"
+)
+
+// drainFor is how long a runner reads on after its script's main process ended,
+// when descendants keep the output open.
+const drainFor = 2 * time.Second
+
+// stubTries is how many stubs a runner starts when they die before they created
+// "started".
+const stubTries = 3
+
+// RunnerMain is the process that looks after one script: it prepares the
+// workspace, starts the stub, writes the log and records the exit code. It
+// inherits the held lock. It uses no network.
+func RunnerMain(args []string) int {
+	unix.CloseOnExec(lockFD)
+	unix.CloseOnExec(aliveFD)
+	if len(args) != 1 {
+		return 2
+	}
+	standFast()
+	r := &runner{ws: workspace(args[0])}
+	if err := r.run(); err != nil {
+		_, _ = fmt.Fprintf(os.Stderr, "%s runner %d: %v\n", time.Now().UTC().Format(time.RFC3339), os.Getpid(), err)
+		return 1
+	}
+	return 0
+}
+
+type runner struct {
+	ws     workspace
+	req    savedRequest
+	log    *logWriter
+	oom    string
+	cgroup string // of the script, "" for none
+	group  *os.File
+}
+
+// cause says why a script is ended before its time: one of the negative exit codes.
+type cause int
+
+func (c cause) Error() string { return "ended with " + strconv.Itoa(int(c)) }
+
+func (r *runner) run() error {
+	self, err := thisProcess()
+	if err != nil {
+		return err
+	}
+	// A hint for whoever has to deal with a stopped runner; the lock is the truth.
+	b, err := json.Marshal(startedFile{process: self})
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(r.ws.path(lockName), b, 0o600); err != nil && !diskFull(err) {
+		return err
+	}
+	if err := failpoint.Hit("runner-locked"); err != nil {
+		return err
+	}
+	if r.ws.has(exitName) || r.ws.has(startedName) || r.ws.has(cancelName) {
+		return nil
+	}
+	if r.log, err = openLog(string(r.ws)); err != nil {
+		return err
+	}
+	r.log.patient = true
+	if r.req, err = r.ws.request(); err != nil {
+		return r.end(exitFile{Code: ExitFatal, Message: err.Error()})
+	}
+	r.oom = lowerOOM()
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return r.end(exitFile{Code: ExitFatal, Message: fmt.Sprintf("become subreaper: %v", err)})
+	}
+
+	ctx, stop := context.WithCancelCause(context.Background())
+	defer stop(nil)
+	if err := r.watchCancel(stop); err != nil {
+		return r.end(exitFile{Code: ExitFatal, Message: err.Error()})
+	}
+	if r.req.Timeout > 0 {
+		timer := time.AfterFunc(r.req.Timeout, func() { stop(cause(ExitTimeout)) })
+		defer timer.Stop()
+	}
+	if err := r.prepare(ctx); err != nil {
+		if c, ok := stopped(ctx); ok {
+			return r.end(r.stoppedEnd(c))
+		}
+		r.log.say(Stderr, "Preparing the script was not possible: "+err.Error())
+		return r.end(exitFile{Code: ExitPrepare, Message: err.Error()})
+	}
+	for try := 1; ; try++ {
+		if c, ok := stopped(ctx); ok {
+			return r.end(r.stoppedEnd(c))
+		}
+		again, err := r.script(ctx)
+		if err != nil || !again {
+			return err
+		}
+		if try == stubTries {
+			return r.end(exitFile{Code: ExitNoShell, Message: fmt.Sprintf("the script's process was killed %d times before it began", try)})
+		}
+	}
+}
+
+// stopped returns the cause for which ctx ended, and whether it did.
+func stopped(ctx context.Context) (cause, bool) {
+	var c cause
+	ok := errors.As(context.Cause(ctx), &c)
+	return c, ok
+}
+
+func (r *runner) stoppedEnd(c cause) exitFile {
+	e := exitFile{Code: int(c), Message: "The script was cancelled."}
+	if c == ExitTimeout {
+		e.Message = fmt.Sprintf("The script was ended: it ran longer than %v.", r.req.Timeout)
+	}
+	r.log.say(Stderr, e.Message)
+	return e
+}
+
+func (r *runner) end(e exitFile) error { return r.ws.finish(r.log, "", e) }
+
+// watchCancel ends the context when "cancel" is there. The agent writes a byte to
+// "wake" after creating it; an agent that dies in between is followed by one that
+// does.
+func (r *runner) watchCancel(stop context.CancelCauseFunc) error {
+	// Both ends, so that it never is at its end.
+	wake, err := os.OpenFile(r.ws.path(wakeName), os.O_RDWR|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return err
+	}
+	check := func() {
+		if r.ws.has(cancelName) {
+			stop(cause(ExitCanceled))
+		}
+	}
+	check()
+	go func() {
+		var b [16]byte
+		for {
+			if _, err := wake.Read(b[:]); err != nil {
+				return
+			}
+			check()
+		}
+	}()
+	return nil
+}
+
+// script runs the script to its end and records it. again says that it has not
+// begun and may be tried once more.
+func (r *runner) script(ctx context.Context) (again bool, err error) {
+	shell, err := findInterpreter(r.req.Interpreter)
+	if err != nil {
+		return false, r.end(exitFile{Code: ExitNoShell, Message: err.Error()})
+	}
+	if !r.req.NoCgroup && r.group == nil {
+		r.group, r.cgroup = makeCgroup(strings.ToLower(r.req.Ticket))
+	}
+	if r.group != nil {
+		defer removeCgroup(r.cgroup)
+	}
+	child, err := r.startStub(append([]string{shell, r.ws.path(filesName + "/" + bodyName)}, r.req.Arguments...))
+	if err != nil {
+		r.log.say(Stderr, "The script could not be started: "+err.Error())
+		return false, r.end(exitFile{Code: ExitNoShell, Message: err.Error()})
+	}
+	defer child.out.close()
+
+	ended := make(chan childEnd, 1)
+	go func() { ended <- reap(child.pid) }()
+	pumped := make(chan error, 1)
+	go func() { pumped <- child.out.run(r.log) }()
+	report := make(chan stubReport, 1)
+	go func() { report <- readReport(child.report) }()
+
+	var end childEnd
+	var c cause
+	var isStopped bool
+	var survivors []process
+	select {
+	case err := <-pumped:
+		if err != nil {
+			return false, err // without its log the script's end could not be recorded
+		}
+		pumped <- nil // it closed its output and goes on
+		select {
+		case end = <-ended:
+		case <-ctx.Done():
+			isStopped = true
+		}
+	case end = <-ended:
+	case <-ctx.Done():
+		isStopped = true
+	}
+	if isStopped {
+		c, _ = stopped(ctx)
+		survivors = runnerTree(r.cgroup).kill(context.Background())
+		select {
+		case end = <-ended:
+		case <-time.After(100 * time.Millisecond): // a survivor, perhaps
+		}
+	}
+	if err := failpoint.Hit("child-exited"); err != nil {
+		return false, err
+	}
+	child.out.drain(drainFor)
+	if err := <-pumped; err != nil {
+		return false, err
+	}
+	var said stubReport
+	select {
+	case said = <-report:
+	case <-time.After(drainFor): // only a survivor keeps it open
+	}
+	switch {
+	case said.AlreadyStarted:
+		return false, nil
+	case said.Code != 0:
+		r.log.say(Stderr, "The script did not start: "+said.Message)
+		return false, r.end(said.exitFile)
+	case isStopped:
+		e := r.stoppedEnd(c)
+		e.Survivors = survivors
+		for _, p := range survivors {
+			r.log.say(Stderr, fmt.Sprintf("The %v cannot be killed; it may still run.", p))
+		}
+		return false, r.end(e)
+	case end.name == child.name: // it never became the script
+		if !r.ws.has(startedName) {
+			return true, nil
+		}
+		e := exitFile{Code: ExitNoShell, Message: "The script's process was killed before the script began."}
+		r.log.say(Stderr, e.Message)
+		return false, r.end(e)
+	}
+	return false, r.end(exitFile{Code: end.code})
+}
+
+// child is a started stub, which may be the script by now.
+type child struct {
+	pid    int
+	name   string // of the process until its execve
+	out    *pump
+	report *os.File
+}
+
+func (r *runner) startStub(argv []string) (*child, error) {
+	var suffix [4]byte
+	_, _ = rand.Read(suffix[:])
+	c := &child{name: "tako-" + hex.EncodeToString(suffix[:])} // 15 bytes at most
+	order, err := json.Marshal(stubOrder{Workspace: r.ws, Name: c.name, OOM: r.oom, Cgroup: r.cgroup, Argv: argv})
+	if err != nil {
+		return nil, err
+	}
+	var ends []int // the child's, closed here at the end
+	defer func() {
+		for _, fd := range ends {
+			_ = unix.Close(fd)
+		}
+	}()
+	pipe := func() (int, error) {
+		var p [2]int
+		if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
+			return 0, err
+		}
+		ends = append(ends, p[1])
+		return p[0], nil
+	}
+	null, err := unix.Open(os.DevNull, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	ends = append(ends, null)
+	stdout, err := pipe()
+	if err != nil {
+		return nil, err
+	}
+	stderr, err := pipe()
+	if err != nil {
+		return nil, errors.Join(err, unix.Close(stdout))
+	}
+	if c.out, err = newPump(stdout, stderr); err != nil {
+		return nil, err
+	}
+	report, err := pipe()
+	if err != nil {
+		c.out.close()
+		return nil, err
+	}
+	c.report = os.NewFile(uintptr(report), "report")
+	attr := &syscall.ProcAttr{
+		Env:   scriptEnv(os.Environ(), slices.Concat(r.req.Env, failpointEnv(), []string{ticketEnv + "=" + strings.ToLower(r.req.Ticket)})),
+		Files: []uintptr{uintptr(null), uintptr(ends[1]), uintptr(ends[2]), lockFD, aliveFD, uintptr(ends[3])},
+		Sys:   &syscall.SysProcAttr{Setsid: true},
+	}
+	stub := []string{"tako-stub", internalArg, "stub", string(order)}
+	if r.group != nil {
+		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(r.group.Fd())
+		c.pid, err = syscall.ForkExec(selfExe, stub, attr)
+		if err == nil {
+			return c, nil
+		}
+		// Whoever else uses this cgroup has rules that forbid ours.
+		removeCgroup(r.cgroup)
+		_ = r.group.Close()
+		r.group, r.cgroup = nil, ""
+		attr.Sys.UseCgroupFD = false
+		if order, err = json.Marshal(stubOrder{Workspace: r.ws, Name: c.name, OOM: r.oom, Argv: argv}); err != nil {
+			return nil, err
+		}
+		stub[3] = string(order)
+	}
+	if c.pid, err = syscall.ForkExec(selfExe, stub, attr); err != nil {
+		c.out.close()
+		return nil, errors.Join(err, c.report.Close())
+	}
+	return c, nil
+}
+
+// failpointEnv hands the failpoints, which scripts never see, to the stub.
+func failpointEnv() []string {
+	var out []string
+	for _, key := range []string{failpoint.Env, failpoint.EnvOnce} {
+		if v := os.Getenv(key); v != "" {
+			out = append(out, key+"="+v)
+		}
+	}
+	return out
+}
+
+// readReport reads what the stub says: nothing, when it became the script.
+func readReport(f *os.File) stubReport {
+	defer f.Close() //nolint:errcheck // read only
+	var r stubReport
+	if err := json.NewDecoder(f).Decode(&r); err != nil {
+		return stubReport{}
+	}
+	return r
+}
+
+// childEnd is how a child ended.
+type childEnd struct {
+	code int    // 128+n for signal n, as shells count
+	name string // of the process at its end
+}
+
+// reap waits for the children of this process until pid has ended. Others are
+// orphans that came to us as the subreaper.
+func reap(pid int) childEnd {
+	for {
+		// WNOWAIT: a dead child keeps its name until it is waited for. The name tells
+		// a stub that was killed from a script that was.
+		var info unix.Siginfo
+		err := unix.Waitid(unix.P_ALL, 0, &info, unix.WEXITED|unix.WNOWAIT, nil)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return childEnd{code: ExitLost}
+		}
+		got := siginfoPID(&info)
+		name := ""
+		if b, err := os.ReadFile("/proc/" + strconv.Itoa(got) + "/comm"); err == nil {
+			name = strings.TrimSuffix(string(b), "\n")
+		}
+		var status syscall.WaitStatus
+		if _, err := syscall.Wait4(got, &status, 0, nil); err != nil {
+			continue
+		}
+		if got == pid {
+			if status.Signaled() {
+				return childEnd{code: 128 + int(status.Signal()), name: name}
+			}
+			return childEnd{code: status.ExitStatus(), name: name}
+		}
+	}
+}
+
+// siginfoPID returns si_pid, which x/sys does not export: the first field of the
+// union after three ints, aligned as a pointer.
+func siginfoPID(info *unix.Siginfo) int {
+	const align = unsafe.Sizeof(uintptr(0))
+	const offset = (3*4 + align - 1) / align * align
+	return int(*(*int32)(unsafe.Add(unsafe.Pointer(info), offset)))
+}
+
+// pump copies the script's output into the log.
+type pump struct {
+	fds      [2]int // stdout, stderr; -1 when at the end
+	rest     [2][]byte
+	wake     [2]int // a byte makes poll return
+	deadline atomic.Int64
+	buf      []byte
+}
+
+func newPump(stdout, stderr int) (*pump, error) {
+	p := &pump{fds: [2]int{stdout, stderr}, wake: [2]int{-1, -1}, buf: make([]byte, 256<<10)}
+	for _, fd := range p.fds {
+		if err := unix.SetNonblock(fd, true); err != nil {
+			p.close()
+			return nil, err
+		}
+		_, _ = unix.FcntlInt(uintptr(fd), unix.F_SETPIPE_SZ, 1<<20) // fewer switches between writer and reader
+	}
+	if err := unix.Pipe2(p.wake[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
+		p.close()
+		return nil, err
+	}
+	return p, nil
+}
+
+func (p *pump) close() {
+	for _, fd := range []int{p.fds[0], p.fds[1], p.wake[0], p.wake[1]} {
+		if fd >= 0 {
+			_ = unix.Close(fd)
+		}
+	}
+	p.fds, p.wake = [2]int{-1, -1}, [2]int{-1, -1}
+}
+
+// drain makes run return after d, or at the end of both pipes.
+func (p *pump) drain(d time.Duration) {
+	p.deadline.Store(time.Now().Add(d).UnixNano())
+	_, _ = unix.Write(p.wake[1], []byte{0})
+}
+
+// run copies until both pipes are at their end, or drain's time is over. What is
+// read is written to the log as soon as nothing more is there to read, in pieces
+// of flushAt at most.
+func (p *pump) run(log *logWriter) error {
+	for p.fds[0] >= 0 || p.fds[1] >= 0 {
+		fds := []unix.PollFd{
+			{Fd: int32(p.fds[0]), Events: unix.POLLIN},
+			{Fd: int32(p.fds[1]), Events: unix.POLLIN},
+			{Fd: int32(p.wake[0]), Events: unix.POLLIN},
+		}
+		timeout := -1
+		if d := p.deadline.Load(); d != 0 {
+			left := time.Until(time.Unix(0, d))
+			if left <= 0 {
+				break
+			}
+			timeout = int(left/time.Millisecond) + 1
+		}
+		if len(log.buf) > 0 {
+			timeout = 0
+		}
+		n, err := unix.Poll(fds, timeout)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("poll output: %w", err)
+		}
+		if n == 0 || len(log.buf) >= flushAt || len(log.buf) > 0 && time.Since(log.oldest) > 100*time.Millisecond {
+			if err := log.flush(); err != nil {
+				return err
+			}
+		}
+		for i := range 2 {
+			if fds[i].Revents != 0 {
+				if err := p.read(log, i); err != nil {
+					return err
+				}
+			}
+		}
+		if fds[2].Revents != 0 {
+			var b [1]byte
+			_, _ = unix.Read(p.wake[0], b[:])
+		}
+	}
+	for i := range 2 {
+		if len(p.rest[i]) > 0 {
+			p.line(log, i, time.Now(), nil)
+		}
+	}
+	return log.flush()
+}
+
+func (p *pump) read(log *logWriter, i int) error {
+	n, err := unix.Read(p.fds[i], p.buf)
+	switch {
+	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EINTR):
+		return nil
+	case err != nil:
+		return fmt.Errorf("read output: %w", err)
+	case n == 0:
+		err := unix.Close(p.fds[i])
+		p.fds[i] = -1
+		return err
+	}
+	p.split(log, i, time.Now(), p.buf[:n])
+	return nil
+}
+
+// split adds the whole lines of b to the log and keeps the rest.
+func (p *pump) split(log *logWriter, i int, now time.Time, b []byte) {
+	for len(b) > 0 {
+		end := bytes.IndexByte(b, '\n')
+		if end < 0 {
+			break
+		}
+		p.line(log, i, now, b[:end])
+		b = b[end+1:]
+	}
+	p.rest[i] = append(p.rest[i], b...)
+	// A line without end is written in pieces; a character may wait for its rest.
+	for len(p.rest[i]) > MaxEntry {
+		n := cutText(p.rest[i], MaxEntry)
+		log.add(Source(i), now, p.rest[i][:n])
+		p.rest[i] = p.rest[i][:copy(p.rest[i], p.rest[i][n:])]
+	}
+}
+
+// line adds what is kept and b as one line.
+func (p *pump) line(log *logWriter, i int, now time.Time, b []byte) {
+	if len(p.rest[i]) > 0 {
+		b = append(p.rest[i], b...)
+		p.rest[i] = b[:0]
+	}
+	if n := len(b); n > 0 && b[n-1] == '\r' {
+		b = b[:n-1]
+	}
+	log.add(Source(i), now, b)
+}

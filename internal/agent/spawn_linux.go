@@ -1,0 +1,212 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/takodeploy/tako/internal/failpoint"
+	"golang.org/x/sys/unix"
+)
+
+// maxAgentLog is the size at which agent.log becomes agent.log.1, of which there is
+// one.
+const maxAgentLog = 4 << 20
+
+// spawnFor is how long Spawn waits for an agent to answer.
+const spawnFor = 15 * time.Second
+
+// RunBuiltin is `tako agent run --builtin`: the agent of a server's own machine,
+// answering over its socket until ctx ends (nil) or it cannot go on. Its runners
+// outlive it.
+func RunBuiltin(ctx context.Context, cfg Config) error {
+	svc, err := Open(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	ln, err := Listen(ctx, svc.home)
+	if err != nil {
+		return errors.Join(err, svc.Close())
+	}
+	svc.log.Info("agent is ready", "home", svc.home, "pid", os.Getpid(), "version", cfg.Version)
+	serving, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	go func() {
+		select {
+		case <-svc.Failed():
+			stop(errors.New("the agent's disk refused to make something durable"))
+		case <-serving.Done():
+		}
+	}()
+	// Calls that wait for a script's end return at once when the service stops.
+	unhold := context.AfterFunc(serving, svc.stop)
+	defer unhold()
+	err = Serve(serving, ln, svc)
+	if ctx.Err() == nil && serving.Err() != nil {
+		err = errors.Join(context.Cause(serving), err)
+	}
+	return errors.Join(err, svc.Close())
+}
+
+// Spawn returns a client of the agent that works in home. When there is none it
+// starts one: `exe agent run --builtin --home HOME`, detached from the caller, with
+// its output in <home>/agent.log. exe must be absolute and stay in place.
+func Spawn(ctx context.Context, exe, home string) (*Client, error) {
+	home, err := filepath.Abs(home)
+	if err != nil {
+		return nil, err
+	}
+	c := Dial(SocketPath(home))
+	if _, err := c.Hello(ctx); err == nil {
+		return c, nil
+	}
+	if err := os.MkdirAll(home, 0o700); err != nil {
+		return nil, fmt.Errorf("spawn agent: %w", err)
+	}
+	died, err := startAgent(exe, home)
+	if err != nil {
+		return nil, fmt.Errorf("spawn agent: %w", err)
+	}
+	limit := time.NewTimer(spawnFor)
+	defer limit.Stop()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if _, err = c.Hello(ctx); err == nil {
+			return c, nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("spawn agent: %w", ctx.Err())
+		case <-limit.C:
+			return nil, fmt.Errorf("spawn agent: no answer within %v: %w; see %s", spawnFor, err, filepath.Join(home, agentLogName))
+		case code := <-died:
+			// Perhaps another Spawn was faster: then that agent holds the home.
+			died = nil
+			lock, err := tryLock(filepath.Join(home, "agent.lock"))
+			if err == nil {
+				unlock(lock)
+				return nil, fmt.Errorf("spawn agent: it ended with %d; see %s", code, filepath.Join(home, agentLogName))
+			}
+		}
+	}
+}
+
+const agentLogName = "agent.log"
+
+// startAgent starts the agent in a session of its own. The channel gets its exit
+// code should it end while the caller lives.
+func startAgent(exe, home string) (<-chan int, error) {
+	out, err := openAgentLog(home)
+	if err != nil {
+		return nil, err
+	}
+	defer out.Close() //nolint:errcheck // the child's now
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		return nil, err
+	}
+	defer null.Close() //nolint:errcheck // the child's now
+	pid, err := syscall.ForkExec(exe, []string{exe, "agent", "run", "--builtin", "--home", home}, &syscall.ProcAttr{
+		Dir:   "/",
+		Env:   agentEnv(os.Environ()),
+		Files: []uintptr{null.Fd(), out.Fd(), out.Fd()},
+		Sys:   &syscall.SysProcAttr{Setsid: true},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("execute %s: %w", exe, err)
+	}
+	died := make(chan int, 1)
+	go func() {
+		for {
+			var status syscall.WaitStatus
+			_, err := syscall.Wait4(pid, &status, 0, nil)
+			if errors.Is(err, syscall.EINTR) {
+				continue
+			}
+			died <- status.ExitStatus()
+			return
+		}
+	}()
+	return died, nil
+}
+
+// agentEnv is the environment of a spawned agent: the caller's, without its
+// settings, some of which are secrets, and the service manager's.
+func agentEnv(env []string) []string {
+	out := scriptEnv(env, nil)
+	for _, kv := range env {
+		if strings.HasPrefix(kv, failpoint.Env+"=") || strings.HasPrefix(kv, failpoint.EnvOnce+"=") {
+			out = append(out, kv)
+		}
+	}
+	return out
+}
+
+// AgentLog is a slog handler for <home>/agent.log, which it keeps within bounds:
+// past maxAgentLog the file becomes agent.log.1. Standard error, where a crash is
+// told, follows to the new file if Spawn made it the old one.
+func AgentLog(home string) (slog.Handler, error) {
+	if err := os.MkdirAll(home, 0o700); err != nil {
+		return nil, err
+	}
+	f, err := openAgentLog(home)
+	if err != nil {
+		return nil, err
+	}
+	l := &agentLog{home: home, f: f}
+	mine, err := f.Stat()
+	if stderr, err2 := os.Stderr.Stat(); err == nil && err2 == nil {
+		l.ownStderr = os.SameFile(mine, stderr)
+	}
+	return slog.NewTextHandler(l, nil), nil
+}
+
+func openAgentLog(home string) (*os.File, error) {
+	name := filepath.Join(home, agentLogName)
+	if info, err := os.Stat(name); err == nil && info.Size() > maxAgentLog {
+		if err := os.Rename(name, name+".1"); err != nil {
+			return nil, err
+		}
+	}
+	return os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+}
+
+type agentLog struct {
+	home      string
+	ownStderr bool
+
+	mu sync.Mutex
+	f  *os.File
+	n  int // bytes written since the file's size was looked at
+}
+
+var _ io.Writer = (*agentLog)(nil)
+
+// Write implements io.Writer. It never reports an error: an agent that cannot write
+// its diary goes on.
+func (l *agentLog) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, _ = l.f.Write(b)
+	if l.n += len(b); l.n > maxAgentLog/16 {
+		l.n = 0
+		if f, err := openAgentLog(l.home); err == nil {
+			_ = l.f.Close()
+			l.f = f
+			if l.ownStderr {
+				_ = unix.Dup3(int(f.Fd()), 2, 0)
+			}
+		}
+	}
+	return len(b), nil
+}
