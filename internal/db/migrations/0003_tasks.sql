@@ -168,3 +168,12 @@ CREATE TABLE artifact (
 );
 CREATE INDEX artifact_by_task ON artifact (task, seq);
 CREATE INDEX artifact_by_space ON artifact (space_id, seq);
+
+-- Answers of people, until the task's owner has put them into its journal.
+CREATE TABLE answer (
+    interruption TEXT   NOT NULL PRIMARY KEY,
+    task         TEXT   NOT NULL,
+    created      BIGINT NOT NULL,
+    fact         TEXT   NOT NULL
+);
+CREATE INDEX answer_by_task ON answer (task, created);

@@ -1,0 +1,206 @@
+package deploy
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/takodeploy/tako/octopus"
+)
+
+// StepActivity is the id of a step's node in a task's log tree. It follows from
+// the plan alone, so that it stays the same for ever.
+func StepActivity(task string, step int) string { return task + "_" + strconv.Itoa(step) }
+
+// UnitActivity is the id of a unit's node.
+func UnitActivity(task string, u Unit) string {
+	id := StepActivity(task, u.Step) + "." + strconv.Itoa(u.Action)
+	if u.Lane != "" {
+		id += "." + u.Lane
+	}
+	return id
+}
+
+// Key names the unit among those of its task.
+func (u Unit) Key() string {
+	return strings.TrimPrefix(UnitActivity("", u), "_")
+}
+
+// Tree is the log tree of a deployment, still without log lines: the task, its
+// steps, and in them the actions on their targets. times are those of the task.
+func (s *State) Tree(task string, name string, state octopus.TaskState, started, ended time.Time) *octopus.Activity {
+	root := &octopus.Activity{
+		ID: task, Name: name, Status: taskStatus(state, s.Warnings),
+		Started: octopus.OptionalTime(started), Ended: octopus.OptionalTime(ended), ShowAtSummaryLevel: true,
+	}
+	over := state.Completed()
+	done := 0
+	for i := range s.Plan.Steps {
+		step := s.stepNode(task, i, over)
+		if step.ProgressPercentage == 100 {
+			done++
+		}
+		root.Children = append(root.Children, step)
+	}
+	switch {
+	case over:
+		root.ProgressPercentage = 100
+	case len(s.Plan.Steps) > 0:
+		root.ProgressPercentage = done * 100 / len(s.Plan.Steps)
+	}
+	return root
+}
+
+func (s *State) stepNode(task string, i int, over bool) octopus.Activity {
+	step, st := &s.Plan.Steps[i], s.Steps[i]
+	node := octopus.Activity{
+		ID: StepActivity(task, i), Name: "Step " + step.Number + ": " + step.Name,
+		Status: octopus.ActivityPending, ShowAtSummaryLevel: true, Started: octopus.OptionalTime(st.At),
+	}
+	if st.Decided && !st.Run || !st.Decided && over {
+		node.Status, node.ProgressPercentage, node.Ended = octopus.ActivitySkipped, 100, octopus.OptionalTime(st.At)
+		return node
+	}
+	if !st.Decided {
+		return node
+	}
+	var c counts
+	for _, lane := range step.Lanes {
+		for a := range step.Actions {
+			u := s.Unit(Unit{Step: i, Action: a, Lane: lane})
+			child := s.unitNode(task, Unit{Step: i, Action: a, Lane: lane}, u, over)
+			c.add(child)
+			node.Children = append(node.Children, child)
+		}
+	}
+	node.Status, node.ProgressPercentage = c.status(over)
+	if node.ProgressPercentage == 100 {
+		node.Ended = octopus.OptionalTime(c.last)
+	}
+	return node
+}
+
+func (s *State) unitNode(task string, unit Unit, u UnitState, over bool) octopus.Activity {
+	step := &s.Plan.Steps[unit.Step]
+	name := step.Actions[unit.Action].Name
+	if unit.Lane != "" {
+		name += " on " + s.Plan.MachineName(unit.Lane)
+	} else if step.Actions[unit.Action].Place == OnWorker {
+		name += " on a Worker"
+	}
+	if u.Attempt > 1 {
+		name += fmt.Sprintf(" (attempt %d)", u.Attempt)
+	}
+	node := octopus.Activity{ID: UnitActivity(task, unit), Name: name, Status: octopus.ActivityPending, Started: octopus.OptionalTime(u.Started), ShowAtSummaryLevel: true}
+	switch {
+	case u.Final:
+		node.Status, node.ProgressPercentage, node.Ended = unitStatus(u), 100, octopus.OptionalTime(u.Ended)
+	case over:
+		node.Status, node.ProgressPercentage = octopus.ActivitySkipped, 100
+		if u.Attempt > 0 {
+			node.Status = octopus.ActivityCanceled
+		}
+	case u.Attempt > 0 || u.Decided:
+		node.Status = octopus.ActivityRunning
+	}
+	return node
+}
+
+// MachineName is the name of a target of the plan, its id when it is none.
+func (p *Plan) MachineName(id string) string {
+	for i := range p.Machines {
+		if p.Machines[i].ID == id {
+			return p.Machines[i].Name
+		}
+	}
+	return id
+}
+
+func unitStatus(u UnitState) octopus.ActivityStatus {
+	switch u.Outcome {
+	case Succeeded:
+		if u.Result != nil && u.Result.Warnings {
+			return octopus.ActivitySuccessWithWarning
+		}
+		return octopus.ActivitySuccess
+	case Skipped:
+		return octopus.ActivitySkipped
+	case Canceled:
+		return octopus.ActivityCanceled
+	case Failed, Unknown:
+		if u.Ignored {
+			return octopus.ActivitySuccessWithWarning
+		}
+	}
+	return octopus.ActivityFailed
+}
+
+func taskStatus(state octopus.TaskState, warnings bool) octopus.ActivityStatus {
+	switch state {
+	case octopus.TaskQueued:
+		return octopus.ActivityPending
+	case octopus.TaskExecuting, octopus.TaskCancelling:
+		return octopus.ActivityRunning
+	case octopus.TaskCanceled:
+		return octopus.ActivityCanceled
+	case octopus.TaskSuccess:
+		if warnings {
+			return octopus.ActivitySuccessWithWarning
+		}
+		return octopus.ActivitySuccess
+	case octopus.TaskFailed, octopus.TaskTimedOut:
+	}
+	return octopus.ActivityFailed
+}
+
+// counts sums up the children of a step.
+type counts struct {
+	total, done, failed, canceled, skipped, warned int
+	last                                           time.Time
+}
+
+func (c *counts) add(a octopus.Activity) {
+	c.total++
+	if a.ProgressPercentage == 100 {
+		c.done++
+	}
+	if a.Ended != nil && a.Ended.After(c.last) {
+		c.last = a.Ended.Time
+	}
+	switch a.Status {
+	case octopus.ActivityFailed:
+		c.failed++
+	case octopus.ActivityCanceled:
+		c.canceled++
+	case octopus.ActivitySkipped:
+		c.skipped++
+	case octopus.ActivitySuccessWithWarning:
+		c.warned++
+	case octopus.ActivityPending, octopus.ActivityRunning, octopus.ActivitySuccess:
+	}
+}
+
+func (c *counts) status(over bool) (octopus.ActivityStatus, int) {
+	if c.total == 0 {
+		return octopus.ActivitySkipped, 100
+	}
+	percent := c.done * 100 / c.total
+	switch {
+	case c.failed > 0 && (over || c.open() == 0):
+		return octopus.ActivityFailed, 100
+	case percent < 100 && !over:
+		return octopus.ActivityRunning, percent
+	case c.canceled > 0:
+		return octopus.ActivityCanceled, 100
+	case c.skipped == c.total:
+		return octopus.ActivitySkipped, 100
+	case c.warned > 0:
+		return octopus.ActivitySuccessWithWarning, 100
+	default:
+		return octopus.ActivitySuccess, 100
+	}
+}
+
+// open counts the children that have neither ended nor been left behind by a failure.
+func (c *counts) open() int { return c.total - c.done }
