@@ -21,8 +21,10 @@ func (e Extra) Masked() Extra {
 	masked := maps.Clone(e)
 	for name, raw := range masked {
 		var value any
-		if json.Unmarshal(raw, &value) != nil {
-			continue // it came out of a document that was well-formed
+		numbers := json.NewDecoder(bytes.NewReader(raw))
+		numbers.UseNumber() // what is written back keeps every digit
+		if numbers.Decode(&value) != nil {
+			continue // not JSON, so it was not read from a document
 		}
 		if maskSecrets(value) {
 			if clean, err := json.Marshal(value); err == nil {
@@ -68,7 +70,7 @@ func unmarshalExtra(data []byte, known any) (Extra, error) {
 		return nil, err
 	}
 	declared := memberNames(reflect.TypeOf(known).Elem())
-	maps.DeleteFunc(extra, func(name string, _ json.RawMessage) bool { return declared[strings.ToLower(name)] })
+	maps.DeleteFunc(extra, func(name string, _ json.RawMessage) bool { return declared[foldName(name)] })
 	if len(extra) == 0 {
 		return nil, nil
 	}
@@ -86,7 +88,7 @@ func marshalExtra(known any, extra Extra) ([]byte, error) {
 	var b bytes.Buffer
 	b.Write(bytes.TrimSuffix(data, []byte("}")))
 	for _, name := range slices.Sorted(maps.Keys(extra)) {
-		if declared[strings.ToLower(name)] {
+		if declared[foldName(name)] {
 			continue
 		}
 		key, err := json.Marshal(name)
@@ -104,8 +106,13 @@ func marshalExtra(known any, extra Extra) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// memberNames are the names of a struct's JSON members in lower case, those of
-// embedded structs among them.
+// foldName maps a member's name to the form in which encoding/json compares
+// names. Upper case comes first for the letters that have no way back from it,
+// such as the long s, which matches s.
+func foldName(name string) string { return strings.ToLower(strings.ToUpper(name)) }
+
+// memberNames are the folded names of a struct's JSON members, those of embedded
+// structs among them.
 func memberNames(t reflect.Type) map[string]bool {
 	names := map[string]bool{}
 	for i := range t.NumField() {
@@ -114,11 +121,11 @@ func memberNames(t reflect.Type) map[string]bool {
 		switch {
 		case name == "-":
 		case name != "":
-			names[strings.ToLower(name)] = true
+			names[foldName(name)] = true
 		case field.Anonymous && field.Type.Kind() == reflect.Struct:
 			maps.Copy(names, memberNames(field.Type))
 		default:
-			names[strings.ToLower(field.Name)] = true
+			names[foldName(field.Name)] = true
 		}
 	}
 	return names

@@ -66,6 +66,20 @@ func (s *Sensitive) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
+// PlainSecret is a secret that travels as a plain text, in the few documents
+// where it must: a password at sign-in, a new API key in the answer that makes
+// it. It prints and logs as "***".
+type PlainSecret string
+
+// String hides the value.
+func (s PlainSecret) String() string { return "***" }
+
+// GoString hides the value.
+func (s PlainSecret) GoString() string { return "***" }
+
+// LogValue hides the value.
+func (s PlainSecret) LogValue() slog.Value { return slog.StringValue("***") }
+
 // PropertyValue is the value of a property of a step, an action or a template's
 // parameter: a text, or a secret. On the wire the first is a JSON string, the
 // second the object of [Sensitive].

@@ -1,0 +1,213 @@
+package octopus
+
+import "encoding/json"
+
+// EventCategory is what kind of thing an event tells of.
+type EventCategory string
+
+// Categories of events.
+const (
+	EventCreated                EventCategory = "Created"
+	EventModified               EventCategory = "Modified"
+	EventDeleted                EventCategory = "Deleted"
+	EventCloned                 EventCategory = "Cloned"
+	EventDeploymentQueued       EventCategory = "DeploymentQueued"
+	EventDeploymentStarted      EventCategory = "DeploymentStarted"
+	EventDeploymentResumed      EventCategory = "DeploymentResumed"
+	EventDeploymentSucceeded    EventCategory = "DeploymentSucceeded"
+	EventDeploymentFailed       EventCategory = "DeploymentFailed"
+	EventRunbookRunQueued       EventCategory = "RunbookRunQueued"
+	EventRunbookRunStarted      EventCategory = "RunbookRunStarted"
+	EventRunbookRunSucceeded    EventCategory = "RunbookRunSucceeded"
+	EventRunbookRunFailed       EventCategory = "RunbookRunFailed"
+	EventGuidedFailureRaised    EventCategory = "GuidedFailureInterruptionRaised"
+	EventManualRaised           EventCategory = "ManualInterventionInterruptionRaised"
+	EventInterruptionSubmitted  EventCategory = "InterruptionSubmitted"
+	EventTaskQueued             EventCategory = "TaskQueued"
+	EventTaskStarted            EventCategory = "TaskStarted"
+	EventTaskCanceled           EventCategory = "TaskCanceled"
+	EventTaskCompleted          EventCategory = "TaskCompleted"
+	EventMachineAdded           EventCategory = "MachineAdded"
+	EventMachineHealthy         EventCategory = "MachineHealthy"
+	EventMachineUnhealthy       EventCategory = "MachineUnhealthy"
+	EventMachineUnavailable     EventCategory = "MachineUnavailable"
+	EventMachineHasWarnings     EventCategory = "MachineHasWarnings"
+	EventMachineEnabled         EventCategory = "MachineEnabled"
+	EventMachineDisabled        EventCategory = "MachineDisabled"
+	EventMachineRoleChanged     EventCategory = "MachineRoleChanged"
+	EventMachineDeploymentState EventCategory = "MachineDeploymentRelatedPropertyWasUpdated"
+	EventCertificateExpired     EventCategory = "CertificateExpired"
+	EventLoginSucceeded         EventCategory = "LoginSucceeded"
+	EventLoginFailed            EventCategory = "LoginFailed"
+	EventPackagePushed          EventCategory = "PackagePushed"
+)
+
+// Event is a record of something that happened; it is never changed.
+type Event struct {
+	Resource
+	// SpaceID is null for events of the system.
+	SpaceID  NullString    `json:"SpaceId"`
+	Category EventCategory `json:"Category"`
+	UserID   string        `json:"UserId"`
+	Username string        `json:"Username"`
+	// IsService tells that the user is a service account.
+	IsService bool `json:"IsService"`
+	// IdentityEstablishedWith is how the user signed in: "Session cookie",
+	// "API key"...
+	IdentityEstablishedWith NullString `json:"IdentityEstablishedWith"`
+	UserAgent               NullString `json:"UserAgent"`
+	IPAddress               NullString `json:"IpAddress"`
+	Occurred                Time       `json:"Occurred"`
+	Message                 string     `json:"Message"`
+	// MessageHTML is Message with links.
+	MessageHTML string `json:"MessageHtml"`
+	// MessageReferences are the places in Message that name documents.
+	MessageReferences List[EventReference] `json:"MessageReferences"`
+	// RelatedDocumentIDs are what the event is about; they may be gone.
+	RelatedDocumentIDs List[string] `json:"RelatedDocumentIds"`
+	Comments           NullString   `json:"Comments"`
+	// Details is a difference as HTML, for older clients.
+	Details       NullString     `json:"Details"`
+	ChangeDetails *ChangeDetails `json:"ChangeDetails"`
+}
+
+// EventReference is a place in a message that names a document, in UTF-16 units.
+type EventReference struct {
+	ReferencedDocumentID string `json:"ReferencedDocumentId"`
+	StartIndex           int    `json:"StartIndex"`
+	Length               int    `json:"Length"`
+}
+
+// ChangeDetails is how a document was changed.
+type ChangeDetails struct {
+	// DocumentContext is the document as it was before; null for a new one.
+	DocumentContext json.RawMessage `json:"DocumentContext"`
+	// Differences are a JSON patch (RFC 6902). A secret's value never shows.
+	Differences json.RawMessage `json:"Differences"`
+}
+
+// EventGroup is several categories under one name.
+type EventGroup struct {
+	ID              string              `json:"Id"`
+	Name            string              `json:"Name"`
+	EventCategories List[EventCategory] `json:"EventCategories"`
+	Links           Links               `json:"Links"`
+}
+
+// EventCategoryInfo is a category with its name for people.
+type EventCategoryInfo struct {
+	ID    EventCategory `json:"Id"`
+	Name  string        `json:"Name"`
+	Links Links         `json:"Links"`
+}
+
+// EventDocumentType is a kind of documents that events tell of.
+type EventDocumentType struct {
+	// ID is the prefix of the kind's ids.
+	ID    string `json:"Id"`
+	Name  string `json:"Name"`
+	Links Links  `json:"Links"`
+}
+
+// EventAgent is a kind of clients by which things are done.
+type EventAgent struct {
+	ID    string `json:"Id"`
+	Name  string `json:"Name"`
+	Links Links  `json:"Links"`
+}
+
+// Subscription sends events out, by mail or to a webhook.
+type Subscription struct {
+	Resource
+	// SpaceID is null for a subscription to the events of all spaces.
+	SpaceID                       NullString                    `json:"SpaceId"`
+	Name                          string                        `json:"Name"`
+	Type                          SubscriptionType              `json:"Type"`
+	IsDisabled                    bool                          `json:"IsDisabled"`
+	EventNotificationSubscription EventNotificationSubscription `json:"EventNotificationSubscription"`
+}
+
+// SubscriptionType is what a subscription sends.
+type SubscriptionType string
+
+// SubscriptionEvents sends events; there is no other type.
+const SubscriptionEvents SubscriptionType = "Event"
+
+// EmailPriority is how urgent a mail says it is.
+type EmailPriority string
+
+// How urgent a mail says it is.
+const (
+	EmailLow    EmailPriority = "Low"
+	EmailNormal EmailPriority = "Normal"
+	EmailHigh   EmailPriority = "High"
+)
+
+// EventNotificationSubscription is what events are sent, where and when. The
+// members LastProcessed are kept by the server.
+type EventNotificationSubscription struct {
+	Filter SubscriptionFilter `json:"Filter"`
+
+	EmailTeams                          List[string]  `json:"EmailTeams"`
+	EmailFrequencyPeriod                TimeSpan      `json:"EmailFrequencyPeriod"`
+	EmailPriority                       EmailPriority `json:"EmailPriority"`
+	EmailShowDatesInTimeZoneID          NullString    `json:"EmailShowDatesInTimeZoneId"`
+	EmailDigestLastProcessed            *Time         `json:"EmailDigestLastProcessed"`
+	EmailDigestLastProcessedEventAutoID *int64        `json:"EmailDigestLastProcessedEventAutoId"`
+
+	WebhookURI                      NullString    `json:"WebhookURI"`
+	WebhookTeams                    List[string]  `json:"WebhookTeams"`
+	WebhookTimeout                  TimeSpan      `json:"WebhookTimeout"`
+	WebhookHeaderKey                NullString    `json:"WebhookHeaderKey"`
+	WebhookHeaderValue              PropertyValue `json:"WebhookHeaderValue"`
+	WebhookLastProcessed            *Time         `json:"WebhookLastProcessed"`
+	WebhookLastProcessedEventAutoID *int64        `json:"WebhookLastProcessedEventAutoId"`
+
+	SlackChannelIDs                     List[string]       `json:"SlackChannelIds"`
+	SlackChannelNames                   List[string]       `json:"SlackChannelNames"`
+	SlackFrequencyPeriod                TimeSpan           `json:"SlackFrequencyPeriod"`
+	SlackDigestFormat                   NullString         `json:"SlackDigestFormat"`
+	TeamsChannels                       List[TeamsChannel] `json:"TeamsChannels"`
+	TeamsFrequencyPeriod                TimeSpan           `json:"TeamsFrequencyPeriod"`
+	TeamsDigestLastProcessed            *Time              `json:"TeamsDigestLastProcessed"`
+	TeamsDigestLastProcessedEventAutoID *int64             `json:"TeamsDigestLastProcessedEventAutoId"`
+}
+
+// TeamsChannel is a channel of Microsoft Teams.
+type TeamsChannel struct {
+	ID         string        `json:"Id"`
+	Type       NullString    `json:"Type"`
+	Name       string        `json:"Name"`
+	WebhookURL PropertyValue `json:"WebhookUrl"`
+}
+
+// SubscriptionFilter is which events a subscription sends. An event must match
+// every member; an empty member matches all.
+type SubscriptionFilter struct {
+	Users           List[string]        `json:"Users"`
+	Projects        List[string]        `json:"Projects"`
+	ProjectGroups   List[string]        `json:"ProjectGroups"`
+	Environments    List[string]        `json:"Environments"`
+	EventGroups     List[string]        `json:"EventGroups"`
+	EventCategories List[EventCategory] `json:"EventCategories"`
+	EventAgents     List[string]        `json:"EventAgents"`
+	Tenants         List[string]        `json:"Tenants"`
+	Tags            List[string]        `json:"Tags"`
+	DocumentTypes   List[string]        `json:"DocumentTypes"`
+}
+
+// WebhookPayload is what is posted to a subscription's webhook.
+type WebhookPayload struct {
+	Timestamp Time             `json:"Timestamp"`
+	EventType string           `json:"EventType"` // "SubscriptionPayload"
+	Payload   WebhookEventBody `json:"Payload"`
+}
+
+// WebhookEventBody is an event and the subscription that sends it.
+type WebhookEventBody struct {
+	ServerURI           string       `json:"ServerUri"`
+	ServerAuditURI      string       `json:"ServerAuditUri"`
+	BatchProcessingDate Time         `json:"BatchProcessingDate"`
+	Subscription        Subscription `json:"Subscription"`
+	Event               Event        `json:"Event"`
+}
