@@ -375,6 +375,11 @@ func (s *Service) settleIdle(t *ticket) (stage, error) {
 	if t.ws.has(exitName) { // it ended while we took the lock
 		return s.settleExited(t)
 	}
+	if saved, err := t.ws.salvage(); err != nil {
+		return unknown, s.poison(fmt.Errorf("ticket %s: record the end: %w", t.name, err))
+	} else if saved {
+		return s.settleExited(t)
+	}
 	started, ok := t.ws.started()
 	canceled := t.ws.has(cancelName)
 	if !ok {

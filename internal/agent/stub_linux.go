@@ -73,6 +73,9 @@ func (o stubOrder) run() stubReport {
 	if err := os.Chdir(w.path(filesName)); err != nil {
 		return stubReport{exitFile: exitFile{Code: ExitNoShell, Message: err.Error()}}
 	}
+	if err := failpoint.Hit("before-started"); err != nil {
+		return stubReport{exitFile: exitFile{Code: ExitNoShell, Message: err.Error()}}
+	}
 	err = create(w.path(startedName), content, 0o600)
 	if errors.Is(err, fs.ErrExist) {
 		return stubReport{AlreadyStarted: true}

@@ -330,6 +330,29 @@ func (w workspace) finish(log *logWriter, prefix string, e exitFile) error {
 	return syncDir(string(w))
 }
 
+// salvage completes the work of a finish that was killed before its rename, and
+// reports whether there was any: exit.tmp has content only after the log was
+// fsynced. The caller holds the lock.
+func (w workspace) salvage() (bool, error) {
+	var e exitFile
+	if err := w.readJSON(exitTempName, &e); err != nil || e.Time.IsZero() {
+		return false, nil //nolint:nilerr // zeros, or a content that a crash cut off
+	}
+	for _, name := range []string{logName, exitTempName} {
+		f, err := os.OpenFile(w.path(name), os.O_RDWR, 0)
+		if err != nil {
+			return false, err
+		}
+		if err := errors.Join(f.Sync(), f.Close()); err != nil {
+			return false, err
+		}
+	}
+	if err := os.Rename(w.path(exitTempName), w.path(exitName)); err != nil {
+		return false, err
+	}
+	return true, syncDir(string(w))
+}
+
 // rewrite overwrites the beginning of an existing file in place, durably.
 func rewrite(name string, b []byte) error {
 	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE, 0o600)
