@@ -1,0 +1,143 @@
+package rest
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/takodeploy/tako/internal/db"
+	"github.com/takodeploy/tako/internal/docstore"
+	"github.com/takodeploy/tako/internal/ident"
+)
+
+// spacesKind is the name of the kind whose documents are the spaces.
+const spacesKind = "spaces"
+
+// space is what the API must know of a space to find its way into it.
+type space struct {
+	ID         ident.SpaceID `json:"Id"`
+	Name, Slug string
+	IsDefault  bool
+}
+
+// spaceList is every space at one moment.
+type spaceList struct {
+	at    uint64           // the change counter it was read at
+	byRef map[string]space // by folded id, slug and name
+	all   []ident.SpaceID
+	home  ident.SpaceID // the default space, "" when there is none
+}
+
+// names reports whether a segment of a path names a space. Anything that looks
+// like an id of one does, so that what is gone is a 404 that says so.
+func (l *spaceList) names(ref string) bool {
+	if _, ok := l.byRef[ident.Fold(ref)]; ok {
+		return true
+	}
+	const prefix = "spaces-"
+	if len(ref) <= len(prefix) || !strings.EqualFold(ref[:len(prefix)], prefix) {
+		return false
+	}
+	_, ok := ident.Seq(ref)
+	return ok
+}
+
+func (l *spaceList) find(ref string) (space, bool) {
+	s, ok := l.byRef[ident.Fold(ref)]
+	return s, ok
+}
+
+// holding lists the spaces, and "" for the system, in which p holds a permission
+// for anything.
+func (l *spaceList) holding(p Principal, permission string) []ident.SpaceID {
+	var held []ident.SpaceID
+	if len(p.Grants(permission, "")) > 0 {
+		held = append(held, "")
+	}
+	for _, id := range l.all {
+		if len(p.Grants(permission, id)) > 0 {
+			held = append(held, id)
+		}
+	}
+	return held
+}
+
+// spaceCache keeps the spaces in memory, for nearly every request needs them. It
+// reads them again once a commit, of this process or another, has changed one.
+type spaceCache struct {
+	db    *db.DB
+	store *docstore.Store
+
+	current atomic.Pointer[spaceList]
+	mu      sync.Mutex // held while reading
+}
+
+// list returns the spaces as they are now.
+func (c *spaceCache) list(ctx context.Context) (*spaceList, error) {
+	at, err := c.db.Changes(ctx, spacesKind)
+	if err != nil {
+		return nil, err
+	}
+	if l := c.current.Load(); l != nil && l.at == at {
+		return l, nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if l := c.current.Load(); l != nil && l.at == at {
+		return l, nil // somebody read it while we waited
+	}
+	l := &spaceList{at: at, byRef: map[string]space{}}
+	if err := c.db.Read(ctx, func(tx *db.Tx) error { return c.read(ctx, tx, l) }); err != nil {
+		return nil, fmt.Errorf("read the spaces: %w", err)
+	}
+	c.current.Store(l)
+	return l, nil
+}
+
+func (c *spaceCache) read(ctx context.Context, tx *db.Tx, l *spaceList) error {
+	k, err := c.store.Kind(spacesKind)
+	if err != nil {
+		return err
+	}
+	var all []space
+	q := docstore.Query{Page: ident.Page{Take: ident.MaxTake}}
+	for {
+		docs, total, err := c.store.List(ctx, tx, k, q)
+		if err != nil {
+			return err
+		}
+		for _, doc := range docs {
+			var s space
+			if err := json.Unmarshal(doc.Body, &s); err != nil {
+				return fmt.Errorf("decode %s: %w", doc.ID, err)
+			}
+			all = append(all, s)
+		}
+		q.Page.Skip += int64(len(docs))
+		if len(docs) == 0 || q.Page.Skip >= total {
+			break
+		}
+	}
+	// Ids win over slugs, and slugs over names, as everywhere.
+	for _, ref := range []func(space) string{
+		func(s space) string { return s.Name },
+		func(s space) string { return s.Slug },
+		func(s space) string { return string(s.ID) },
+	} {
+		for _, s := range all {
+			if key := ident.Fold(ref(s)); key != "" {
+				l.byRef[key] = s
+			}
+		}
+	}
+	for _, s := range all {
+		l.all = append(l.all, s.ID)
+		if s.IsDefault {
+			l.home = s.ID
+		}
+	}
+	return nil
+}

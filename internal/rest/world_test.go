@@ -1,0 +1,292 @@
+package rest_test
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/takodeploy/tako/internal/db"
+	"github.com/takodeploy/tako/internal/db/dbtest"
+	"github.com/takodeploy/tako/internal/docstore"
+	"github.com/takodeploy/tako/internal/fault"
+	"github.com/takodeploy/tako/internal/ident"
+	"github.com/takodeploy/tako/internal/resource"
+	"github.com/takodeploy/tako/internal/rest"
+	"github.com/takodeploy/tako/internal/rest/openapitest"
+	"github.com/takodeploy/tako/octopus"
+)
+
+// testKinds are unlike kinds: plain, with references, nested below an owner,
+// with secrets, and one that lives in spaces and in the system.
+func testKinds(t testing.TB) resource.Set {
+	t.Helper()
+	name := func(n string) resource.Permissions {
+		return resource.Permissions{View: n + "View", Create: n + "Create", Edit: n + "Edit", Delete: n + "Delete"}
+	}
+	set, err := resource.NewSet(
+		resource.Declare(resource.Declaration[octopus.Space]{
+			Name: "spaces", ItemType: "Space", Prefix: "Spaces", Scope: resource.InSystem, Slugged: true,
+			Permissions: resource.Permissions{Create: "SpaceCreate", Edit: "SpaceEdit", Delete: "SpaceDelete"},
+			Links:       map[string]string{"SpaceHome": "/api/{Id}"},
+		}),
+		resource.Declare(resource.Declaration[octopus.Environment]{
+			Name: "environments", ItemType: "Environment", Prefix: "Environments", Slugged: true, Order: resource.ByNumber,
+			Permissions: name("Environment"), Dimensions: resource.Dimensions{Environment: "Id"},
+		}),
+		resource.Declare(resource.Declaration[octopus.Lifecycle]{
+			Name: "lifecycles", ItemType: "Lifecycle", Prefix: "Lifecycles", Slugged: true, Permissions: name("Lifecycle"),
+			References: []resource.Reference{{Path: "Phases.*.OptionalDeploymentTargets", To: "environments"}},
+		}),
+		resource.Declare(resource.Declaration[octopus.Project]{
+			Name: "projects", ItemType: "Project", Prefix: "Projects", Slugged: true, Permissions: name("Project"),
+			Dimensions: resource.Dimensions{Project: "Id"},
+			References: []resource.Reference{{Path: "LifecycleId", To: "lifecycles", Required: true}},
+			Links:      map[string]string{"Releases": "/api/{space}/projects/{Id}/releases{/version}{?skip,take}", "Lifecycle": "/api/{space}/lifecycles/{LifecycleId}"},
+		}),
+		resource.Declare(resource.Declaration[octopus.Channel]{
+			Name: "channels", ItemType: "Channel", Prefix: "Channels", Slugged: true, SlugWithin: "ProjectId", Permissions: name("Channel"),
+			Dimensions: resource.Dimensions{Project: "ProjectId"},
+			Unique:     []resource.Unique{{Field: "Name", Within: "ProjectId"}},
+			References: []resource.Reference{{Path: "ProjectId", To: "projects", Required: true, OnDelete: resource.Cascade}},
+			Filters:    []resource.Filter{{Param: "projectId", Path: "ProjectId"}},
+		}),
+		resource.Declare(resource.Declaration[octopus.Account]{
+			Name: "accounts", ItemType: "Account", Prefix: "Accounts", Slugged: true, Permissions: name("Account"),
+			Dimensions: resource.Dimensions{Environment: "EnvironmentIds"},
+			Filters:    []resource.Filter{{Param: "accountType", Path: "AccountType"}},
+			References: []resource.Reference{{Path: "EnvironmentIds", To: "environments", OnDelete: resource.Clear}},
+			Secrets:    []string{"Token", "Password"},
+		}),
+		resource.Declare(resource.Declaration[octopus.Team]{
+			Name: "teams", ItemType: "Team", Prefix: "Teams", Scope: resource.InEither, Slugged: true, Permissions: name("Team"),
+			Links: map[string]string{"ScopedUserRoles": "/api/{space}/teams/{Id}/scopeduserroles"},
+		}),
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return set
+}
+
+// sealer stands in for the master key; it binds owner and field as that does.
+type sealer struct{}
+
+func (sealer) Seal(owner, field string, clear []byte) (string, error) {
+	return "sealed:" + base64.StdEncoding.EncodeToString([]byte(owner+"|"+field+"|"+string(clear))), nil
+}
+
+func (sealer) Open(owner, field, sealed string) ([]byte, error) {
+	text, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(sealed, "sealed:"))
+	clear, ok := strings.CutPrefix(string(text), owner+"|"+field+"|")
+	if err != nil || !ok {
+		return nil, errors.New("does not open")
+	}
+	return []byte(clear), nil
+}
+
+// user is a principal whose grants are listed: permission and space, joined by a
+// slash, to the ways it is held. "*" is every permission everywhere.
+type user struct {
+	id     string
+	grants map[string][]resource.Grant
+}
+
+func (u user) Actor() db.Actor {
+	return db.Actor{UserID: u.id, Username: strings.ToLower(u.id), Identity: "ApiKey"}
+}
+
+func (u user) Grants(permission string, space ident.SpaceID) []resource.Grant {
+	if all, ok := u.grants["*"]; ok {
+		return all
+	}
+	return u.grants[permission+"/"+string(space)]
+}
+
+// keys knows users by their API key.
+type keys map[string]user
+
+func (k keys) Authenticate(r *http.Request) (rest.Principal, error) {
+	key := r.Header.Get("X-Octopus-ApiKey")
+	if key == "" {
+		return rest.Anonymous{}, nil
+	}
+	u, ok := k[key]
+	if !ok {
+		return nil, fault.New(fault.Unauthenticated, "The API key is not valid.")
+	}
+	return u, nil
+}
+
+const admin = "API-ADMIN"
+
+// world is a running server with two spaces.
+type world struct {
+	t     testing.TB
+	url   string
+	keys  keys
+	db    *db.DB
+	store *docstore.Store
+	api   *rest.Server
+	check *openapitest.Checker
+	// client sends requests; every answer is checked against the OpenAPI document.
+	client *http.Client
+}
+
+func newWorld(t testing.TB, change ...func(*rest.Config)) *world {
+	t.Helper()
+	w := &world{t: t, db: dbtest.Open(t, db.SQLite), keys: keys{admin: {id: "Users-1", grants: map[string][]resource.Grant{"*": {{}}}}}}
+	w.store = docstore.New(testKinds(t), sealer{})
+	cfg := rest.Config{
+		Log: dbtest.Log(t), DB: w.db, Store: w.store, Auth: w.keys,
+		Version: "2026.4.0-dev.1", InstallationID: "9b1deb4d-3b7d-4bad-9bdd-2b0d7b3dcb6d",
+		Aliases: []rest.Alias{
+			{Kind: "channels", Pattern: "/projects/{owner}/channels", Owner: "projects", Within: "ProjectId"},
+			{Kind: "environments", Pattern: "/environment", Only: []string{"get"}},
+		},
+	}
+	for _, c := range change {
+		c(&cfg)
+	}
+	var err error
+	if w.api, err = rest.New(cfg); err != nil {
+		t.Fatal(err)
+	}
+	err = w.db.Write(t.Context(), func(tx *db.Tx) error {
+		for id, body := range map[string]string{
+			"Spaces-1": `{"Name":"Default","IsDefault":true}`,
+			"Spaces-2": `{"Name":"Ops Team"}`,
+		} {
+			k, err := w.store.Kind("spaces")
+			if err != nil {
+				return err
+			}
+			if _, err := w.store.Create(t.Context(), tx, k, docstore.Input{ID: id, Body: []byte(body), Server: true}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := httptest.NewServer(w.api)
+	t.Cleanup(srv.Close)
+	w.url = srv.URL + cfg.Base
+	w.client = &http.Client{
+		Transport:     http.DefaultTransport,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	w.check = openapitest.Load(t, w.get("/api/openapi.json", "").body)
+	w.client.Transport = w.check.Transport(http.DefaultTransport)
+	return w
+}
+
+// answer is what came back.
+type answer struct {
+	status int
+	header http.Header
+	body   []byte
+}
+
+func (a answer) json(t testing.TB) map[string]any {
+	t.Helper()
+	var m map[string]any
+	if err := json.Unmarshal(a.body, &m); err != nil {
+		t.Fatalf("status %d, body %.300q: %v", a.status, a.body, err)
+	}
+	return m
+}
+
+func (a answer) text(t testing.TB, member string) string {
+	t.Helper()
+	s, _ := a.json(t)[member].(string)
+	return s
+}
+
+// do sends a request; headers are pairs.
+func (w *world) do(method, path, key, body string, headers ...string) answer {
+	w.t.Helper()
+	req, err := http.NewRequestWithContext(w.t.Context(), method, w.url+path, strings.NewReader(body))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if key != "" {
+		req.Header.Set("X-Octopus-ApiKey", key)
+	}
+	if body != "" {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	for i := 0; i+1 < len(headers); i += 2 {
+		req.Header.Set(headers[i], headers[i+1])
+	}
+	return w.send(req)
+}
+
+func (w *world) send(req *http.Request) answer {
+	w.t.Helper()
+	resp, err := w.client.Do(req)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	data, err := io.ReadAll(resp.Body)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return answer{resp.StatusCode, resp.Header, data}
+}
+
+func (w *world) get(path, key string) answer {
+	w.t.Helper()
+	return w.do(http.MethodGet, path, key, "")
+}
+
+// must sends a request as the administrator and wants a status.
+func (w *world) must(status int, method, path, body string, headers ...string) answer {
+	w.t.Helper()
+	a := w.do(method, path, admin, body, headers...)
+	if a.status != status {
+		w.t.Fatalf("%s %s: status %d, want %d: %s", method, path, a.status, status, a.body)
+	}
+	return a
+}
+
+// create makes a document and returns its id.
+func (w *world) create(path, body string) string {
+	w.t.Helper()
+	return w.must(http.StatusCreated, http.MethodPost, path, body).text(w.t, "Id")
+}
+
+// dump is everything that is stored, to see that nothing changed.
+func (w *world) dump() string {
+	w.t.Helper()
+	var b bytes.Buffer
+	err := w.db.Read(w.t.Context(), func(tx *db.Tx) error {
+		b.Reset()
+		rows, err := tx.Query(w.t.Context(), `SELECT kind, id, space_id, version, body FROM documents ORDER BY kind, id`)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = rows.Close() }() // Err tells
+		for rows.Next() {
+			var kind, id, space, body string
+			var version int64
+			if err := rows.Scan(&kind, &id, &space, &version, &body); err != nil {
+				return err
+			}
+			fmt.Fprintln(&b, kind, id, space, version, body)
+		}
+		return rows.Err()
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return b.String()
+}
