@@ -20,6 +20,8 @@ type Match struct {
 // Query asks for a page of a kind's documents.
 type Query struct {
 	Space ident.SpaceID // "" for a system kind; every space for a kind in either
+	// Spaces cuts a kind in either to these places, when it is not nil; "" is the system.
+	Spaces []ident.SpaceID
 	// IDs keeps these documents only, when it is not nil. An empty list keeps none.
 	IDs         []string
 	Name        string // exact, without case
@@ -66,6 +68,13 @@ func (s *Store) where(k *resource.Kind, q Query) (string, []any) {
 	var b strings.Builder
 	b.WriteString(`d.kind = ? AND d.deleted = 0 AND ` + clause)
 	args := append([]any{k.Name}, spaceArgs...)
+	if q.Spaces != nil {
+		spaces := make([]string, len(q.Spaces))
+		for i, id := range q.Spaces {
+			spaces[i] = string(id)
+		}
+		b.WriteString(` AND ` + in(`d.space_id`, spaces, &args))
+	}
 	if q.IDs != nil {
 		ids := q.IDs[:min(len(q.IDs), maxIDs)]
 		canonical := make([]string, len(ids))

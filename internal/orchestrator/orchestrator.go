@@ -1,0 +1,146 @@
+// Package orchestrator runs deployments: it takes the plan that a task carries,
+// does what the pure rules of package deploy say may be done next, and writes
+// everything it learns to the task's journal before it acts on it.
+//
+// A deployment belongs to whoever holds its lease. When that process dies,
+// another one reads plan and journal, comes to the same state, and goes on:
+// scripts that run are found again by their tickets, decisions are facts and not
+// taken twice, and a script whose fate cannot be known is asked about.
+package orchestrator
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+
+	"github.com/takodeploy/tako/internal/db"
+	"github.com/takodeploy/tako/internal/deploy"
+	"github.com/takodeploy/tako/internal/targets"
+	"github.com/takodeploy/tako/internal/tasks"
+	"github.com/takodeploy/tako/internal/variables"
+	"github.com/takodeploy/tako/octopus"
+)
+
+// Source knows what a plan refers to.
+type Source interface {
+	// Process is the frozen process of a plan, its secrets in clear.
+	Process(ctx context.Context, p *deploy.Plan) ([]octopus.Step, error)
+	// Variables are the values of a plan's manifest, its secrets in clear.
+	Variables(ctx context.Context, p *deploy.Plan) ([]variables.Variable, error)
+	// Package finds a package that a release selected.
+	Package(ctx context.Context, p *deploy.Plan, feedID, packageID, version string) (Package, error)
+	// Ended is told of a deployment that has ended, in that transaction.
+	Ended(ctx context.Context, tx *db.Tx, t *tasks.Task, state octopus.TaskState) error
+}
+
+// Package is a package that can be fetched.
+type Package struct {
+	FileName string
+	SHA256   string
+	Size     int64
+}
+
+// Blobs has the contents of packages, and takes artifacts.
+type Blobs interface {
+	Put(ctx context.Context, r io.Reader, limit int64) (sha256 string, size int64, err error)
+	Open(ctx context.Context, sha256 string) (io.ReadCloser, error)
+}
+
+// Sealer keeps sensitive outputs from being read in the journal.
+type Sealer interface {
+	Seal(owner, field string, clear []byte) (string, error)
+	Open(owner, field, sealed string) ([]byte, error)
+}
+
+// Agents finds who runs scripts.
+type Agents interface {
+	Worker(ctx context.Context, pool string) (targets.Agent, error)
+	ByName(ctx context.Context, name string) (targets.Agent, error)
+}
+
+// Config of an Orchestrator.
+type Config struct {
+	DB     *db.DB
+	Source Source
+	Agents Agents
+	Blobs  Blobs
+	Sealer Sealer
+	Log    *slog.Logger
+}
+
+// Orchestrator runs deployment tasks. It is a tasks.Runner.
+type Orchestrator struct {
+	cfg Config
+	log *slog.Logger
+}
+
+var _ tasks.Runner = (*Orchestrator)(nil)
+
+// New makes an orchestrator.
+func New(cfg Config) *Orchestrator {
+	log := cfg.Log
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return &Orchestrator{cfg: cfg, log: log}
+}
+
+// Ended is called when a deployment's task ends, whoever ended it.
+func (o *Orchestrator) Ended(ctx context.Context, tx *db.Tx, t *tasks.Task, state octopus.TaskState) error {
+	return o.cfg.Source.Ended(ctx, tx, t, state)
+}
+
+// Run brings a deployment forward until it ends, waits, or ctx does.
+func (o *Orchestrator) Run(ctx context.Context, l *tasks.Lease) error {
+	r, err := o.load(ctx, l)
+	var damaged *damagedError
+	switch {
+	case errors.As(err, &damaged):
+		// Nothing that runs again will read it better.
+		return l.Finish(ctx, octopus.TaskFailed, damaged.Error(), tasks.Batch{Warnings: true})
+	case err != nil:
+		return err
+	}
+	return r.loop(ctx)
+}
+
+// damagedError is a plan or a journal that cannot be read.
+type damagedError struct{ err error }
+
+func (e *damagedError) Error() string { return "The deployment cannot go on: " + e.err.Error() }
+func (e *damagedError) Unwrap() error { return e.err }
+
+// load reads everything that a run works from.
+func (o *Orchestrator) load(ctx context.Context, l *tasks.Lease) (*run, error) {
+	r := &run{o: o, l: l, log: o.log.With("task", l.ID), busy: map[deploy.Unit]*work{}, woken: make(chan struct{}, 1)}
+	err := o.cfg.DB.Read(ctx, func(tx *db.Tx) error { return tasks.Plan(ctx, tx, l.ID, &r.plan) })
+	if err != nil {
+		return nil, err
+	}
+	if r.plan.Format > deploy.Format {
+		return nil, fmt.Errorf("plan of %s has format %d, this version reads up to %d", l.ID, r.plan.Format, deploy.Format)
+	}
+	rows, err := l.Facts(ctx)
+	if err != nil {
+		return nil, err
+	}
+	facts := make([]deploy.Fact, len(rows))
+	for i, row := range rows {
+		if err := json.Unmarshal(row.Body, &facts[i]); err != nil {
+			return nil, &damagedError{fmt.Errorf("fact %d of its journal: %w", row.Seq, err)}
+		}
+	}
+	if r.state, err = deploy.Fold(&r.plan, facts); err != nil {
+		return nil, &damagedError{err}
+	}
+	if len(r.plan.Steps) == 0 || r.state.Cancelled {
+		return r, nil // nothing of it will be looked up
+	}
+	if r.process, err = o.cfg.Source.Process(ctx, &r.plan); err != nil {
+		return nil, fmt.Errorf("read the process of %s: %w", l.ID, err)
+	}
+	return r, r.loadVariables(ctx)
+}

@@ -1,0 +1,369 @@
+package orchestrator
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/takodeploy/tako/internal/db"
+	"github.com/takodeploy/tako/internal/deploy"
+	"github.com/takodeploy/tako/internal/tasks"
+	"github.com/takodeploy/tako/octopus"
+)
+
+// run is one owner's time with one deployment.
+type run struct {
+	o       *Orchestrator
+	l       *tasks.Lease
+	log     *slog.Logger
+	plan    deploy.Plan
+	process []octopus.Step
+	vars    *values
+
+	mu    sync.Mutex // of state
+	state *deploy.State
+
+	// What follows belongs to loop alone.
+	busy    map[deploy.Unit]*work
+	woken   chan struct{}
+	wg      sync.WaitGroup
+	pending tasks.Batch // decisions that the next transaction takes along
+
+	failMu sync.Mutex
+	failed error // what ended a unit's goroutine without a result
+}
+
+// work is a unit that this process is bringing forward.
+type work struct{ done bool }
+
+func (r *run) wake() {
+	select {
+	case r.woken <- struct{}{}:
+	default:
+	}
+}
+
+// fail ends this owner's run: the lease is lost, or the database is gone.
+func (r *run) fail(err error) {
+	r.failMu.Lock()
+	if r.failed == nil {
+		r.failed = err
+	}
+	r.failMu.Unlock()
+	r.wake()
+}
+
+func (r *run) failure() error {
+	r.failMu.Lock()
+	defer r.failMu.Unlock()
+	return r.failed
+}
+
+// loop does what may be done, and waits for something to happen, until the
+// deployment leaves this process.
+func (r *run) loop(ctx context.Context) error {
+	units, stop := context.WithCancel(ctx)
+	defer r.wg.Wait()
+	defer stop()
+	changes := r.o.cfg.DB.Subscribe()
+	defer changes.Close()
+	canceled := r.l.Canceled
+	for {
+		if err := r.failure(); err != nil {
+			return err
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := r.takeAnswers(ctx); err != nil {
+			return err
+		}
+		select {
+		case <-canceled:
+			canceled = nil
+			if err := r.cancel(ctx); err != nil {
+				return err
+			}
+		default:
+		}
+		over, at, err := r.advance(ctx, units)
+		if err != nil || over {
+			return err
+		}
+		if err := r.flush(ctx); err != nil {
+			return err
+		}
+		r.sleep(ctx, changes, canceled, at)
+	}
+}
+
+// sleep waits until something may have changed; at is when a retry is due.
+func (r *run) sleep(ctx context.Context, changes *db.Subscription, canceled <-chan struct{}, at time.Time) {
+	var due <-chan time.Time
+	if !at.IsZero() {
+		timer := time.NewTimer(time.Until(at))
+		defer timer.Stop()
+		due = timer.C
+	}
+	for {
+		select {
+		case <-changes.C:
+			// Any commit wakes; only an answer concerns this loop.
+			if !r.asking() {
+				continue
+			}
+		case <-ctx.Done():
+		case <-canceled:
+		case <-r.woken:
+		case <-due:
+		}
+		return
+	}
+}
+
+// asking reports whether an answer may come.
+func (r *run) asking() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, u := range r.state.Units {
+		if u.Asked != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// advance does all that may be done now. at is the earliest time at which more may.
+func (r *run) advance(ctx, units context.Context) (over bool, at time.Time, err error) {
+	r.reap()
+	r.reattach(units)
+	for {
+		r.mu.Lock()
+		moves := r.state.Next()
+		waiting := r.state.Waiting()
+		r.mu.Unlock()
+		if waiting && len(r.busy) == 0 {
+			return true, at, r.l.Wait(ctx, r.keepTag(), r.take())
+		}
+		decided := false
+		for _, m := range moves {
+			switch m.Kind {
+			case deploy.MoveFinish:
+				if len(r.busy) > 0 {
+					return false, at, nil // its last transaction is on its way
+				}
+				return true, at, r.finish(ctx, m.Outcome)
+			case deploy.MoveDecideStep:
+				r.decide(deploy.Fact{Kind: deploy.FactStep, Step: m.Step}, m)
+				decided = true
+			case deploy.MoveDecideUnit:
+				r.decide(deploy.Fact{Kind: deploy.FactUnit, Unit: &m.Unit}, m)
+				decided = true
+			case deploy.MoveStart:
+				if r.busy[m.Unit] != nil {
+					continue
+				}
+				if time.Now().Before(m.NotBefore) {
+					if at.IsZero() || m.NotBefore.Before(at) {
+						at = m.NotBefore
+					}
+					continue
+				}
+				r.begin(units, m.Unit, func(ctx context.Context) error { return r.start(ctx, m.Unit, m.Attempt) })
+			}
+		}
+		if !decided {
+			return false, at, nil
+		}
+	}
+}
+
+// begin runs fn for a unit beside the loop.
+func (r *run) begin(ctx context.Context, unit deploy.Unit, fn func(context.Context) error) {
+	w := &work{}
+	r.busy[unit] = w
+	r.wg.Go(func() {
+		if err := fn(ctx); err != nil {
+			if ctx.Err() == nil && !errors.Is(err, tasks.ErrLost) {
+				r.log.Error("run unit", "unit", unit.Key(), "err", err)
+			}
+			r.fail(err)
+		}
+		r.mu.Lock()
+		w.done = true
+		r.mu.Unlock()
+		r.wake()
+	})
+}
+
+// reap forgets units whose goroutines have ended.
+func (r *run) reap() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for unit, w := range r.busy {
+		if w.done {
+			delete(r.busy, unit)
+		}
+	}
+}
+
+// reattach goes on with units whose scripts somebody else started.
+func (r *run) reattach(ctx context.Context) {
+	r.mu.Lock()
+	var open []deploy.Unit
+	for unit, u := range r.state.Units {
+		if u.Open && u.Asked == nil && r.busy[unit] == nil {
+			open = append(open, unit)
+		}
+	}
+	r.mu.Unlock()
+	for _, unit := range open {
+		r.begin(ctx, unit, func(ctx context.Context) error { return r.resume(ctx, unit) })
+	}
+}
+
+// decide settles a step or a unit. The fact has no effect outside, so it may
+// wait for the next transaction.
+func (r *run) decide(f deploy.Fact, m deploy.Move) {
+	f.At, f.Run, f.Reason = now(), m.Run, m.Reason
+	if m.Evaluate {
+		f.Run, f.Reason = r.condition(f)
+	}
+	if f.Kind == deploy.FactStep {
+		f.Window = r.window(m.Step)
+		if !f.Run {
+			r.say(deploy.StepActivity(r.l.ID, m.Step), octopus.LogInfo, "Step \""+r.plan.Steps[m.Step].Name+"\" skipped: "+f.Reason+".")
+		}
+	} else if !f.Run {
+		r.say(deploy.UnitActivity(r.l.ID, *f.Unit), octopus.LogInfo, "Skipped: "+f.Reason+".")
+	}
+	r.pending.Facts = append(r.pending.Facts, f)
+	r.apply(f)
+}
+
+func now() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }
+
+// say adds a line of our own to the log with the next transaction of loop.
+func (r *run) say(activity string, category octopus.LogCategory, text string) {
+	r.pending.Lines = append(r.pending.Lines, line(activity, category, r.vars.mask(text)))
+}
+
+func line(activity string, category octopus.LogCategory, text string) tasks.Line {
+	return tasks.Line{Activity: activity, Category: category, At: now(), Text: text}
+}
+
+// take hands over what the next transaction takes along.
+func (r *run) take() tasks.Batch {
+	b := r.pending
+	r.pending = tasks.Batch{}
+	return b
+}
+
+func (r *run) flush(ctx context.Context) error {
+	if len(r.pending.Facts) == 0 && len(r.pending.Lines) == 0 {
+		return nil
+	}
+	return r.l.Commit(ctx, r.take())
+}
+
+// apply folds facts that are committed, or certain to be committed before
+// anything that follows from them.
+func (r *run) apply(facts ...deploy.Fact) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, f := range facts {
+		if err := r.state.Apply(f); err != nil {
+			r.failed = &damagedError{err}
+		}
+	}
+}
+
+// commit writes facts with whatever belongs to them, then folds them.
+func (r *run) commit(ctx context.Context, b tasks.Batch, facts ...deploy.Fact) error {
+	for _, f := range facts {
+		b.Facts = append(b.Facts, f)
+	}
+	if err := r.l.Commit(ctx, b); err != nil {
+		return err
+	}
+	r.apply(facts...)
+	return nil
+}
+
+// takeAnswers moves answers of people into the journal.
+func (r *run) takeAnswers(ctx context.Context) error {
+	if !r.asking() {
+		return nil
+	}
+	bodies, ids, err := r.l.Answers(ctx)
+	if err != nil || len(bodies) == 0 {
+		return err
+	}
+	var b tasks.Batch
+	var facts []deploy.Fact
+	for _, body := range bodies {
+		var f deploy.Fact
+		if err := json.Unmarshal(body, &f); err != nil {
+			return fmt.Errorf("read an answer: %w", err)
+		}
+		facts = append(facts, f)
+		text := fmt.Sprintf("Answered with %s", f.Answer.Choice)
+		if f.Answer.User != "" {
+			text += " by " + f.Answer.User
+		}
+		b.Lines = append(b.Lines, line(deploy.UnitActivity(r.l.ID, *f.Unit), octopus.LogInfo, text+"."))
+	}
+	b.Also = func(ctx context.Context, tx *db.Tx) error { return tasks.TakeAnswers(ctx, tx, ids) }
+	return r.commit(ctx, b, facts...)
+}
+
+// cancel writes that the deployment is to end. The units hear of it by themselves.
+func (r *run) cancel(ctx context.Context) error {
+	r.mu.Lock()
+	already := r.state.Cancelled
+	r.mu.Unlock()
+	if already {
+		return nil
+	}
+	b := r.take()
+	b.Lines = append(b.Lines, line(r.l.ID, octopus.LogWarning, "The deployment was canceled."))
+	return r.commit(ctx, b, deploy.Fact{Kind: deploy.FactCancel, At: now()})
+}
+
+// finish ends the task.
+func (r *run) finish(ctx context.Context, outcome deploy.Outcome) error {
+	b := r.take()
+	b.Warnings = r.state.Warnings
+	switch outcome {
+	case deploy.Succeeded:
+		b.Lines = append(b.Lines, line(r.l.ID, octopus.LogInfo, "The deployment completed successfully."))
+		return r.l.Finish(ctx, octopus.TaskSuccess, "", b)
+	case deploy.Canceled:
+		return r.l.Finish(ctx, octopus.TaskCanceled, "The task was canceled.", b)
+	default:
+		message := "The deployment failed because one or more steps failed. Please see the deployment log for details."
+		b.Lines = append(b.Lines, line(r.l.ID, octopus.LogFatal, message))
+		b.Warnings = true
+		return r.l.Finish(ctx, octopus.TaskFailed, message, b)
+	}
+}
+
+// keepTag reports whether others of the same concurrency tag wait while this
+// deployment waits for a person.
+func (r *run) keepTag() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for unit, u := range r.state.Units {
+		if u.Asked == nil || u.Asked.Kind != deploy.AskManual {
+			continue
+		}
+		if _, a, ok := r.action(unit); ok && isTrue(a.Properties.Get(octopus.PropManualBlock)) {
+			return true
+		}
+	}
+	return false
+}

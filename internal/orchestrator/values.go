@@ -1,0 +1,229 @@
+package orchestrator
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/takodeploy/tako/internal/deploy"
+	"github.com/takodeploy/tako/internal/octostache"
+	"github.com/takodeploy/tako/internal/variables"
+	"github.com/takodeploy/tako/octopus"
+)
+
+// values are the variables of a run: the manifest's, which never change, and the
+// outputs of its steps, which are added as they come.
+type values struct {
+	mu      sync.Mutex
+	set     *variables.Set
+	outputs int64
+	masker  *variables.Masker
+}
+
+// loadVariables reads the manifest, and the outputs that the journal has.
+func (r *run) loadVariables(ctx context.Context) error {
+	all, err := r.o.cfg.Source.Variables(ctx, &r.plan)
+	if err != nil {
+		return fmt.Errorf("read the variables of %s: %w", r.l.ID, err)
+	}
+	r.vars = &values{set: variables.New(all...), masker: variables.NewMasker(secretsOf(all)...)}
+	for step := range r.plan.Steps {
+		for action := range r.plan.Steps[step].Actions {
+			for _, lane := range r.plan.Steps[step].Lanes {
+				unit := deploy.Unit{Step: step, Action: action, Lane: lane}
+				for _, out := range r.state.Unit(unit).Outputs {
+					if err := r.addOutput(unit, out); err != nil {
+						return err
+					}
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func secretsOf(all []variables.Variable) []string {
+	var secrets []string
+	for _, v := range all {
+		if v.Sensitive {
+			secrets = append(secrets, v.Value)
+		}
+	}
+	return secrets
+}
+
+// addOutput makes an output that is in the journal visible to later steps.
+func (r *run) addOutput(unit deploy.Unit, out deploy.Output) error {
+	value := out.Value
+	if out.Sensitive {
+		clear, err := r.o.cfg.Sealer.Open(r.l.ID, "output."+out.Name, out.Value)
+		if err != nil {
+			return fmt.Errorf("open output %s: %w", out.Name, err)
+		}
+		value = string(clear)
+	}
+	r.vars.mu.Lock()
+	defer r.vars.mu.Unlock()
+	r.vars.outputs++
+	o := variables.Output{
+		Action: r.plan.Steps[unit.Step].Actions[unit.Action].Name, MachineID: unit.Lane,
+		Name: out.Name, Value: value, Sensitive: out.Sensitive, Order: r.vars.outputs,
+	}
+	if unit.Lane != "" {
+		o.Machine = r.plan.MachineName(unit.Lane)
+	}
+	r.vars.set = r.vars.set.With(o.Variables()...)
+	if out.Sensitive {
+		r.vars.masker.Add(value)
+	}
+	return nil
+}
+
+// mask hides every secret known so far in a text of our own.
+func (v *values) mask(text string) string {
+	if v == nil {
+		return text
+	}
+	return v.masker.Mask(text)
+}
+
+// resolved are the variables as one step, unit or the deployment sees them.
+func (r *run) resolved(step int, unit *deploy.Unit) *octostache.Variables {
+	c := variables.Context{
+		Environment: r.plan.EnvironmentID, Channel: r.plan.ChannelID, Tenant: r.plan.TenantID,
+		ProcessOwner: r.plan.ProjectID,
+	}
+	var extra []octostache.Pair
+	add := func(name, value string) { extra = append(extra, octostache.Pair{Name: name, Value: value}) }
+	if step >= 0 {
+		s := &r.plan.Steps[step]
+		c.StepRoles = s.Roles
+		add("Octopus.Step.Id", s.ID)
+		add("Octopus.Step.Name", s.Name)
+		add("Octopus.Step.Number", s.Number)
+		add("Octopus.Action.TargetRoles", strings.Join(s.Roles, ","))
+	}
+	if unit != nil {
+		a := &r.plan.Steps[unit.Step].Actions[unit.Action]
+		c.Action = a.ID
+		add("Octopus.Action.Id", a.ID)
+		add("Octopus.Action.Name", a.Name)
+		add("Octopus.Action.Number", a.Number)
+		for _, m := range r.plan.Machines {
+			if m.ID == unit.Lane {
+				c.Machine, c.MachineRoles = m.ID, m.Roles
+				add("Octopus.Machine.Id", m.ID)
+				add("Octopus.Machine.Name", m.Name)
+				add("Octopus.Machine.Roles", strings.Join(m.Roles, ","))
+			}
+		}
+		for _, p := range a.Packages {
+			key := "Octopus.Action.Package[" + p.Name + "]."
+			add(key+"PackageId", p.PackageID)
+			add(key+"PackageVersion", p.Version)
+			add(key+"FeedId", p.FeedID)
+			if p.Name == "" {
+				add("Octopus.Action.Package.PackageId", p.PackageID)
+				add("Octopus.Action.Package.PackageVersion", p.Version)
+				add("Octopus.Action.Package.FeedId", p.FeedID)
+			}
+		}
+	}
+	r.vars.mu.Lock()
+	set := r.vars.set
+	r.vars.mu.Unlock()
+	var pairs []octostache.Pair
+	for v := range set.Resolve(c).All() {
+		pairs = append(pairs, octostache.Pair{Name: v.Name, Value: v.Value})
+	}
+	pairs = append(pairs, r.statuses()...)
+	return octostache.NewVariables(octostache.Options{Now: now()}, append(pairs, extra...)...)
+}
+
+// statuses are the variables that tell how the deployment has gone so far.
+func (r *run) statuses() []octostache.Pair {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var pairs []octostache.Pair
+	if r.state.Error {
+		pairs = append(pairs,
+			octostache.Pair{Name: "Octopus.Deployment.Error", Value: "One or more steps failed"},
+			octostache.Pair{Name: "Octopus.Deployment.ErrorDetail", Value: r.state.ErrorDetail})
+	}
+	tree := r.state.Tree(r.l.ID, "", octopus.TaskExecuting, r.l.Started, r.l.Completed)
+	for i, node := range tree.Children {
+		pairs = append(pairs, octostache.Pair{Name: "Octopus.Step[" + r.plan.Steps[i].Name + "].Status.Code", Value: statusCode(node.Status)})
+	}
+	return pairs
+}
+
+func statusCode(s octopus.ActivityStatus) string {
+	switch s {
+	case octopus.ActivitySuccess, octopus.ActivitySuccessWithWarning:
+		return "Succeeded"
+	case octopus.ActivityPending, octopus.ActivityRunning, octopus.ActivityFailed, octopus.ActivitySkipped, octopus.ActivityCanceled:
+	}
+	return string(s)
+}
+
+// condition evaluates the run condition of a step or an action. What cannot be
+// resolved is false.
+func (r *run) condition(f deploy.Fact) (run bool, reason string) {
+	var expression string
+	var vars *octostache.Variables
+	if f.Kind == deploy.FactStep {
+		expression = r.step(f.Step).Properties.Get(octopus.PropConditionExpression)
+		vars = r.resolved(f.Step, nil)
+	} else {
+		_, a, _ := r.action(*f.Unit)
+		expression = a.Properties.Get("Octopus.Action.ConditionVariableExpression")
+		vars = r.resolved(f.Unit.Step, f.Unit)
+	}
+	if vars.EvaluateTruthy(expression) {
+		return true, ""
+	}
+	return false, "its run condition is false"
+}
+
+// window is how many lanes of a step run at a time.
+func (r *run) window(step int) int {
+	vars := r.resolved(step, nil)
+	limit := deploy.MaxParallel
+	if text, ok := vars.Get(octopus.PropMaxParallelism); ok {
+		if n, err := strconv.Atoi(strings.TrimSpace(text)); err == nil && n > 0 {
+			limit = n
+		}
+	}
+	if own := r.step(step).Properties.Get(octopus.PropMaxParallelism); own != "" {
+		if n, err := strconv.Atoi(strings.TrimSpace(vars.Evaluate(own).Text)); err == nil && n > 0 {
+			return n
+		}
+		return 1
+	}
+	return limit
+}
+
+// step is the frozen step of a plan's step.
+func (r *run) step(i int) octopus.Step {
+	for _, s := range r.process {
+		if s.ID == r.plan.Steps[i].ID {
+			return s
+		}
+	}
+	return octopus.Step{}
+}
+
+// action is the frozen step and action of a unit.
+func (r *run) action(u deploy.Unit) (octopus.Step, octopus.Action, bool) {
+	s := r.step(u.Step)
+	for _, a := range s.Actions {
+		if a.ID == r.plan.Steps[u.Step].Actions[u.Action].ID {
+			return s, a, true
+		}
+	}
+	return s, octopus.Action{}, false
+}
+
+func isTrue(text string) bool { return strings.EqualFold(strings.TrimSpace(text), "true") }

@@ -1,0 +1,171 @@
+package steps
+
+import (
+	"encoding/json"
+	"path"
+	"strings"
+
+	"github.com/takodeploy/tako/internal/agent"
+	"github.com/takodeploy/tako/octopus"
+)
+
+// Names within a script's directory. What is ours is out of the user's way.
+const (
+	ownDir        = ".tako/"
+	variablesFile = ownDir + "variables.json"
+	bashHelpers   = ownDir + "helpers.sh"
+	pythonRunner  = ownDir + "run.py"
+	pwshRunner    = ownDir + "run.ps1"
+)
+
+// Keys of the feature that substitutes variables in files.
+const (
+	featureSubstitute = "Octopus.Features.SubstituteInFiles"
+	propSubstitute    = "Octopus.Action.SubstituteInFiles.TargetFiles"
+)
+
+// script is an action of type Octopus.Script: Bash, Python or PowerShell, written
+// in the process or found in the action's primary package.
+func script(in Input) (*Work, error) {
+	syntax, err := in.property(octopus.PropScriptSyntax)
+	if err != nil {
+		return nil, err
+	}
+	body, where, err := in.scriptBody()
+	if err != nil {
+		return nil, err
+	}
+	arguments, err := in.property(octopus.PropScriptParameters)
+	if err != nil {
+		return nil, err
+	}
+	s := &Script{}
+	if s.Timeout, err = in.minutes(octopus.PropExecutionTimeout); err != nil {
+		return nil, err
+	}
+	if s.FailOnErrorOutput, err = in.flag(octopus.PropFailOnErrorOutput, false); err != nil {
+		return nil, err
+	}
+	values, err := in.variablesJSON()
+	if err != nil {
+		return nil, err
+	}
+	s.Files = append(s.Files, agent.File{Name: variablesFile, Content: values})
+	switch octopus.ScriptSyntax(syntax) {
+	case octopus.SyntaxBash, "":
+		s.bash(in, body, where, arguments)
+	case octopus.SyntaxPython:
+		s.python(body, where, arguments)
+	case octopus.SyntaxPowerShell:
+		s.powerShell(body, where, arguments)
+	default:
+		return nil, failf("This server cannot run scripts written in %s; use Bash, Python or PowerShell.", syntax)
+	}
+	for _, p := range in.Packages {
+		s.Prepare.Packages = append(s.Prepare.Packages, agent.Package{
+			Name: p.PackageID + " " + p.Version, SHA256: p.SHA256, FileName: p.FileName, Extract: p.Extract, Dir: p.Dir(),
+		})
+	}
+	if in.feature(featureSubstitute) {
+		globs, err := in.property(propSubstitute)
+		if err != nil {
+			return nil, err
+		}
+		for glob := range strings.FieldsFuncSeq(globs, func(r rune) bool { return r == '\n' || r == '\r' || r == ';' }) {
+			if glob = strings.TrimSpace(glob); glob != "" {
+				s.Prepare.Substitute.Globs = append(s.Prepare.Substitute.Globs, strings.ReplaceAll(glob, `\`, "/"))
+			}
+		}
+		s.Prepare.Substitute.Variables = variablesFile
+	}
+	return &Work{Script: s}, nil
+}
+
+// Dir is where a reference is unpacked below the script's directory: the primary
+// package in the directory itself, others in one of their name.
+func (p Package) Dir() string {
+	if p.Name == "" {
+		return ""
+	}
+	return strings.Map(func(r rune) rune {
+		if strings.ContainsRune(`/\:*?"<>|`, r) || r < ' ' {
+			return '_'
+		}
+		return r
+	}, p.Name)
+}
+
+// scriptBody returns the text of an inline script, or the path of one in a package.
+func (in Input) scriptBody() (body, where string, err error) {
+	source, err := in.property(octopus.PropScriptSource)
+	if err != nil {
+		return "", "", err
+	}
+	switch octopus.ScriptSource(source) {
+	case octopus.ScriptInline, "":
+		body, err := in.property(octopus.PropScriptBody)
+		return strings.ReplaceAll(body, "\r\n", "\n"), "", err
+	case octopus.ScriptPackage:
+		file, err := in.property(octopus.PropScriptFileName)
+		if err != nil {
+			return "", "", err
+		}
+		file = path.Clean(strings.ReplaceAll(strings.TrimSpace(file), `\`, "/"))
+		if file == "." || path.IsAbs(file) || strings.HasPrefix(file, "../") || file == ".." {
+			return "", "", failf("The script file is '%.100s'; give the path of a file within the package.", file)
+		}
+		for _, p := range in.Packages {
+			if p.Name == "" && p.Extract {
+				return "", file, nil
+			}
+		}
+		return "", "", failf("The script %s comes from a package, but the step selects none.", file)
+	default:
+		return "", "", failf("This server cannot run scripts from the source %s; use Inline or Package.", source)
+	}
+}
+
+// variablesJSON is every variable with its evaluated value, as one JSON object.
+func (in Input) variablesJSON() ([]byte, error) {
+	values := map[string]string{}
+	for pair := range in.Vars.All() {
+		if text, ok := in.Vars.Get(pair.Name); ok {
+			values[pair.Name] = text
+		}
+	}
+	return json.Marshal(values)
+}
+
+func (s *Script) bash(in Input, body, where, arguments string) {
+	s.Files = append(s.Files, agent.File{Name: bashHelpers, Content: []byte(helpersFor(in))})
+	if where == "" {
+		where = ownDir + "script.sh"
+		s.Files = append(s.Files, agent.File{Name: where, Content: []byte(body + "\n")})
+	}
+	// Sourced, so that the script sees the helpers and its exit is ours.
+	s.Body = ". ./" + bashHelpers + "\nset -- " + arguments + "\n. " + quote("./"+where) + "\n"
+}
+
+func (s *Script) python(body, where, arguments string) {
+	s.Files = append(s.Files, agent.File{Name: pythonRunner, Content: []byte(pythonRunnerText)})
+	if where == "" {
+		where = ownDir + "script.py"
+		s.Files = append(s.Files, agent.File{Name: where, Content: []byte(body + "\n")})
+	}
+	s.Body = `command -v python3 >/dev/null 2>&1 || { echo "Python scripts need python3, which is not installed on this machine." >&2; exit 127; }
+exec python3 -u ` + pythonRunner + " " + quote(where) + " " + arguments + "\n"
+}
+
+func (s *Script) powerShell(body, where, arguments string) {
+	s.Files = append(s.Files, agent.File{Name: pwshRunner, Content: []byte(pwshRunnerText)})
+	if where == "" {
+		where = ownDir + "script.ps1"
+		s.Files = append(s.Files, agent.File{Name: where, Content: []byte(body + "\n")})
+	}
+	s.Files = append(s.Files, agent.File{Name: ownDir + "arguments.txt", Content: []byte(arguments)})
+	s.Body = `command -v pwsh >/dev/null 2>&1 || { echo "PowerShell scripts need pwsh, which is not installed on this machine; install PowerShell 7 or write the step in Bash or Python." >&2; exit 127; }
+exec pwsh -NoProfile -NonInteractive -File ` + pwshRunner + " " + quote(where) + "\n"
+}
+
+// quote makes one word of text for a shell.
+func quote(text string) string { return `'` + strings.ReplaceAll(text, `'`, `'\''`) + `'` }

@@ -1,0 +1,142 @@
+// Package targets is how a step reaches the machine that runs it.
+//
+// Today that is the built-in worker: an agent on the server's own host, a
+// process of its own that outlives the server and keeps what it runs. Machines
+// that need another protocol are told apart here and refused in one sentence.
+package targets
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"github.com/takodeploy/tako/internal/agent"
+	"github.com/takodeploy/tako/internal/deploy"
+	"github.com/takodeploy/tako/internal/fault"
+)
+
+// Builtin is the name of the built-in worker in journals and tickets.
+const Builtin = "builtin"
+
+// Agent is a reachable agent.
+type Agent struct {
+	agent.API
+	// Name finds it again after a restart.
+	Name     string
+	Contract deploy.Contract
+	// Home is its directory, "" while it is not known.
+	Home string
+}
+
+// Config of Targets.
+type Config struct {
+	// Exe is the program that becomes the built-in worker, and Home its directory.
+	Exe, Home string
+	// Disabled refuses to run anything on the server's host.
+	Disabled bool
+	Log      *slog.Logger
+}
+
+// Targets finds agents. It is safe for concurrent use.
+type Targets struct {
+	cfg     Config
+	mu      sync.Mutex
+	builtin *agent.Client
+	home    string
+}
+
+// New makes a finder of agents; the built-in worker starts when it is first needed.
+func New(cfg Config) *Targets { return &Targets{cfg: cfg} }
+
+// Worker returns the agent for a step that runs on a worker of the pool; "" is
+// the default one.
+func (t *Targets) Worker(ctx context.Context, _ string) (Agent, error) { return t.ByName(ctx, Builtin) }
+
+// ByName returns the agent that a journal names.
+func (t *Targets) ByName(ctx context.Context, name string) (Agent, error) {
+	if name != Builtin {
+		return Agent{}, fault.New(fault.Unsupported, "This server cannot reach the target '%s': it needs an agent protocol that this version does not speak.", name)
+	}
+	if t.cfg.Disabled {
+		return Agent{}, fault.New(fault.Unsupported, "The built-in worker is switched off; choose a worker pool that has workers.")
+	}
+	client, home, err := t.spawned(ctx, nil)
+	if err != nil {
+		return Agent{}, err
+	}
+	return Agent{API: &resilient{Client: client, t: t}, Name: Builtin, Contract: deploy.ContractTako, Home: home}, nil
+}
+
+// Start starts the built-in worker if it does not run yet.
+func (t *Targets) Start(ctx context.Context) error {
+	if t.cfg.Disabled {
+		return nil
+	}
+	_, _, err := t.spawned(ctx, nil)
+	return err
+}
+
+// spawned returns the built-in worker's client. A client that failed is given as
+// stale: the worker is then started again if it is not running.
+func (t *Targets) spawned(ctx context.Context, stale *agent.Client) (*agent.Client, string, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.builtin != nil && t.builtin != stale {
+		return t.builtin, t.home, nil
+	}
+	client, err := agent.Spawn(ctx, t.cfg.Exe, t.cfg.Home)
+	if err != nil {
+		return nil, "", fmt.Errorf("start the built-in worker: %w", err)
+	}
+	hello, err := client.Hello(ctx)
+	if err != nil {
+		return nil, "", fmt.Errorf("greet the built-in worker: %w", err)
+	}
+	if t.builtin != nil {
+		t.builtin.Close()
+	}
+	t.builtin, t.home = client, hello.Home
+	return client, hello.Home, nil
+}
+
+// resilient starts the built-in worker again when it is gone. Every call of an
+// agent may be repeated with the same ticket, so that is always safe.
+type resilient struct {
+	*agent.Client
+	t *Targets
+}
+
+func again[T any](ctx context.Context, r *resilient, call func(*agent.Client) (T, error)) (T, error) {
+	v, err := call(r.Client)
+	if !errors.Is(err, agent.ErrNotSent) || ctx.Err() != nil {
+		return v, err
+	}
+	fresh, _, spawnErr := r.t.spawned(ctx, r.Client)
+	if spawnErr != nil {
+		return v, errors.Join(err, spawnErr)
+	}
+	return call(fresh)
+}
+
+// StartScript is agent.Scripts.
+func (r *resilient) StartScript(ctx context.Context, req agent.StartRequest) (agent.Status, error) {
+	return again(ctx, r, func(c *agent.Client) (agent.Status, error) { return c.StartScript(ctx, req) })
+}
+
+// GetStatus is agent.Scripts.
+func (r *resilient) GetStatus(ctx context.Context, req agent.StatusRequest) (agent.Status, error) {
+	return again(ctx, r, func(c *agent.Client) (agent.Status, error) { return c.GetStatus(ctx, req) })
+}
+
+// CancelScript is agent.Scripts.
+func (r *resilient) CancelScript(ctx context.Context, req agent.StatusRequest) (agent.Status, error) {
+	return again(ctx, r, func(c *agent.Client) (agent.Status, error) { return c.CancelScript(ctx, req) })
+}
+
+// CompleteScript is agent.Scripts.
+func (r *resilient) CompleteScript(ctx context.Context, ticket agent.Ticket) error {
+	_, err := again(ctx, r, func(c *agent.Client) (struct{}, error) { return struct{}{}, c.CompleteScript(ctx, ticket) })
+	return err
+}
