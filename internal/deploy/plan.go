@@ -54,6 +54,8 @@ type Plan struct {
 	ChannelID     string `json:"channelId,omitempty"`
 	EnvironmentID string `json:"environmentId"`
 	TenantID      string `json:"tenantId,omitempty"`
+	// TenantTags are the tenant's tags, canonical ("Set/Tag").
+	TenantTags []string `json:"tenantTags,omitempty"`
 	// ProcessID is the snapshot of the process: properties are read from there.
 	ProcessID string `json:"processId"`
 	// ManifestID is the frozen set of variables.
@@ -133,8 +135,6 @@ type Input struct {
 	Process []octopus.Step
 	// Machines are the enabled targets of the environment that match the tenant.
 	Machines []Machine
-	// TenantTags are the canonical tags of the tenant, none for an untenanted deployment.
-	TenantTags []string
 	// SkipActions are ids of actions that a person left out.
 	SkipActions []string
 	// SpecificMachines limits the targets; empty is no limit.
@@ -242,7 +242,7 @@ func takesPart(a octopus.Action, in Input) bool {
 	case len(a.Channels) > 0 && in.Plan.ChannelID != "" && !slices.Contains(a.Channels, in.Plan.ChannelID):
 		return false
 	default:
-		return MatchTags(a.TenantTags, in.TenantTags)
+		return MatchTags(a.TenantTags, in.Plan.TenantTags)
 	}
 }
 

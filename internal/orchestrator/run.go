@@ -311,6 +311,9 @@ func (r *run) takeAnswers(ctx context.Context) error {
 			return fmt.Errorf("read an answer: %w", err)
 		}
 		facts = append(facts, f)
+		if t, ok := r.settled(f); ok {
+			b.Tickets = append(b.Tickets, t)
+		}
 		text := fmt.Sprintf("Answered with %s", f.Answer.Choice)
 		if f.Answer.User != "" {
 			text += " by " + f.Answer.User
@@ -319,6 +322,21 @@ func (r *run) takeAnswers(ctx context.Context) error {
 	}
 	b.Also = func(ctx context.Context, tx *db.Tx) error { return tasks.TakeAnswers(ctx, tx, ids) }
 	return r.commit(ctx, b, facts...)
+}
+
+// settled is the ticket of an unknown fate that a person has decided: its agent
+// may forget the script. One that is to run again is ended first, elsewhere.
+func (r *run) settled(f deploy.Fact) (tasks.Ticket, bool) {
+	if f.Answer.Choice != deploy.MarkSucceeded && f.Answer.Choice != deploy.MarkFailed {
+		return tasks.Ticket{}, false
+	}
+	r.mu.Lock()
+	u := r.state.Unit(*f.Unit)
+	r.mu.Unlock()
+	if u.Intent == nil || u.Intent.Ticket == "" {
+		return tasks.Ticket{}, false
+	}
+	return tasks.Ticket{ID: u.Intent.Ticket, Unit: f.Unit.Key(), Agent: u.Intent.Agent, State: tasks.TicketComplete}, true
 }
 
 // cancel writes that the deployment is to end. The units hear of it by themselves.

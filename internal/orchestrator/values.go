@@ -28,7 +28,11 @@ func (r *run) loadVariables(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read the variables of %s: %w", r.l.ID, err)
 	}
-	r.vars = &values{set: variables.New(all...), masker: variables.NewMasker(secretsOf(all)...)}
+	masker, err := variables.NewMasker(secretsOf(all)...)
+	if err != nil {
+		return fmt.Errorf("hide the secrets of %s: %w", r.l.ID, err)
+	}
+	r.vars = &values{set: variables.New(all...), masker: masker}
 	for step := range r.plan.Steps {
 		for action := range r.plan.Steps[step].Actions {
 			for _, lane := range r.plan.Steps[step].Lanes {
@@ -76,7 +80,7 @@ func (r *run) addOutput(unit deploy.Unit, out deploy.Output) error {
 	}
 	r.vars.set = r.vars.set.With(o.Variables()...)
 	if out.Sensitive {
-		r.vars.masker.Add(value)
+		return r.vars.masker.Add(value)
 	}
 	return nil
 }
@@ -89,17 +93,36 @@ func (v *values) mask(text string) string {
 	return v.masker.Mask(text)
 }
 
-// resolved are the variables as one step, unit or the deployment sees them.
-func (r *run) resolved(step int, unit *deploy.Unit) *octostache.Variables {
+// scope is where variables are looked for: in a step, and maybe in a unit of it.
+func (r *run) scope(step int, unit *deploy.Unit) variables.Context {
 	c := variables.Context{
 		Environment: r.plan.EnvironmentID, Channel: r.plan.ChannelID, Tenant: r.plan.TenantID,
-		ProcessOwner: r.plan.ProjectID,
+		TenantTags: r.plan.TenantTags, ProcessOwner: r.plan.ProjectID,
 	}
+	if step >= 0 {
+		c.StepRoles = r.plan.Steps[step].Roles
+	}
+	if unit == nil {
+		return c
+	}
+	c.Action = r.plan.Steps[unit.Step].Actions[unit.Action].ID
+	for _, m := range r.plan.Machines {
+		if m.ID == unit.Lane {
+			c.Machine, c.MachineRoles = m.ID, m.Roles
+		}
+	}
+	return c
+}
+
+func (a *attempt) context() variables.Context { return a.r.scope(a.unit.Step, &a.unit) }
+
+// resolved are the variables as one step, unit or the deployment sees them.
+func (r *run) resolved(step int, unit *deploy.Unit) *octostache.Variables {
+	c := r.scope(step, unit)
 	var extra []octostache.Pair
 	add := func(name, value string) { extra = append(extra, octostache.Pair{Name: name, Value: value}) }
 	if step >= 0 {
 		s := &r.plan.Steps[step]
-		c.StepRoles = s.Roles
 		add("Octopus.Step.Id", s.ID)
 		add("Octopus.Step.Name", s.Name)
 		add("Octopus.Step.Number", s.Number)
@@ -107,13 +130,11 @@ func (r *run) resolved(step int, unit *deploy.Unit) *octostache.Variables {
 	}
 	if unit != nil {
 		a := &r.plan.Steps[unit.Step].Actions[unit.Action]
-		c.Action = a.ID
 		add("Octopus.Action.Id", a.ID)
 		add("Octopus.Action.Name", a.Name)
 		add("Octopus.Action.Number", a.Number)
 		for _, m := range r.plan.Machines {
 			if m.ID == unit.Lane {
-				c.Machine, c.MachineRoles = m.ID, m.Roles
 				add("Octopus.Machine.Id", m.ID)
 				add("Octopus.Machine.Name", m.Name)
 				add("Octopus.Machine.Roles", strings.Join(m.Roles, ","))

@@ -1,0 +1,418 @@
+package orchestrator
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/takodeploy/tako/internal/agent"
+	"github.com/takodeploy/tako/internal/db"
+	"github.com/takodeploy/tako/internal/deploy"
+	"github.com/takodeploy/tako/internal/failpoint"
+	"github.com/takodeploy/tako/internal/fault"
+	"github.com/takodeploy/tako/internal/tasks"
+	"github.com/takodeploy/tako/octopus"
+)
+
+// follow reads the log of a running script to its end.
+func (a *attempt) follow(ctx context.Context) error {
+	deadline := time.Now().Add(reachFor)
+	for pause := 100 * time.Millisecond; ; {
+		if a.canceled() {
+			return a.cancel(ctx)
+		}
+		status, err := a.status(ctx)
+		switch {
+		case err == nil:
+			if err := failpoint.Hit("logs-fetched"); err != nil {
+				return err
+			}
+			return a.handle(ctx, status)
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case a.canceled():
+			continue
+		case time.Now().After(deadline):
+			return a.unknown(ctx, "The worker can no longer be reached. The script may still be running.", tasks.Batch{})
+		}
+		a.r.log.Warn("ask for status", "unit", a.unit.Key(), "err", err)
+		if !a.pause(ctx, pause) {
+			return ctx.Err()
+		}
+		pause = min(2*pause, 5*time.Second)
+	}
+}
+
+// status asks for news; a cancellation ends the wait.
+func (a *attempt) status(ctx context.Context) (agent.Status, error) {
+	if !a.r.l.Service().Alive() {
+		return agent.Status{}, tasks.ErrLost
+	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	ended := make(chan struct{})
+	defer close(ended)
+	go func() {
+		select {
+		case <-a.r.l.Canceled:
+			stop()
+		case <-ended:
+		}
+	}()
+	return a.agent.GetStatus(ctx, agent.StatusRequest{Ticket: a.ticket, After: a.cursor, Wait: statusWait})
+}
+
+// cancel ends the script's process tree, then its attempt.
+func (a *attempt) cancel(ctx context.Context) error {
+	for pause := 50 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+		status, err := a.agent.CancelScript(ctx, agent.StatusRequest{Ticket: a.ticket, After: a.cursor, Wait: time.Second})
+		switch {
+		case err == nil && status.State == agent.Complete:
+			return a.handle(ctx, status)
+		case err == nil:
+			if err := a.absorb(ctx, status); err != nil {
+				return err
+			}
+		case ctx.Err() != nil:
+			return ctx.Err()
+		default:
+			a.r.log.Warn("cancel script", "unit", a.unit.Key(), "err", err)
+		}
+		// Past the bound others end the task, and the janitor keeps cancelling.
+		if !a.pause(ctx, pause) {
+			return ctx.Err()
+		}
+	}
+}
+
+// handle takes one answer, and follows until the script is over.
+func (a *attempt) handle(ctx context.Context, status agent.Status) error {
+	for {
+		if status.State == agent.Complete {
+			return a.complete(ctx, status)
+		}
+		if err := a.absorb(ctx, status); err != nil {
+			return err
+		}
+		if a.canceled() {
+			return a.cancel(ctx)
+		}
+		next, err := a.status(ctx)
+		if err != nil {
+			return a.follow(ctx)
+		}
+		if err := failpoint.Hit("logs-fetched"); err != nil {
+			return err
+		}
+		status = next
+	}
+}
+
+// absorb commits what an answer brought: log lines, cursor and parser in step.
+func (a *attempt) absorb(ctx context.Context, status agent.Status) error {
+	b, facts, err := a.read(status)
+	if err != nil {
+		return err
+	}
+	if !a.acked {
+		facts = append([]deploy.Fact{a.fact(deploy.FactAck)}, facts...)
+	}
+	if len(b.Cursors) == 0 && len(facts) == 0 {
+		return nil
+	}
+	if err := a.r.commit(ctx, b, facts...); err != nil {
+		return err
+	}
+	if !a.acked {
+		a.acked = true
+		if err := failpoint.Hit("ack-committed"); err != nil {
+			return err
+		}
+	}
+	return a.publish(facts)
+}
+
+// read turns an answer into what is to be committed.
+func (a *attempt) read(status agent.Status) (tasks.Batch, []deploy.Fact, error) {
+	var b tasks.Batch
+	if len(status.Entries) == 0 {
+		return b, nil, nil
+	}
+	facts, err := a.parser.feed(status.Entries)
+	if err != nil {
+		return b, nil, err
+	}
+	var state json.RawMessage
+	b.Lines, a.cursor, state, err = a.parser.take()
+	if err != nil {
+		return b, nil, err
+	}
+	b.Cursors = []tasks.Cursor{{Unit: a.id, Seq: a.cursor, Parser: state}}
+	b.Warnings = a.parser.Warned
+	return b, facts, nil
+}
+
+// publish makes committed outputs visible to later steps.
+func (a *attempt) publish(facts []deploy.Fact) error {
+	for _, f := range facts {
+		if f.Kind == deploy.FactOutput {
+			if err := a.r.addOutput(a.unit, *f.Output); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// complete ends the attempt of a script that is over: the last of its log, its
+// artifacts and its result are committed together.
+func (a *attempt) complete(ctx context.Context, status agent.Status) error {
+	b, facts, err := a.read(status)
+	if err != nil {
+		return err
+	}
+	last, facts2, err := a.parser.end()
+	if err != nil {
+		return err
+	}
+	b.Lines = append(b.Lines, last...)
+	facts = append(facts, facts2...)
+	if !a.acked {
+		facts = append([]deploy.Fact{a.fact(deploy.FactAck)}, facts...)
+		a.acked = true
+	}
+	for _, f := range facts {
+		b.Facts = append(b.Facts, f)
+	}
+	a.r.apply(facts...) // committed with the result, or this owner is over
+	if err := a.collect(ctx, &b); err != nil {
+		return err
+	}
+	if err := a.publish(facts); err != nil {
+		return err
+	}
+	return a.judge(ctx, status, b)
+}
+
+// judge says what an exit code means.
+func (a *attempt) judge(ctx context.Context, status agent.Status, b tasks.Batch) error {
+	result := deploy.Result{ExitCode: status.ExitCode, Warnings: a.parser.Warned}
+	switch status.ExitCode {
+	case 0:
+		result.Outcome = deploy.Succeeded
+		if a.parser.Stderr && isTrue(a.vars.Evaluate(a.action.Properties.Get(octopus.PropFailOnErrorOutput)).Text) {
+			result.Outcome, result.Message = deploy.Failed, "The script wrote to its error output, and the step is set to fail then."
+		}
+	case agent.ExitCanceled:
+		if a.canceled() {
+			result.Outcome, result.Message = deploy.Canceled, "The script was canceled."
+			if len(status.Survivors) > 0 {
+				result.Message += " Some of its processes could not be ended: " + strings.Join(status.Survivors, ", ") + "."
+			}
+		} else {
+			result.Outcome, result.Message = deploy.Failed, "The script was canceled by its agent."
+		}
+	case agent.ExitLost, agent.ExitUnknownTicket:
+		return a.unknown(ctx, "The result of the script was lost: its runner or its machine was stopped while it ran.", b)
+	case agent.ExitTimeout:
+		result.Outcome, result.Message = deploy.Failed, "The script ran longer than its time limit and was ended."
+	case agent.ExitMutexTimeout:
+		result.Outcome, result.Message = deploy.Failed, "The script waited too long for another one on the same machine and was not started."
+	case agent.ExitNoShell:
+		result.Outcome, result.Message = deploy.Failed, "The script was not started: its machine has no bash."
+	case agent.ExitPrepare, agent.ExitFatal:
+		result.Outcome, result.Message = deploy.Failed, "The script was not started because its files could not be prepared."
+	default:
+		result.Outcome = deploy.Failed
+		result.Message = fmt.Sprintf("The script exited with code %d.", status.ExitCode)
+		if a.parser.Message != "" {
+			result.Message = a.r.vars.mask(a.parser.Message)
+		}
+	}
+	return a.conclude(ctx, result, b)
+}
+
+// unknown raises the question that only a person can answer.
+func (a *attempt) unknown(ctx context.Context, message string, b tasks.Batch) error {
+	return a.conclude(ctx, deploy.Result{Outcome: deploy.Unknown, Message: message}, b)
+}
+
+// conclude commits a result, and what follows from it: another attempt, or a
+// question. Neither a retry nor guided failure ever answers for an unknown fate.
+func (a *attempt) conclude(ctx context.Context, result deploy.Result, b tasks.Batch) error {
+	f := a.fact(deploy.FactResult)
+	f.Result = &result
+	switch result.Outcome {
+	case deploy.Failed:
+		b.Lines = append(b.Lines, a.line(octopus.LogError, "%s", result.Message))
+		b.Warnings = true
+		if at, ok := a.retry(); ok {
+			result.RetryAt = &at
+			b.Lines = append(b.Lines, a.line(octopus.LogWarning, "Trying again (attempt %d).", a.n+1))
+		} else if a.r.plan.GuidedFailure && !a.canceled() {
+			if err := a.ask(ctx, &f, &b, deploy.AskGuided, result.Message); err != nil {
+				return err
+			}
+		}
+	case deploy.Unknown:
+		b.Warnings = true
+		b.Lines = append(b.Lines, a.line(octopus.LogError, "%s Whether it ran, and how it ended, cannot be known; a person has to decide.", result.Message))
+		if err := a.ask(ctx, &f, &b, deploy.AskUnknown, result.Message); err != nil {
+			return err
+		}
+	case deploy.Canceled:
+		b.Lines = append(b.Lines, a.line(octopus.LogWarning, "%s", result.Message))
+	case deploy.Succeeded, deploy.Skipped:
+	}
+	if a.ticket != "" {
+		t := tasks.Ticket{ID: string(a.ticket), Unit: a.id, Agent: a.agent.Name, State: tasks.TicketComplete}
+		if a.agent.Contract != deploy.ContractTako && (a.sent != 1 || a.lost > 0) {
+			t.NotBefore = time.Now().Add(lateStart).UnixMicro()
+		}
+		if result.Outcome == deploy.Unknown {
+			t.State = tasks.TicketOpen // until it is known what becomes of it
+		}
+		b.Tickets = append(b.Tickets, t)
+		b.Unlock = append(b.Unlock, a.id)
+	}
+	b.Facts = append(b.Facts, f)
+	if err := a.r.l.Commit(ctx, b); err != nil {
+		return err
+	}
+	a.r.apply(f)
+	return failpoint.Hit("result-committed")
+}
+
+// retry reports whether the action is to be tried again by itself, and when.
+func (a *attempt) retry() (time.Time, bool) {
+	if a.canceled() {
+		return time.Time{}, false
+	}
+	number := func(key string) int {
+		n, err := strconv.Atoi(strings.TrimSpace(a.vars.Evaluate(a.action.Properties.Get(key)).Text))
+		if err != nil || n < 0 {
+			return 0
+		}
+		return n
+	}
+	if a.n > min(number(octopus.PropRetryCount), 3) {
+		return time.Time{}, false
+	}
+	return now().Add(time.Duration(min(number(octopus.PropRetryBackoff), 3600)) * time.Second), true
+}
+
+// ask raises an interruption together with the result that it is about.
+func (a *attempt) ask(ctx context.Context, f *deploy.Fact, b *tasks.Batch, kind deploy.AskKind, message string) error {
+	id, err := a.r.l.NextInterruption(ctx)
+	if err != nil {
+		return err
+	}
+	f.Ask = &deploy.Ask{ID: id, Kind: kind}
+	body, err := json.Marshal(Question{
+		Kind: kind, Unit: a.unit, Attempt: a.n, Message: a.r.vars.mask(message), Required: a.planned.Required, OnTarget: a.unit.Lane != "",
+	})
+	if err != nil {
+		return err
+	}
+	b.Interruptions = append(b.Interruptions, tasks.Interruption{
+		ID: id, Kind: octopus.InterruptionGuidedFailure, Title: a.planned.Name, Unit: a.id,
+		Correlation: deploy.UnitActivity(a.r.l.ID, a.unit), Body: body,
+	})
+	return nil
+}
+
+// Question is the body of an interruption: what is asked about which unit.
+type Question struct {
+	Kind     deploy.AskKind
+	Unit     deploy.Unit
+	Attempt  int
+	Message  string
+	Required bool
+	OnTarget bool
+}
+
+// Choices lists the answers that the question takes.
+func (q Question) Choices() []deploy.Choice {
+	switch q.Kind {
+	case deploy.AskUnknown:
+		return []deploy.Choice{deploy.MarkSucceeded, deploy.MarkFailed, deploy.RunAgain}
+	case deploy.AskManual:
+		return []deploy.Choice{deploy.Proceed, deploy.Abort}
+	case deploy.AskGuided:
+	}
+	choices := []deploy.Choice{deploy.Fail, deploy.Retry}
+	if !q.Required {
+		choices = append(choices, deploy.Ignore)
+		if q.OnTarget {
+			choices = append(choices, deploy.Exclude)
+		}
+	}
+	return choices
+}
+
+// Answer records a person's choice for an interruption.
+func Answer(ctx context.Context, s *tasks.Service, tx *db.Tx, id string, choice deploy.Choice, user, notes string) error {
+	i, err := tasks.GetInterruption(ctx, tx, id)
+	if err != nil {
+		return err
+	}
+	var q Question
+	if err := json.Unmarshal(i.Body, &q); err != nil {
+		return fmt.Errorf("read interruption %s: %w", id, err)
+	}
+	allowed := make([]string, 0, 4)
+	for _, c := range q.Choices() {
+		if c == choice {
+			return s.Answer(ctx, tx, id, deploy.Fact{
+				Kind: deploy.FactAnswer, At: tx.Now(), Unit: &q.Unit, Attempt: q.Attempt,
+				Answer: &deploy.Answer{ID: id, Choice: choice, User: user, Notes: notes},
+			})
+		}
+		allowed = append(allowed, string(c))
+	}
+	return fault.InvalidField("Guidance", "The answer '%.40s' does not fit; choose one of %s.", choice, strings.Join(allowed, ", "))
+}
+
+// collect stores the artifacts that the script announced.
+func (a *attempt) collect(ctx context.Context, b *tasks.Batch) error {
+	for _, want := range a.parser.Artifacts {
+		got, err := a.download(ctx, want)
+		switch {
+		case err == nil:
+			b.Artifacts = append(b.Artifacts, got)
+		case ctx.Err() != nil || errors.Is(err, tasks.ErrLost):
+			return err
+		default:
+			b.Warnings = true
+			b.Lines = append(b.Lines, a.line(octopus.LogWarning, "The artifact %s could not be collected: %s", want.Name, publicText(err, "it could not be read from the worker.")))
+		}
+	}
+	return nil
+}
+
+// maxArtifact bounds one artifact, in bytes.
+const maxArtifact = 8 << 30
+
+func (a *attempt) download(ctx context.Context, want artifact) (tasks.Artifact, error) {
+	content, err := a.agent.DownloadFile(ctx, want.Path)
+	if err != nil {
+		return tasks.Artifact{}, err
+	}
+	defer content.Close()
+	sha, size, err := a.r.o.cfg.Blobs.Put(ctx, content, maxArtifact)
+	if err != nil {
+		return tasks.Artifact{}, err
+	}
+	if err := failpoint.Hit("artifact-stored"); err != nil {
+		return tasks.Artifact{}, err
+	}
+	source := ""
+	if a.unit.Lane != "" {
+		source = a.r.plan.MachineName(a.unit.Lane)
+	}
+	return tasks.Artifact{Filename: a.r.vars.mask(want.Name), Source: source, Correlation: deploy.UnitActivity(a.r.l.ID, a.unit), Size: size, SHA256: sha}, nil
+}

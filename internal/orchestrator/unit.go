@@ -1,0 +1,353 @@
+package orchestrator
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/takodeploy/tako/internal/agent"
+	"github.com/takodeploy/tako/internal/deploy"
+	"github.com/takodeploy/tako/internal/failpoint"
+	"github.com/takodeploy/tako/internal/fault"
+	"github.com/takodeploy/tako/internal/octostache"
+	"github.com/takodeploy/tako/internal/steps"
+	"github.com/takodeploy/tako/internal/targets"
+	"github.com/takodeploy/tako/internal/tasks"
+	"github.com/takodeploy/tako/octopus"
+)
+
+// Times of a unit.
+const (
+	// reachFor is how long an agent that does not answer is called again.
+	reachFor = 5 * time.Minute
+	// statusWait is how long an agent may hold back an answer without news.
+	statusWait = 20 * time.Second
+	// lateStart is how long a real Tentacle may still act on a StartScript that
+	// was sent more than once, after which its ticket may be forgotten.
+	lateStart = 15 * time.Minute
+)
+
+// attempt is one try of a unit.
+type attempt struct {
+	r       *run
+	unit    deploy.Unit
+	n       int
+	id      string // of its cursor
+	step    octopus.Step
+	action  octopus.Action
+	planned *deploy.Action
+	vars    *octostache.Variables
+	agent   targets.Agent
+	ticket  agent.Ticket
+	acked   bool
+	sent    int // StartScripts
+	lost    int // of them, those without an answer
+	parser  *parser
+	cursor  int64
+}
+
+func (r *run) attempt(unit deploy.Unit, n int) *attempt {
+	a := &attempt{r: r, unit: unit, n: n, id: unit.Key() + "#" + strconv.Itoa(n), planned: &r.plan.Steps[unit.Step].Actions[unit.Action]}
+	a.step, a.action, _ = r.action(unit)
+	a.vars = r.resolved(unit.Step, &unit)
+	a.parser = newParser(a)
+	return a
+}
+
+// fact begins a fact about this attempt.
+func (a *attempt) fact(kind deploy.FactKind) deploy.Fact {
+	return deploy.Fact{Kind: kind, At: now(), Unit: &a.unit, Attempt: a.n}
+}
+
+func (a *attempt) line(category octopus.LogCategory, format string, args ...any) tasks.Line {
+	return line(deploy.UnitActivity(a.r.l.ID, a.unit), category, a.r.vars.mask(fmt.Sprintf(format, args...)))
+}
+
+// start makes the first move of an attempt: everything is prepared, then the
+// intent is committed, and only then something is sent.
+func (r *run) start(ctx context.Context, unit deploy.Unit, n int) error {
+	a := r.attempt(unit, n)
+	if err := a.mask(); err != nil {
+		return a.refuse(ctx, err)
+	}
+	switch a.planned.Place {
+	case deploy.OnServer:
+		return a.refuse(ctx, &steps.Error{Message: fmt.Sprintf("This server cannot run steps of type %s.", a.planned.Type)})
+	case deploy.OnTarget:
+		return a.refuse(ctx, &steps.Error{Message: fmt.Sprintf("The deployment target %s cannot be reached: this version speaks no agent protocol for targets yet. Run the step on a worker instead.", r.plan.MachineName(unit.Lane))})
+	case deploy.OnWorker:
+	}
+	var err error
+	if a.agent, err = r.o.cfg.Agents.Worker(ctx, a.planned.WorkerPoolID); err != nil {
+		return a.refuse(ctx, err)
+	}
+	if err := a.endEarlier(ctx); err != nil {
+		return err
+	}
+	a.ticket = agent.Ticket(strings.ToLower(r.l.ID + "-" + rand.Text()))
+	req, err := a.request(ctx)
+	if err != nil {
+		return a.refuse(ctx, err)
+	}
+	hash, err := payload(req)
+	if err != nil {
+		return err
+	}
+	intent := a.fact(deploy.FactIntent)
+	intent.Intent = &deploy.Intent{Ticket: string(a.ticket), Agent: a.agent.Name, Contract: a.agent.Contract, PayloadSHA256: hash}
+	b := tasks.Batch{Tickets: []tasks.Ticket{{ID: string(a.ticket), Unit: a.id, Agent: a.agent.Name, State: tasks.TicketOpen}}}
+	if err := r.commit(ctx, b, intent); err != nil {
+		return err
+	}
+	if err := failpoint.Hit("intent-committed"); err != nil {
+		return err
+	}
+	return a.send(ctx, req)
+}
+
+// endEarlier makes sure that a script whose fate was unknown does not run, and
+// never will, before the unit is run again.
+func (a *attempt) endEarlier(ctx context.Context) error {
+	a.r.mu.Lock()
+	u := a.r.state.Unit(a.unit)
+	a.r.mu.Unlock()
+	if u.Result == nil || u.Result.Outcome != deploy.Unknown || u.Intent.Ticket == "" {
+		return nil
+	}
+	old, err := a.r.o.cfg.Agents.ByName(ctx, u.Intent.Agent)
+	if err != nil {
+		return err
+	}
+	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
+		status, err := old.CancelScript(ctx, agent.StatusRequest{Ticket: agent.Ticket(u.Intent.Ticket), Wait: time.Second})
+		if err == nil && status.State == agent.Complete {
+			break
+		}
+		if !a.pause(ctx, pause) {
+			return ctx.Err()
+		}
+	}
+	return a.r.l.Commit(ctx, tasks.Batch{Tickets: []tasks.Ticket{{ID: u.Intent.Ticket, Unit: a.id, Agent: u.Intent.Agent, State: tasks.TicketComplete}}})
+}
+
+// resume goes on with an attempt whose intent is in the journal.
+func (r *run) resume(ctx context.Context, unit deploy.Unit) error {
+	r.mu.Lock()
+	u := r.state.Unit(unit)
+	r.mu.Unlock()
+	a := r.attempt(unit, u.Attempt)
+	if err := a.mask(); err != nil {
+		return err
+	}
+	in := u.Intent
+	a.ticket, a.acked = agent.Ticket(in.Ticket), u.Acked
+	if in.Contract == deploy.ContractNone {
+		return a.conclude(ctx, deploy.Result{Outcome: deploy.Failed, Message: "The server was stopped while it did this step itself."}, tasks.Batch{})
+	}
+	var err error
+	if a.agent, err = r.o.cfg.Agents.ByName(ctx, in.Agent); err != nil {
+		return err
+	}
+	if err := a.parser.load(ctx); err != nil {
+		return err
+	}
+	switch {
+	case u.Acked:
+		return a.follow(ctx)
+	case in.Contract == deploy.ContractV1:
+		return a.unknown(ctx, "The connection was lost while the script was being started.", tasks.Batch{})
+	default:
+		req, err := a.request(ctx)
+		if err != nil {
+			return err
+		}
+		return a.send(ctx, req)
+	}
+}
+
+// mask adds the secrets that this unit can see, as they are evaluated, to what is
+// masked in the log.
+func (a *attempt) mask() error { return a.r.vars.maskFor(a) }
+
+// refuse ends an attempt that nothing was started for.
+func (a *attempt) refuse(ctx context.Context, err error) error {
+	var public *steps.Error
+	message := ""
+	switch {
+	case errors.As(err, &public):
+		message = public.Message
+	case len(fault.Messages(err)) > 0:
+		message = strings.Join(fault.Messages(err), " ")
+	case ctx.Err() != nil:
+		return ctx.Err()
+	default:
+		a.r.log.Error("prepare unit", "unit", a.unit.Key(), "err", err)
+		message = "The step could not be prepared because of a failure of the server; its log has the details."
+	}
+	intent := a.fact(deploy.FactIntent)
+	intent.Intent = &deploy.Intent{Contract: deploy.ContractNone}
+	b := tasks.Batch{}
+	b.Facts = append(b.Facts, intent)
+	a.r.apply(intent) // committed with the result, or this owner is over
+	return a.conclude(ctx, deploy.Result{Outcome: deploy.Failed, Message: message}, b)
+}
+
+// request builds what the agent is asked to run.
+func (a *attempt) request(ctx context.Context) (agent.StartRequest, error) {
+	var req agent.StartRequest
+	workspace := a.agent.Home + "/" + agent.WorkspacePath(a.ticket, "")
+	workspace = strings.TrimSuffix(workspace, "/")
+	packages, extra, err := a.acquire(ctx, workspace)
+	if err != nil {
+		return req, err
+	}
+	a.vars = a.vars.With(extra...)
+	work, err := steps.Prepare(steps.Input{Step: a.step, Action: a.action, Vars: a.vars, Packages: packages, Workspace: workspace})
+	if err != nil {
+		return req, err
+	}
+	s := work.Script
+	return agent.StartRequest{
+		Ticket: a.ticket, Body: s.Body, Files: s.Files, Arguments: s.Arguments, Prepare: s.Prepare,
+		Timeout: s.Timeout, Isolation: agent.NoIsolation, Wait: 2 * time.Second,
+	}, nil
+}
+
+// acquire brings the action's packages to the agent.
+func (a *attempt) acquire(ctx context.Context, workspace string) ([]steps.Package, []octostache.Pair, error) {
+	var acquired []steps.Package
+	var extra []octostache.Pair
+	for _, p := range a.planned.Packages {
+		if strings.EqualFold(p.Location, string(octopus.AcquireNever)) {
+			continue
+		}
+		id, feed, version := a.vars.Evaluate(p.PackageID).Text, a.vars.Evaluate(p.FeedID).Text, a.vars.Evaluate(p.Version).Text
+		found, err := a.r.o.cfg.Source.Package(ctx, &a.r.plan, feed, id, version)
+		if err != nil {
+			return nil, nil, err
+		}
+		if err := a.upload(ctx, found); err != nil {
+			return nil, nil, fmt.Errorf("bring package %s %s to the worker: %w", id, version, err)
+		}
+		one := steps.Package{Name: p.Name, PackageID: id, Version: version, FileName: found.FileName, SHA256: found.SHA256, Extract: p.Extract}
+		acquired = append(acquired, one)
+		extra = append(extra, packagePaths(one, workspace)...)
+	}
+	return acquired, extra, nil
+}
+
+// packagePaths are the variables that tell a script where a package is.
+func packagePaths(p steps.Package, workspace string) []octostache.Pair {
+	dir := workspace
+	if p.Dir() != "" {
+		dir += "/" + p.Dir()
+	}
+	key := "Octopus.Action.Package[" + p.Name + "]."
+	pairs := []octostache.Pair{
+		{Name: key + "PackageFileName", Value: p.FileName},
+		{Name: key + "PackageVersion", Value: p.Version},
+	}
+	if p.Extract {
+		return append(pairs, octostache.Pair{Name: key + "ExtractedPath", Value: dir})
+	}
+	return append(pairs, octostache.Pair{Name: key + "PackageFilePath", Value: dir + "/" + p.FileName})
+}
+
+func (a *attempt) upload(ctx context.Context, p Package) error {
+	has, err := a.agent.HasPackage(ctx, p.SHA256)
+	if err != nil || has {
+		return err
+	}
+	content, err := a.r.o.cfg.Blobs.Open(ctx, p.SHA256)
+	if err != nil {
+		return err
+	}
+	defer content.Close()
+	return a.agent.PutPackage(ctx, p.SHA256, p.Size, content)
+}
+
+// payload is the hash of what a ticket stands for.
+func payload(req agent.StartRequest) (string, error) {
+	req.Wait = 0
+	body, err := json.Marshal(req)
+	if err != nil {
+		return "", fmt.Errorf("encode request: %w", err)
+	}
+	sum := sha256.Sum256(body)
+	return hex.EncodeToString(sum[:]), nil
+}
+
+// send starts the script. Until it is answered the same request is sent again
+// with the same ticket, which an agent runs once.
+func (a *attempt) send(ctx context.Context, req agent.StartRequest) error {
+	deadline := time.Now().Add(reachFor)
+	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
+		if !a.r.l.Service().Alive() {
+			return tasks.ErrLost // somebody else may own the task by now
+		}
+		if a.canceled() && a.sent == 0 {
+			return a.cancel(ctx) // which also keeps a start that is under way from running
+		}
+		a.sent++
+		status, err := a.agent.StartScript(ctx, req)
+		if err := failpoint.Hit("start-sent"); err != nil {
+			return err
+		}
+		switch {
+		case err == nil:
+			if err := failpoint.Hit("start-replied"); err != nil {
+				return err
+			}
+			return a.handle(ctx, status)
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case errors.Is(err, agent.ErrUnanswered):
+			a.lost++
+		case !errors.Is(err, agent.ErrNotSent):
+			return a.conclude(ctx, deploy.Result{Outcome: deploy.Failed, Message: publicText(err, "The worker refused the script.")}, tasks.Batch{})
+		}
+		if time.Now().After(deadline) {
+			if a.lost > 0 || a.r.l.Epoch() > 1 {
+				return a.unknown(ctx, "The worker could not be reached, and it is not known whether it started the script.", tasks.Batch{})
+			}
+			return a.conclude(ctx, deploy.Result{Outcome: deploy.Failed, Message: "The worker could not be reached."}, tasks.Batch{})
+		}
+		if !a.pause(ctx, pause) {
+			return ctx.Err()
+		}
+	}
+}
+
+func publicText(err error, otherwise string) string {
+	if m := fault.Messages(err); len(m) > 0 {
+		return strings.Join(m, " ")
+	}
+	return otherwise
+}
+
+func (a *attempt) pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}
+
+func (a *attempt) canceled() bool {
+	select {
+	case <-a.r.l.Canceled:
+		return true
+	default:
+		return false
+	}
+}
