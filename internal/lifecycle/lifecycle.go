@@ -88,8 +88,6 @@ type Result struct {
 	Automatic []string
 
 	lifecycle string
-	tenanted  bool
-	defect    bool
 	names     map[string]string // of environments, by id
 }
 
@@ -124,8 +122,6 @@ func (p Phase) complete() bool { return p.Succeeded >= p.Required }
 func Progress(in Input) Result {
 	r := Result{
 		lifecycle: in.Lifecycle.Name,
-		tenanted:  in.Tenant != nil,
-		defect:    in.HasDefect,
 		names:     make(map[string]string, len(in.Environments)),
 	}
 	for _, e := range in.Environments {
@@ -263,6 +259,7 @@ func Phases(lifecycle octopus.Lifecycle, environments []octopus.Environment) []o
 	for i, p := range lifecycle.Phases {
 		automatic, optional := p.AutomaticDeploymentTargets, p.OptionalDeploymentTargets
 		if len(automatic) == 0 && len(optional) == 0 {
+			optional = nil // not the caller's memory
 			for _, e := range sorted {
 				if !named[e.ID] {
 					optional = append(optional, e.ID)
