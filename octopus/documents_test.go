@@ -209,3 +209,54 @@ func FuzzEndpoint(f *testing.F) {
 		}
 	})
 }
+
+func TestSmallJudgements(t *testing.T) {
+	t.Parallel()
+	for state, want := range map[octopus.TaskState]bool{
+		octopus.TaskQueued: false, octopus.TaskExecuting: false, octopus.TaskCancelling: false, "": false,
+		octopus.TaskCanceled: true, octopus.TaskFailed: true, octopus.TaskTimedOut: true, octopus.TaskSuccess: true,
+	} {
+		if got := state.Completed(); got != want {
+			t.Errorf("Completed of %q = %v", state, got)
+		}
+	}
+	for in, want := range map[string]bool{
+		`{"Type":"Sensitive","IsSensitive":false,"Value":"x"}`: true,
+		`{"Type":"String","IsSensitive":true,"Value":null}`:    true,
+		`{"Type":"String","Value":"x"}`:                        false,
+	} {
+		if got := decode[octopus.Variable](t, in).Secret(); got != want {
+			t.Errorf("%s is secret: %v", in, got)
+		}
+	}
+	if (octopus.Variable{}).Text() != "" || decode[octopus.Variable](t, `{"Value":"x"}`).Text() != "x" {
+		t.Error("the text of a variable is wrong")
+	}
+	if diff := cmp.Diff(octopus.KeepForever(), octopus.KeepCount(0, octopus.RetentionDays)); diff != "" {
+		t.Errorf("keeping none is not keeping all (-want +got):\n%s", diff)
+	}
+	if octopus.Plain("x").IsSensitive() || !octopus.Secret("").IsSensitive() {
+		t.Error("IsSensitive is wrong")
+	}
+}
+
+// Messages about input name what is wrong and do not grow with it.
+func TestBadInput(t *testing.T) {
+	t.Parallel()
+	long := `"` + strings.Repeat("x", 1000) + `"`
+	for name, err := range map[string]error{
+		"time":        json.Unmarshal([]byte(long), new(octopus.Time)),
+		"period":      json.Unmarshal([]byte(long), new(octopus.TimeSpan)),
+		"days":        json.Unmarshal([]byte(`[7]`), new(octopus.Weekdays)),
+		"endpoint":    json.Unmarshal([]byte(`{"Port":"x"}`), new(octopus.Endpoint)),
+		"persistence": json.Unmarshal([]byte(`{"Url":7}`), new(octopus.PersistenceSettings)),
+		"retention":   json.Unmarshal([]byte(`{"QuantityToKeep":"many"}`), new(octopus.RetentionPeriod)),
+		"runs":        json.Unmarshal([]byte(`{"QuantityToKeep":"many"}`), new(octopus.RunbookRetention)),
+	} {
+		if err == nil {
+			t.Errorf("%s: bad input was read", name)
+		} else if len(err.Error()) > 200 {
+			t.Errorf("%s: the message is %d bytes long", name, len(err.Error()))
+		}
+	}
+}
