@@ -331,6 +331,10 @@ func (a *automaton) scan(text string, i int, start []uint64, last bool, found []
 			}
 			found = append(found, s)
 		}
+		// A complete mask that no longer one begins with holds nothing back.
+		for node != 0 && a.child[node] == a.child[node+1] {
+			node = a.fail[node]
+		}
 	}
 	return found, int(a.depth[node])
 }
