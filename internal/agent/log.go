@@ -157,20 +157,14 @@ func openLog(dir string) (*logWriter, error) {
 	return w, nil
 }
 
+// recover reads the log from its beginning, and makes the index anew: after a crash
+// neither can be trusted, and a writer rarely finds a log that is not new.
 func (w *logWriter) recover() error {
-	info, err := w.index.Stat()
-	if err != nil {
+	if err := w.index.Truncate(0); err != nil {
 		return err
 	}
-	entries := info.Size() / 8
-	off, want := seek(w.log, w.index, entries, entries*indexEvery+1)
-	w.off, w.seq = off, want-1
-	w.indexed = 8 * ((want - 1) / indexEvery)
-	if want > 1 {
-		w.indexed -= 8 // the frame at off is added again below
-	}
 	buf := make([]byte, 0, 4*maxFrame)
-	read := off
+	read := int64(0)
 	for {
 		n, err := w.log.ReadAt(buf[len(buf):cap(buf)], read)
 		if err != nil && !errors.Is(err, io.EOF) {

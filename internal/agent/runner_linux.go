@@ -122,6 +122,20 @@ func (r *runner) run() error {
 	}
 }
 
+// prepare makes the workspace ready. What it says goes to the log at once: it may
+// take long.
+func (r *runner) prepare(ctx context.Context) error {
+	tell := func(source Source, lines ...string) {
+		r.log.say(source, lines...)
+		if err := r.log.flush(); err != nil {
+			_, _ = fmt.Fprintln(os.Stderr, "log:", err) // the next flush fails again, and ends the runner
+		}
+	}
+	return prepareFiles(ctx, r.ws.path(filesName), r.ws.path(packagesName), r.req.Sent, r.req.Prepare,
+		func(line string) { tell(Debug, line) },
+		func(line string) { tell(Stdout, warningLines(line)...) })
+}
+
 // stopped returns the cause for which ctx ended, and whether it did.
 func stopped(ctx context.Context) (cause, bool) {
 	var c cause

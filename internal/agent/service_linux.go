@@ -761,6 +761,9 @@ func (s *Service) commit(t *ticket, req StartRequest, hash string) error {
 		Isolation: req.Isolation, Mutex: req.MutexName, MutexTimeout: req.MutexTimeout,
 		Timeout: req.Timeout, Prepare: req.Prepare, NoCgroup: s.cfg.NoCgroup,
 	}
+	for _, f := range req.Files {
+		saved.Sent = append(saved.Sent, f.Name)
+	}
 	if saved.Mutex == "" {
 		saved.Mutex = DefaultMutex
 	}

@@ -17,24 +17,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Names of a workspace's files; doc.go says who writes them.
-const (
-	requestName    = "request"
-	filesName      = "files"
-	packagesName   = "packages"
-	lockName       = "lock"
-	aliveName      = "alive"
-	wakeName       = "wake"
-	startedName    = "started"
-	execFailedName = "exec-failed"
-	cancelName     = "cancel"
-	completeName   = "complete"
-	exitName       = "exit"
-	exitTempName   = "exit.tmp"
-	runnerErrName  = "runner.err"
-	bodyName       = "Bootstrap.sh"
-)
-
 // exitRoom is how much of the disk exit.tmp takes at creation, so that an exit
 // code can be recorded on a full disk.
 const exitRoom = 4096
@@ -63,7 +45,8 @@ type savedRequest struct {
 	MutexTimeout time.Duration
 	Timeout      time.Duration
 	Prepare      Prepare
-	NoCgroup     bool `json:",omitempty"`
+	Sent         []string `json:",omitempty"` // names of the files that came with the request
+	NoCgroup     bool     `json:",omitempty"`
 }
 
 // process names a process for as long as the machine runs: pids are used again.
