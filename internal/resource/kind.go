@@ -121,7 +121,8 @@ type Declaration[T any] struct {
 
 	// Prepare fills in defaults. Pure.
 	Prepare func(v *T)
-	// Check applies the rules that a declaration cannot say; old is nil at creation.
+	// Check applies the rules that a declaration cannot say, and may complete v
+	// from what it reads; old is nil at creation. v has its Id and SpaceId.
 	Check func(ctx context.Context, r Reader, old, v *T) error
 	// InTx makes the changes that must happen with this one, in its transaction.
 	InTx func(ctx context.Context, w Writer, c Change[T]) error

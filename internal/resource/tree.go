@@ -209,48 +209,9 @@ func (k *Kind) Value(tree Tree) (any, error) {
 	}
 	v := k.New()
 	if err := json.Unmarshal(body, v); err != nil {
-		return nil, typeFault(err)
+		return nil, Misfit(body, k.Type)
 	}
 	return v, nil
-}
-
-func typeFault(err error) error {
-	var wrong *json.UnmarshalTypeError
-	if errors.As(err, &wrong) && wrong.Field != "" {
-		return fault.InvalidField(wrong.Field, "%s is %s; it must be %s.", wrong.Field, article(wrong.Value), goKind(wrong.Type))
-	}
-	return fault.New(fault.Invalid, "The request body does not fit: %s.", err)
-}
-
-func article(value string) string {
-	word, _, _ := strings.Cut(value, " ") // "number 1.5": the value itself may be long
-	switch word {
-	case "array", "object":
-		return "an " + word
-	case "bool":
-		return "a boolean"
-	case "string":
-		return "a text"
-	default:
-		return "a " + word
-	}
-}
-
-func goKind(t reflect.Type) string {
-	switch t.Kind() {
-	case reflect.String:
-		return "a text"
-	case reflect.Bool:
-		return "true or false"
-	case reflect.Slice, reflect.Array:
-		return "an array"
-	case reflect.Map, reflect.Struct:
-		return "an object"
-	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
-		return "a whole number within " + strconv.Itoa(t.Bits()) + " bits"
-	default:
-		return "a number"
-	}
 }
 
 // Encode converts a pointer to the wire type to a tree, and adds to it what
