@@ -86,7 +86,10 @@ func TestSmallDocuments(t *testing.T) {
 
 func TestLifeOfADocument(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	onBoth(t, lifeOfADocument)
+}
+
+func lifeOfADocument(t *testing.T, w *world) {
 	made := w.must(http.StatusCreated, http.MethodPost, "/api/Spaces-1/environments", `{"name":" Dev & Test ","SpaceId":"","Slug":"","Links":{"Self":"x"},"Future":{"a":[1]}}`)
 	doc := made.json(t)
 	if doc["Name"] != "Dev & Test" || doc["Slug"] != "dev-test" || doc["SpaceId"] != "Spaces-1" {
@@ -149,7 +152,10 @@ func TestLifeOfADocument(t *testing.T) {
 
 func TestLists(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	onBoth(t, lists)
+}
+
+func lists(t *testing.T, w *world) {
 	var ids []string
 	for i := range 35 {
 		ids = append(ids, w.create("/api/Spaces-1/environments", fmt.Sprintf(`{"Name":"E %02d & Ä%%_","SortOrder":%d}`, i, 100-i)))
@@ -186,14 +192,14 @@ func TestLists(t *testing.T) {
 		"skip=99999999999999999999":        nil,
 		"SKIP=1&Take=2":                    ids[1:3],
 		"ids=" + ids[4] + "%2C" + strings.ToLower(ids[2]) + ",Environments-999": {ids[2], ids[4]},
-		"ids=" + ids[4] + "&ids=" + ids[2]: {ids[2], ids[4]},
-		"ids=&take=1":                      ids[:1],
-		"ids=nonsense":                     nil,
-		"partialName=e%2007%20%26":         {ids[35-1-7]},
-		"partialName=%C3%A4%25_":           ids[:30],
-		"partialName=%25%25":               nil,
-		"name=e%2007%20%26%20%C3%A4%25_":   {ids[35-1-7]},
-		"name=e%2007":                      nil,
+		"ids=" + ids[4] + "&ids=" + ids[2]:                                      {ids[2], ids[4]},
+		"ids=&take=1":                                                           ids[:1],
+		"ids=nonsense":                                                          nil,
+		"partialName=e%2007%20%26":                                              {ids[35-1-7]},
+		"partialName=%C3%A4%25_":                                                ids[:30],
+		"partialName=%25%25":                                                    nil,
+		"name=e%2007%20%26%20%C3%A4%25_":                                        {ids[35-1-7]},
+		"name=e%2007":                                                           nil,
 	} {
 		if diff := cmp.Diff(want, idsOf(list(query)["Items"])); diff != "" {
 			t.Errorf("?%s (-want +got):\n%s", query, diff)
@@ -240,7 +246,10 @@ func idsOf(items any) []string {
 
 func TestReferencesAndFilters(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	onBoth(t, referencesAndFilters)
+}
+
+func referencesAndFilters(t *testing.T, w *world) {
 	env := w.create("/api/environments", `{"Name":"Dev"}`)
 	life := w.create("/api/lifecycles", `{"Name":"L","Phases":[{"Name":"one","OptionalDeploymentTargets":["`+env+`"]}]}`)
 	project := func(name string) string {
@@ -269,9 +278,9 @@ func TestReferencesAndFilters(t *testing.T) {
 	}
 	c2 := made.text(t, "Id")
 	for path, want := range map[string][]string{
-		"/api/channels?projectId=" + p2:            {c2},
-		"/api/channels?PROJECTID=" + p1 + "," + p2: {c1, c2},
-		"/api/projects/Web/channels":               {c1},
+		"/api/channels?projectId=" + p2:                              {c2},
+		"/api/channels?PROJECTID=" + p1 + "," + p2:                   {c1, c2},
+		"/api/projects/Web/channels":                                 {c1},
 		"/api/Spaces-1/projects/" + p2 + "/channels?partialName=def": {c2},
 	} {
 		if diff := cmp.Diff(want, idsOf(w.must(200, http.MethodGet, path, "").json(t)["Items"])); diff != "" {
@@ -321,7 +330,10 @@ func TestSecretsStayInside(t *testing.T) {
 
 func TestPermissions(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	onBoth(t, permissions)
+}
+
+func permissions(t *testing.T, w *world) {
 	dev, prod := w.create("/api/environments", `{"Name":"Dev"}`), w.create("/api/environments", `{"Name":"Prod"}`)
 	life := w.create("/api/lifecycles", `{"Name":"L"}`)
 	p1 := w.create("/api/projects", `{"Name":"Web","LifecycleId":"`+life+`"}`)
@@ -389,7 +401,10 @@ func TestPermissions(t *testing.T) {
 
 func TestKindsInSpacesAndSystem(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	onBoth(t, kindsInSpacesAndSystem)
+}
+
+func kindsInSpacesAndSystem(t *testing.T, w *world) {
 	system := w.create("/api/teams", `{"Name":"Everyone"}`)
 	one := w.create("/api/Spaces-1/teams", `{"Name":"One"}`)
 	two := w.create("/api/teams", `{"Name":"Two","SpaceId":"spaces-2"}`)

@@ -4,11 +4,9 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"reflect"
-	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -116,86 +114,7 @@ func decode(body []byte, v any) error {
 			return err
 		}
 	}
-	if f := misfit(body, t, "", 0); f != nil {
-		return f
-	}
-	return &fault.Error{Kind: fault.Invalid, Message: "The request body does not fit what this operation reads.", Cause: err}
-}
-
-// maxMisfit bounds how deep misfit looks.
-const maxMisfit = 50
-
-// misfit finds the member that does not decode into t, and words the fault. The
-// decoder itself names it for wrong JSON types only, and not for types that read
-// themselves, such as times.
-func misfit(body []byte, t reflect.Type, at string, depth int) error {
-	for t.Kind() == reflect.Pointer {
-		t = t.Elem()
-	}
-	err := json.Unmarshal(body, reflect.New(t).Interface())
-	if err == nil {
-		return nil
-	}
-	if depth < maxMisfit && !reflect.PointerTo(t).Implements(reflect.TypeFor[json.Unmarshaler]()) {
-		if inner := misfitInside(body, t, at, depth); inner != nil {
-			return inner
-		}
-	}
-	name := at
-	if name == "" {
-		name = "The request body"
-	}
-	var wrong *json.UnmarshalTypeError
-	if errors.As(err, &wrong) {
-		return fault.InvalidField(at, "%s is %s; it must be %s.", name, valueOf(body), typeName(t))
-	}
-	return fault.InvalidField(at, "%s does not fit: %v.", name, err)
-}
-
-func misfitInside(body []byte, t reflect.Type, at string, depth int) error {
-	switch t.Kind() {
-	case reflect.Struct, reflect.Map:
-		var members map[string]json.RawMessage
-		if json.Unmarshal(body, &members) != nil {
-			return nil
-		}
-		fields := map[string]reflect.Type{}
-		if t.Kind() == reflect.Struct {
-			jsonFields(t, func(name string, f reflect.StructField) { fields[strings.ToLower(name)] = f.Type })
-		}
-		for name, value := range members {
-			ft, ok := fields[strings.ToLower(name)]
-			if t.Kind() == reflect.Map {
-				ft, ok = t.Elem(), true
-			}
-			if !ok {
-				continue
-			}
-			if f := misfit(value, ft, joinPath(at, name), depth+1); f != nil {
-				return f
-			}
-		}
-	case reflect.Slice, reflect.Array:
-		var elements []json.RawMessage
-		if json.Unmarshal(body, &elements) != nil {
-			return nil
-		}
-		for i, e := range elements {
-			if f := misfit(e, t.Elem(), joinPath(at, strconv.Itoa(i)), depth+1); f != nil {
-				return f
-			}
-		}
-	default:
-	}
-	return nil
-}
-
-func joinPath(at, name string) string {
-	name = fmt.Sprintf("%.60s", name)
-	if at == "" {
-		return name
-	}
-	return at + "." + name
+	return resource.Misfit(body, t)
 }
 
 // jsonFields calls fn for the members of a struct as encoding/json sees them,
@@ -213,42 +132,5 @@ func jsonFields(t reflect.Type, fn func(name string, f reflect.StructField)) {
 			}
 			fn(name, f)
 		}
-	}
-}
-
-// valueOf says what a JSON value is, without repeating more than a little of it.
-func valueOf(body []byte) string {
-	switch body = bytes.TrimSpace(body); body[0] {
-	case '{':
-		return "an object"
-	case '[':
-		return "an array"
-	case '"':
-		return "a text"
-	case 't', 'f':
-		return "a boolean"
-	case 'n':
-		return "null"
-	default:
-		return fmt.Sprintf("the number %.30s", body)
-	}
-}
-
-func typeName(t reflect.Type) string {
-	switch t.Kind() {
-	case reflect.String:
-		return "a text"
-	case reflect.Bool:
-		return "true or false"
-	case reflect.Slice, reflect.Array:
-		return "an array"
-	case reflect.Map, reflect.Struct:
-		return "an object"
-	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
-		return fmt.Sprintf("a whole number of at most %d bits", t.Bits())
-	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
-		return "a whole number, 0 or more"
-	default:
-		return "a number"
 	}
 }

@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"github.com/takodeploy/tako/internal/docstore"
-	"github.com/takodeploy/tako/internal/ident"
 	"github.com/takodeploy/tako/internal/resource"
 )
 
@@ -185,12 +184,4 @@ func checkLinks(k *resource.Kind) error {
 		}
 	}
 	return nil
-}
-
-// spaceHref is a path in a space, or in the system when space is "".
-func spaceHref(base string, space ident.SpaceID, path string) string {
-	if space == "" {
-		return base + "/api" + path
-	}
-	return base + "/api/" + string(space) + path
 }

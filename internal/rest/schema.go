@@ -38,9 +38,9 @@ func (s *schemas) of(t reflect.Type, input bool) schema {
 	case reflect.TypeFor[octopus.PropertyText]():
 		return schema{"type": "string"}
 	case reflect.TypeFor[octopus.PropertyValue]():
-		return schema{"description": "a text, or a secret"}
+		return schema{"description": "a text, or a secret", "nullable": true}
 	case reflect.TypeFor[json.RawMessage]():
-		return schema{}
+		return anything()
 	}
 	switch t.Kind() {
 	case reflect.Pointer:
@@ -62,10 +62,12 @@ func (s *schemas) of(t reflect.Type, input bool) schema {
 		return orNull(out, t, input)
 	case reflect.Struct:
 		return schema{"$ref": "#/components/schemas/" + s.name(t, input)}
-	default: // an interface: anything
-		return schema{}
+	default: // an interface
+		return anything()
 	}
 }
+
+func anything() schema { return schema{"nullable": true} }
 
 // orNull marks slices and maps whose nil value is written as null, and inputs,
 // which may always say null.

@@ -141,7 +141,18 @@ type world struct {
 
 func newWorld(t testing.TB, change ...func(*rest.Config)) *world {
 	t.Helper()
-	w := &world{t: t, db: dbtest.Open(t, db.SQLite), keys: keys{admin: {id: "Users-1", grants: map[string][]resource.Grant{"*": {{}}}}}}
+	return newWorldOn(t, dbtest.Open(t, db.SQLite), change...)
+}
+
+// onBoth runs a test on SQLite and on PostgreSQL.
+func onBoth(t *testing.T, fn func(t *testing.T, w *world)) {
+	t.Helper()
+	dbtest.Run(t, func(t *testing.T, d *db.DB) { fn(t, newWorldOn(t, d)) })
+}
+
+func newWorldOn(t testing.TB, d *db.DB, change ...func(*rest.Config)) *world {
+	t.Helper()
+	w := &world{t: t, db: d, keys: keys{admin: {id: "Users-1", grants: map[string][]resource.Grant{"*": {{}}}}}}
 	w.store = docstore.New(testKinds(t), sealer{})
 	cfg := rest.Config{
 		Log: dbtest.Log(t), DB: w.db, Store: w.store, Auth: w.keys,
@@ -159,15 +170,12 @@ func newWorld(t testing.TB, change ...func(*rest.Config)) *world {
 		t.Fatal(err)
 	}
 	err = w.db.Write(t.Context(), func(tx *db.Tx) error {
-		for id, body := range map[string]string{
-			"Spaces-1": `{"Name":"Default","IsDefault":true}`,
-			"Spaces-2": `{"Name":"Ops Team"}`,
-		} {
+		for _, body := range []string{`{"Name":"Default","IsDefault":true}`, `{"Name":"Ops Team"}`} {
 			k, err := w.store.Kind("spaces")
 			if err != nil {
 				return err
 			}
-			if _, err := w.store.Create(t.Context(), tx, k, docstore.Input{ID: id, Body: []byte(body), Server: true}); err != nil {
+			if _, err := w.store.Create(t.Context(), tx, k, docstore.Input{Body: []byte(body), Server: true}); err != nil {
 				return err
 			}
 		}
@@ -290,3 +298,14 @@ func (w *world) dump() string {
 	}
 	return b.String()
 }
+
+func encode(t testing.TB, v any) string {
+	t.Helper()
+	b, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+func unmarshal(body []byte, v any) error { return json.Unmarshal(body, v) }

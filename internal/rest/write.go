@@ -2,6 +2,7 @@ package rest
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/json"
 	"errors"
@@ -222,11 +223,48 @@ func (s *Server) json(w http.ResponseWriter, r *http.Request, id string, code in
 	}
 	h := w.Header()
 	h["Content-Type"] = s.typeJSON
+	if s.Compress && len(body) >= minCompress && code != http.StatusNotModified {
+		h.Set("Vary", "Accept-Encoding")
+		if acceptsGzip(r.Header.Get("Accept-Encoding")) {
+			if small, err := compress(body); err == nil {
+				body = small
+				h.Set("Content-Encoding", "gzip")
+			}
+		}
+	}
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(code)
 	if _, err := w.Write(body); err != nil {
 		s.log.Debug("caller left", "request", id, "path", r.URL.Path, "error", err)
 	}
+}
+
+// minCompress is the smallest answer that is worth compressing, in bytes.
+const minCompress = 8 << 10
+
+func acceptsGzip(header string) bool {
+	for one := range strings.SplitSeq(header, ",") {
+		name, weight, _ := strings.Cut(one, ";")
+		if strings.EqualFold(strings.TrimSpace(name), "gzip") {
+			return strings.ReplaceAll(weight, " ", "") != "q=0"
+		}
+	}
+	return false
+}
+
+func compress(body []byte) ([]byte, error) {
+	var b bytes.Buffer
+	z, err := gzip.NewWriterLevel(&b, gzip.BestSpeed)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := z.Write(body); err != nil {
+		return nil, err
+	}
+	if err := z.Close(); err != nil {
+		return nil, err
+	}
+	return b.Bytes(), nil
 }
 
 // raw writes a file or a text.
