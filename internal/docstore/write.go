@@ -36,35 +36,29 @@ type Input struct {
 
 // Create stores a new document by its kind's rules, in tx.
 func (s *Store) Create(ctx context.Context, tx *db.Tx, k *resource.Kind, in Input) (*Doc, error) {
-	incoming, v, err := k.Decode(in.Body)
+	incoming, _, err := k.Decode(in.Body)
 	if err != nil {
 		return nil, err
-	}
-	if !in.Server {
-		if v, err = s.dropOwned(k, incoming, nil); err != nil {
-			return nil, err
-		}
 	}
 	c := change{s: s, tx: tx, k: k, space: in.Space, id: in.ID, version: 1, by: db.ActorFrom(ctx).Username}
 	if k.Scope == resource.InSystem {
 		c.space = ""
 	}
-	tree, v, err := c.prepare(ctx, incoming, v, nil)
-	if err != nil {
+	if err := c.number(ctx); err != nil {
 		return nil, err
 	}
-	if c.id == "" {
-		if c.seq, err = tx.NextSeq(ctx, k.Prefix); err != nil {
-			return nil, err
-		}
-		c.id = ident.ID(k.Prefix, c.seq)
-	} else if c.seq, err = s.seqOf(ctx, tx, k, c.id); err != nil {
+	if !in.Server {
+		s.dropOwned(k, incoming, nil)
+	}
+	tree, err := c.prepare(ctx, incoming, nil)
+	if err != nil {
 		return nil, err
 	}
 	if err := c.finish(ctx, tree, nil); err != nil {
 		return nil, err
 	}
-	if v, err = c.reload(tree); err != nil {
+	v, err := c.reload(tree)
+	if err != nil {
 		return nil, err
 	}
 	doc, err := c.insert(ctx, tree)
@@ -78,13 +72,20 @@ func (s *Store) Create(ctx context.Context, tx *db.Tx, k *resource.Kind, in Inpu
 	return doc, nil
 }
 
-// seqOf orders documents with ids of their own: by the id's number where it has
-// one, else after a fresh number.
-func (s *Store) seqOf(ctx context.Context, tx *db.Tx, k *resource.Kind, id string) (int64, error) {
-	if n, ok := ident.Seq(id); ok {
-		return n, nil
+// number gives a new document its id, and its place among those of its kind: by
+// the number in the id, or a fresh one where a given id has none.
+func (c *change) number(ctx context.Context) (err error) {
+	if c.id == "" {
+		c.seq, err = c.tx.NextSeq(ctx, c.k.Prefix)
+		c.id = ident.ID(c.k.Prefix, c.seq)
+		return err
 	}
-	return tx.NextSeq(ctx, k.Prefix+":order")
+	n, ok := ident.Seq(c.id)
+	if !ok {
+		n, err = c.tx.NextSeq(ctx, c.k.Prefix+":order")
+	}
+	c.seq = n
+	return err
 }
 
 // Replace stores in.Body in place of the document that ref names in space.
@@ -116,7 +117,7 @@ func (s *Store) replace(ctx context.Context, tx *db.Tx, k *resource.Kind, id str
 	if err != nil {
 		return nil, err
 	}
-	incoming, v, err := k.Decode(in.Body)
+	incoming, _, err := k.Decode(in.Body)
 	if err != nil {
 		return nil, err
 	}
@@ -124,19 +125,18 @@ func (s *Store) replace(ctx context.Context, tx *db.Tx, k *resource.Kind, id str
 		if k.Versioned && number(incoming["Version"]) != number(oldTree["Version"]) {
 			return nil, changedSince(k, id)
 		}
-		if v, err = s.dropOwned(k, incoming, oldTree); err != nil {
-			return nil, err
-		}
+		s.dropOwned(k, incoming, oldTree)
 	}
 	c := change{s: s, tx: tx, k: k, space: doc.Space, id: doc.ID, seq: doc.Seq, version: doc.Version + 1, by: db.ActorFrom(ctx).Username, created: db.Micros(doc.Created)}
-	tree, v, err := c.prepare(ctx, incoming, v, old)
+	tree, err := c.prepare(ctx, incoming, old)
 	if err != nil {
 		return nil, err
 	}
 	if err := c.finish(ctx, tree, oldTree); err != nil {
 		return nil, err
 	}
-	if v, err = c.reload(tree); err != nil {
+	v, err := c.reload(tree)
+	if err != nil {
 		return nil, err
 	}
 	fresh, err := c.update(ctx, tree)
@@ -167,14 +167,13 @@ func number(v any) string {
 
 // dropOwned puts the stored values of server-owned members in place of what a
 // client sent.
-func (s *Store) dropOwned(k *resource.Kind, incoming, old resource.Tree) (any, error) {
+func (s *Store) dropOwned(k *resource.Kind, incoming, old resource.Tree) {
 	for _, member := range k.Owned {
 		delete(incoming, member)
 		if v, ok := old[member]; ok {
 			incoming[member] = v
 		}
 	}
-	return k.Value(incoming)
 }
 
 // change is one document on its way into the database.
@@ -192,36 +191,50 @@ type change struct {
 
 // prepare applies defaults, general rules and the kind's own, and returns the
 // tree to be stored, still without what only finish knows.
-func (c *change) prepare(ctx context.Context, incoming resource.Tree, v, old any) (resource.Tree, any, error) {
+func (c *change) prepare(ctx context.Context, incoming resource.Tree, old any) (resource.Tree, error) {
+	incoming["Id"] = c.id
+	if c.k.Scope != resource.InSystem {
+		incoming["SpaceId"] = string(c.space)
+	}
+	delete(incoming, "Links")
+	delete(incoming, "LastModifiedOn") // what a client sends there may not even be a time
+	v, err := c.k.Value(incoming)
+	if err != nil {
+		return nil, err
+	}
 	c.k.Prepare(v)
 	tree, err := c.k.Encode(v, incoming)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	delete(tree, "Links")
-	var faults []error
-	if !c.k.Unnamed {
-		c.display = strings.TrimSpace(resource.Text(tree, "Name"))
-		tree["Name"] = c.display
-		c.name = ident.Fold(c.display)
-		switch {
-		case c.display == "":
-			faults = append(faults, fault.InvalidField("Name", "Name is empty; give the %s a name.", c.k.Noun))
-		case len(c.display) > MaxName:
-			faults = append(faults, fault.InvalidField("Name", "Name has %d bytes; use at most %d.", len(c.display), MaxName))
-		}
+	if err := errors.Join(append(c.checkName(tree), c.checkReferences(ctx, tree)...)...); err != nil {
+		return nil, err
 	}
-	faults = append(faults, c.checkReferences(ctx, tree)...)
 	if v, err = c.k.Value(tree); err != nil {
-		return nil, nil, err
-	}
-	if err := errors.Join(faults...); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if err := c.k.Check(ctx, c.s.In(c.tx), old, v); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	return tree, v, nil
+	tree, err = c.k.Encode(v, incoming)
+	delete(tree, "Links")
+	return tree, err
+}
+
+func (c *change) checkName(tree resource.Tree) []error {
+	if c.k.Unnamed {
+		return nil
+	}
+	c.display = strings.TrimSpace(resource.Text(tree, "Name"))
+	tree["Name"] = c.display
+	c.name = ident.Fold(c.display)
+	switch {
+	case c.display == "":
+		return []error{fault.InvalidField("Name", "Name is empty; give the %s a name.", c.k.Noun)}
+	case len(c.display) > MaxName:
+		return []error{fault.InvalidField("Name", "Name has %d bytes; use at most %d.", len(c.display), MaxName)}
+	}
+	return nil
 }
 
 func (c *change) checkReferences(ctx context.Context, tree resource.Tree) []error {
