@@ -106,7 +106,7 @@ type evaluator struct {
 	missing []string
 	null    bool
 
-	depth, loops, steps int
+	depth, loops, spent int
 
 	// Values of variables that were already evaluated. They are the same
 	// wherever they are used, unless a loop had to be cut short.
@@ -154,7 +154,7 @@ func (e *evaluator) limit(name string, value int) error {
 
 // charge counts work: one step, and one for every 256 bytes.
 func (e *evaluator) charge(bytes int) error {
-	if e.steps += 1 + bytes>>8; e.steps > e.opts.Limits.Steps {
+	if e.spent += 1 + bytes>>8; e.spent > e.opts.Limits.Steps {
 		return e.limit("Steps", e.opts.Limits.Steps)
 	}
 	return nil

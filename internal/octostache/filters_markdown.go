@@ -6,7 +6,8 @@ import (
 	"github.com/yuin/goldmark"
 	"github.com/yuin/goldmark/ast"
 	"github.com/yuin/goldmark/extension"
-	"github.com/yuin/goldmark/parser"
+	extast "github.com/yuin/goldmark/extension/ast"
+	gmparser "github.com/yuin/goldmark/parser"
 	"github.com/yuin/goldmark/renderer"
 	"github.com/yuin/goldmark/renderer/html"
 	gmtext "github.com/yuin/goldmark/text"
@@ -44,7 +45,7 @@ func markdownToHTML(f *filtering) (string, bool, error) {
 type emphasis struct{}
 
 func (emphasis) Extend(m goldmark.Markdown) {
-	m.Parser().AddOptions(parser.WithInlineParsers(util.Prioritized(emphasis{}, 500)))
+	m.Parser().AddOptions(gmparser.WithInlineParsers(util.Prioritized(emphasis{}, 500)))
 	m.Renderer().AddOptions(renderer.WithNodeRenderers(util.Prioritized(emphasis{}, 500)))
 }
 
@@ -67,10 +68,10 @@ func (emphasis) tagOf(c byte, n int) string {
 
 func (emphasis) Trigger() []byte { return []byte{'~', '^', '+', '='} }
 
-func (x emphasis) Parse(_ ast.Node, block gmtext.Reader, pc parser.Context) ast.Node {
+func (x emphasis) Parse(_ ast.Node, block gmtext.Reader, pc gmparser.Context) ast.Node {
 	before := block.PrecendingCharacter()
 	line, segment := block.PeekLine()
-	d := parser.ScanDelimiter(line, before, 1, delimiter{line[0]})
+	d := gmparser.ScanDelimiter(line, before, 1, delimiter{line[0]})
 	if d == nil || d.OriginalLength > 2 || x.tagOf(d.Char, d.OriginalLength) == "" || before == rune(d.Char) {
 		return nil
 	}
@@ -87,7 +88,7 @@ type delimiter struct {
 
 func (d delimiter) IsDelimiter(b byte) bool { return b == d.char }
 
-func (delimiter) CanOpenCloser(opener, closer *parser.Delimiter) bool {
+func (delimiter) CanOpenCloser(opener, closer *gmparser.Delimiter) bool {
 	return opener.Char == closer.Char && opener.OriginalLength == closer.OriginalLength
 }
 
@@ -100,16 +101,15 @@ type emphasised struct {
 	tag string
 }
 
-func (*emphasised) Kind() ast.NodeKind { return emphasisedKind }
+// Kind is the one of a strike-through, whose extension this one stands in for.
+func (*emphasised) Kind() ast.NodeKind { return extast.KindStrikethrough }
 
 func (n *emphasised) Dump(source []byte, level int) {
 	ast.DumpHelper(n, source, level, map[string]string{"Tag": n.tag}, nil)
 }
 
-var emphasisedKind = ast.NewNodeKind("Emphasised")
-
 func (emphasis) RegisterFuncs(reg renderer.NodeRendererFuncRegisterer) {
-	reg.Register(emphasisedKind, func(w util.BufWriter, _ []byte, node ast.Node, entering bool) (ast.WalkStatus, error) {
+	reg.Register(extast.KindStrikethrough, func(w util.BufWriter, _ []byte, node ast.Node, entering bool) (ast.WalkStatus, error) {
 		n, ok := node.(*emphasised)
 		if !ok || n.tag == "" {
 			return ast.WalkContinue, nil

@@ -244,7 +244,7 @@ func general(d decimal, f float64, format byte, places int) string {
 		}
 	}
 	d.round(places - d.exp)
-	if d.exp > places || d.exp < -4 {
+	if d.exp > places || d.exp < -3 {
 		return scientific(d, max(0, len(d.digits)-1), format-'g'+'e', 2)
 	}
 	whole, fraction := d.fixed(max(0, len(d.digits)-d.exp))
@@ -505,8 +505,5 @@ func (p *picture) apply(d decimal) string {
 			b.WriteString("‰")
 		}
 	})
-	if p.whole == 0 && !point { // no places at all: only the literals show
-		return b.String()
-	}
 	return b.String()
 }

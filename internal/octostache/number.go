@@ -19,7 +19,7 @@ func formatDouble(f float64) string {
 	}
 	s := strconv.FormatFloat(f, 'E', -1, 64)
 	mantissa, exponent, _ := strings.Cut(s, "E")
-	if e, _ := strconv.Atoi(exponent); f == 0 || e >= -5 && e < 15 {
+	if e, _ := strconv.Atoi(exponent); f == 0 || e >= -4 && e < 15 {
 		return strconv.FormatFloat(f, 'f', -1, 64)
 	}
 	return mantissa + "E" + exponent // Go's exponent has a sign and two digits too

@@ -12,6 +12,8 @@ import (
 // holds more cannot be read.
 const maxNesting = 200
 
+const tooDeep = "at most 200 tags inside each other"
+
 func isSpace(r rune) bool { return unicode.IsSpace(r) }
 
 // ParseError tells where a template stops making sense. It quotes nothing of
@@ -114,9 +116,10 @@ type tag struct {
 
 	// The tag's place as a plain substitution, also where it is read as
 	// something else: an index [#{...}] only ever holds a substitution.
-	subst     *substitution
-	substEnd  int
-	substRead bool
+	subst      *substitution
+	substEnd   int
+	substDepth int
+	substRead  bool
 
 	// As the start of a branch of an if: #{elseif test}body.
 	elseif *blockHead
@@ -238,7 +241,7 @@ func (p *parser) readTag(k int) {
 		p.depth = 0
 		end, ok := read(t)
 		if ok && p.depth > maxNesting {
-			p.farthest, p.wanted = t.pos, fmt.Sprintf("at most %d tags inside each other", maxNesting)
+			p.farthest, p.wanted = t.pos, tooDeep
 			break
 		}
 		if ok {
@@ -410,15 +413,27 @@ func (p *parser) endTag(i int, want string) (int, bool) {
 }
 
 func (p *parser) readSubstitution(t *tag) (int, bool) {
-	if !t.substRead {
-		t.substRead = true
-		t.subst, t.substEnd = p.substitution(t.pos)
-	}
+	p.ensureSubstitution(t)
 	if t.subst == nil {
 		return t.substEnd, false
 	}
 	t.head, t.leaf = nil, t.subst
 	return t.substEnd, true
+}
+
+// ensureSubstitution reads the tag as a substitution, if that was not done yet.
+func (p *parser) ensureSubstitution(t *tag) {
+	if !t.substRead {
+		outer := p.depth
+		p.depth = 0
+		t.substRead = true
+		t.subst, t.substEnd = p.substitution(t.pos)
+		if t.substDepth, p.depth = p.depth, outer; t.substDepth > maxNesting {
+			t.subst = nil
+			p.expect(t.substEnd, tooDeep)
+		}
+	}
+	p.depth = max(p.depth, t.substDepth)
 }
 
 func (p *parser) substitution(i int) (*substitution, int) {
@@ -442,11 +457,8 @@ func (p *parser) substitutionAt(i int) (*substitution, int, bool) {
 		return nil, i, false
 	}
 	t := &p.tags[k]
-	if !t.substRead {
-		t.substRead = true
-		t.subst, t.substEnd = p.substitution(t.pos)
-	}
-	p.depth = max(p.depth, t.depth+1)
+	p.ensureSubstitution(t)
+	p.depth = max(p.depth, t.substDepth+1)
 	return t.subst, t.substEnd, t.subst != nil
 }
 
