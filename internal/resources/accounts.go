@@ -1,0 +1,36 @@
+package resources
+
+import (
+	"context"
+
+	"github.com/takodeploy/tako/internal/fault"
+	"github.com/takodeploy/tako/internal/resource"
+	"github.com/takodeploy/tako/octopus"
+)
+
+// Accounts are credentials that steps and targets use.
+func Accounts() *resource.Kind {
+	return resource.Declare(resource.Declaration[octopus.Account]{
+		Name: "accounts", ItemType: "Account", Prefix: "Accounts", Slugged: true,
+		Permissions: resource.Permissions{View: "AccountView", Create: "AccountCreate", Edit: "AccountEdit", Delete: "AccountDelete"},
+		Dimensions:  resource.Dimensions{Environment: "EnvironmentIds"},
+		Filters:     []resource.Filter{{Param: "accountType", Path: "AccountType"}},
+		References:  []resource.Reference{{Path: "EnvironmentIds", To: "environments", OnDelete: resource.Clear}},
+		Secrets:     []string{"Password", "Token", "PrivateKeyFile", "PrivateKeyPassphrase", "SecretKey", "JsonKey", "CertificateBytes"},
+		Links:       map[string]string{"Usages": "/api/{space}/accounts/{Id}/usages"},
+		Prepare: func(v *octopus.Account) {
+			if v.TenantedDeploymentParticipation == "" {
+				v.TenantedDeploymentParticipation = octopus.Untenanted
+			}
+		},
+		Check: func(_ context.Context, _ resource.Reader, old, v *octopus.Account) error {
+			if v.AccountType == "" {
+				return fault.InvalidField("AccountType", "AccountType is empty; give one such as UsernamePassword, SshKeyPair or Token.")
+			}
+			if old != nil && old.AccountType != v.AccountType {
+				return fault.InvalidField("AccountType", "AccountType is '%s'; an account stays what it is, '%s'. Create another one instead.", v.AccountType, old.AccountType)
+			}
+			return nil
+		},
+	})
+}

@@ -1,0 +1,24 @@
+package resources
+
+import "github.com/takodeploy/tako/internal/resource"
+
+// All lists every declared kind.
+func All() []*resource.Kind {
+	return []*resource.Kind{
+		Accounts(),
+		Channels(),
+		DeploymentProcesses(),
+		Environments(),
+		Feeds(),
+		LibraryVariableSets(),
+		Lifecycles(),
+		MachinePolicies(),
+		Machines(),
+		ProjectGroups(),
+		Projects(),
+		Spaces(),
+		VariableSets(),
+		WorkerPools(),
+		Workers(),
+	}
+}

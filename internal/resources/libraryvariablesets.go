@@ -1,0 +1,37 @@
+package resources
+
+import (
+	"context"
+
+	"github.com/takodeploy/tako/internal/resource"
+	"github.com/takodeploy/tako/octopus"
+)
+
+// LibraryVariableSets are variables, or script modules, that projects share.
+func LibraryVariableSets() *resource.Kind {
+	return resource.Declare(resource.Declaration[octopus.LibraryVariableSet]{
+		Name: "libraryvariablesets", ItemType: "LibraryVariableSet", Noun: "library variable set", Prefix: "LibraryVariableSets",
+		Permissions: resource.Permissions{View: "LibraryVariableSetView", Create: "LibraryVariableSetCreate", Edit: "LibraryVariableSetEdit", Delete: "LibraryVariableSetDelete"},
+		Unique:      []resource.Unique{{Field: "Name", Within: "ContentType"}},
+		Filters:     []resource.Filter{{Param: "contentType", Path: "ContentType"}},
+		Owned:       []string{"VariableSetId"},
+		Links:       map[string]string{"Variables": "/api/{space}/variables/{VariableSetId}"},
+		Prepare: func(v *octopus.LibraryVariableSet) {
+			v.VariableSetID = "variableset-" + v.ID
+			if v.ContentType == "" {
+				v.ContentType = octopus.ContentVariables
+			}
+		},
+		InTx: func(ctx context.Context, w resource.Writer, c resource.Change[octopus.LibraryVariableSet]) error {
+			switch c.Op {
+			case resource.Created:
+				_, err := w.Create(ctx, "variables", c.Space, c.New.VariableSetID, &VariableSet{OwnerID: c.ID})
+				return err
+			case resource.Deleted:
+				return w.Delete(ctx, "variables", c.Old.VariableSetID)
+			case resource.Modified:
+			}
+			return nil
+		},
+	})
+}

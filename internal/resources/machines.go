@@ -1,0 +1,163 @@
+package resources
+
+import (
+	"context"
+	"errors"
+
+	"github.com/takodeploy/tako/internal/fault"
+	"github.com/takodeploy/tako/internal/ident"
+	"github.com/takodeploy/tako/internal/resource"
+	"github.com/takodeploy/tako/octopus"
+)
+
+// Machines are deployment targets.
+func Machines() *resource.Kind {
+	return resource.Declare(resource.Declaration[octopus.Machine]{
+		Name: "machines", ItemType: "Machine", Noun: "deployment target", Prefix: "Machines", Slugged: true,
+		Permissions: resource.Permissions{View: "MachineView", Create: "MachineCreate", Edit: "MachineEdit", Delete: "MachineDelete"},
+		Dimensions:  resource.Dimensions{Environment: "EnvironmentIds", Tenant: "TenantIds"},
+		Filters: append(machineFilters(),
+			resource.Filter{Param: "roles", Path: "Roles"},
+			resource.Filter{Param: "environmentIds", Path: "EnvironmentIds"},
+			resource.Filter{Param: "tenantIds", Path: "TenantIds"},
+			resource.Filter{Param: "tenantTags", Path: "TenantTags"}),
+		References: []resource.Reference{
+			{Path: "EnvironmentIds", To: "environments", Required: true},
+			{Path: "MachinePolicyId", To: "machinepolicies", Required: true},
+			{Path: "Endpoint.AccountId", To: "accounts"},
+			{Path: "Endpoint.DefaultWorkerPoolId", To: "workerpools"},
+		},
+		Owned:   machineOwned(),
+		Secrets: []string{"Endpoint.SensitiveVariablesEncryptionPassword"},
+		Links: map[string]string{
+			"Connection":     "/api/{space}/machines/{Id}/connection",
+			"TasksTemplate":  "/api/{space}/machines/{Id}/tasks{?skip,take,type}",
+			"DeleteMachines": "/api/{space}/machines/{Id}",
+		},
+		Prepare: func(v *octopus.Machine) {
+			prepareMachine(&v.MachineBase, v.SpaceID)
+			if v.TenantedDeploymentParticipation == "" {
+				v.TenantedDeploymentParticipation = octopus.Untenanted
+			}
+		},
+		Check: func(_ context.Context, _ resource.Reader, _, v *octopus.Machine) error {
+			err := checkEndpoint(&v.Endpoint)
+			if len(v.Roles) == 0 {
+				err = errors.Join(err, fault.InvalidField("Roles", "Roles is empty; give the target at least one target tag, by which steps choose it."))
+			}
+			return err
+		},
+	})
+}
+
+// Workers run steps that need no target.
+func Workers() *resource.Kind {
+	return resource.Declare(resource.Declaration[octopus.Worker]{
+		Name: "workers", ItemType: "Worker", Prefix: "Workers", Slugged: true,
+		Permissions: resource.Permissions{View: "WorkerView", Create: "WorkerEdit", Edit: "WorkerEdit", Delete: "WorkerEdit"},
+		Filters:     append(machineFilters(), resource.Filter{Param: "workerPoolIds", Path: "WorkerPoolIds"}),
+		References: []resource.Reference{
+			{Path: "WorkerPoolIds", To: "workerpools", Required: true},
+			{Path: "MachinePolicyId", To: "machinepolicies", Required: true},
+			{Path: "Endpoint.AccountId", To: "accounts"},
+		},
+		Owned:   machineOwned(),
+		Links:   map[string]string{"Connection": "/api/{space}/workers/{Id}/connection"},
+		Prepare: func(v *octopus.Worker) { prepareMachine(&v.MachineBase, v.SpaceID) },
+		Check: func(_ context.Context, _ resource.Reader, _, v *octopus.Worker) error {
+			return checkEndpoint(&v.Endpoint)
+		},
+	})
+}
+
+func machineFilters() []resource.Filter {
+	return []resource.Filter{
+		{Param: "isDisabled", Path: "IsDisabled"},
+		{Param: "healthStatuses", Path: "HealthStatus"},
+		{Param: "commStyles", Path: "Endpoint.CommunicationStyle"},
+		{Param: "thumbprint", Path: "Thumbprint"},
+		{Param: "shellNames", Path: "ShellName"},
+	}
+}
+
+// machineOwned is what health checks find out.
+func machineOwned() []string {
+	return []string{"HealthStatus", "Status", "StatusSummary", "HasLatestCalamari", "IsInProcess", "OperatingSystem", "ShellName", "ShellVersion", "Architecture"}
+}
+
+func prepareMachine(m *octopus.MachineBase, space string) {
+	if m.MachinePolicyID == "" {
+		m.MachinePolicyID = DefaultMachinePolicy(ident.SpaceID(space))
+	}
+	// Older clients read, and send, these beside the endpoint.
+	if m.Endpoint.Thumbprint == "" {
+		m.Endpoint.Thumbprint = string(m.Thumbprint)
+	}
+	if m.Endpoint.URI == "" {
+		m.Endpoint.URI = string(m.URI)
+	}
+	m.Thumbprint, m.URI = octopus.NullString(m.Endpoint.Thumbprint), octopus.NullString(m.Endpoint.URI)
+	if m.HealthStatus == "" {
+		m.HealthStatus, m.Status = octopus.HealthUnknown, "Unknown"
+		m.StatusSummary = "This machine has not been checked yet."
+	}
+}
+
+func checkEndpoint(e *octopus.Endpoint) error {
+	if e.CommunicationStyle == "" {
+		return fault.InvalidField("Endpoint.CommunicationStyle", "Endpoint.CommunicationStyle is empty; give one such as TentaclePassive, TentacleActive, Ssh or None.")
+	}
+	return nil
+}
+
+// MachinePolicies say how machines are checked and reached.
+func MachinePolicies() *resource.Kind {
+	return resource.Declare(resource.Declaration[octopus.MachinePolicy]{
+		Name: "machinepolicies", ItemType: "MachinePolicy", Noun: "machine policy", Prefix: "MachinePolicies",
+		Permissions: resource.Permissions{View: "MachinePolicyView", Create: "MachinePolicyCreate", Edit: "MachinePolicyEdit", Delete: "MachinePolicyDelete"},
+		Owned:       []string{"IsDefault"},
+		Links: map[string]string{
+			"Devices":  "/api/{space}/machines{?skip,take}",
+			"Template": "/api/{space}/machinepolicies/template",
+		},
+		Prepare: CompleteMachinePolicy,
+		InTx: func(_ context.Context, _ resource.Writer, c resource.Change[octopus.MachinePolicy]) error {
+			if c.Op == resource.Deleted && c.Old.IsDefault {
+				return fault.New(fault.Conflict, "The machine policy '%s' cannot be deleted because it is the space's default.", c.Old.Name)
+			}
+			return nil
+		},
+	})
+}
+
+// WorkerPools are groups of workers that steps choose from.
+func WorkerPools() *resource.Kind {
+	return resource.Declare(resource.Declaration[octopus.WorkerPool]{
+		Name: "workerpools", ItemType: "WorkerPool", Noun: "worker pool", Prefix: "WorkerPools", Slugged: true, Order: resource.ByNumber,
+		Permissions: resource.Permissions{View: "WorkerView", Create: "WorkerEdit", Edit: "WorkerEdit", Delete: "WorkerEdit"},
+		Links:       map[string]string{"Workers": "/api/{space}/workerpools/{Id}/workers{?skip,take,partialName}"},
+		Prepare: func(v *octopus.WorkerPool) {
+			if v.WorkerPoolType == "" {
+				v.WorkerPoolType = octopus.StaticWorkerPool
+			}
+			v.CanAddWorkers = v.WorkerPoolType == octopus.StaticWorkerPool
+		},
+		Check: func(ctx context.Context, r resource.Reader, old, v *octopus.WorkerPool) error {
+			if old != nil && old.IsDefault && !v.IsDefault {
+				return fault.InvalidField("IsDefault", "IsDefault is false; a space has one default worker pool. Make another pool the default instead.")
+			}
+			if old != nil || v.SortOrder != 0 {
+				return nil
+			}
+			last, err := lastNumber(ctx, r, "workerpools", v.SpaceID)
+			v.SortOrder = last + 1
+			return err
+		},
+		InTx: func(_ context.Context, _ resource.Writer, c resource.Change[octopus.WorkerPool]) error {
+			if c.Op == resource.Deleted && c.Old.IsDefault {
+				return fault.New(fault.Conflict, "The worker pool '%s' cannot be deleted because it is the space's default.", c.Old.Name)
+			}
+			return nil
+		},
+	})
+}

@@ -1,0 +1,80 @@
+package resources
+
+import (
+	"context"
+
+	"github.com/takodeploy/tako/internal/resource"
+	"github.com/takodeploy/tako/octopus"
+)
+
+// Projects are what is deployed. A new one gets a default channel, an empty
+// process and an empty variable set, which live and die with it.
+func Projects() *resource.Kind {
+	return resource.Declare(resource.Declaration[octopus.Project]{
+		Name: "projects", ItemType: "Project", Prefix: "Projects", Slugged: true,
+		Permissions: resource.Permissions{View: "ProjectView", Create: "ProjectCreate", Edit: "ProjectEdit", Delete: "ProjectDelete"},
+		Dimensions:  resource.Dimensions{Project: "Id", ProjectGroup: "ProjectGroupId"},
+		Filters: []resource.Filter{
+			{Param: "projectGroupId", Path: "ProjectGroupId"},
+			{Param: "clonedFromProjectId", Path: "ClonedFromProjectId"},
+		},
+		References: []resource.Reference{
+			{Path: "ProjectGroupId", To: "projectgroups", Required: true},
+			{Path: "LifecycleId", To: "lifecycles", Required: true},
+			{Path: "IncludedLibraryVariableSetIds", To: "libraryvariablesets"},
+		},
+		Owned: []string{"VariableSetId", "DeploymentProcessId", "ClonedFromProjectId", "IsVersionControlled", "PersistenceSettings"},
+		Links: map[string]string{
+			"Releases":           "/api/{space}/projects/{Id}/releases{/version}{?skip,take,searchByVersion}",
+			"Channels":           "/api/{space}/projects/{Id}/channels{?skip,take,partialName}",
+			"Progression":        "/api/{space}/projects/{Id}/progression{?releaseHistoryCount}",
+			"Summary":            "/api/{space}/projects/{Id}/summary",
+			"DeploymentProcess":  "/api/{space}/deploymentprocesses/{DeploymentProcessId}",
+			"DeploymentSettings": "/api/{space}/projects/{Id}/deploymentsettings",
+			"Variables":          "/api/{space}/variables/{VariableSetId}",
+			"Runbooks":           "/api/{space}/projects/{Id}/runbooks{?skip,take,partialName}",
+			"Triggers":           "/api/{space}/projects/{Id}/triggers{?skip,take,partialName}",
+			"ConvertToVcs":       "/api/{space}/projects/{Id}/git/convert",
+			"Web":                "/app#/{space}/projects/{Slug}",
+		},
+		Prepare: prepareProject,
+		InTx:    projectInTx,
+	})
+}
+
+func prepareProject(v *octopus.Project) {
+	v.VariableSetID = "variableset-" + v.ID
+	v.DeploymentProcessID = "deploymentprocess-" + v.ID
+	v.PersistenceSettings.Type = octopus.PersistenceDatabase
+	if v.TenantedDeploymentMode == "" {
+		v.TenantedDeploymentMode = octopus.Untenanted
+	}
+	if v.DefaultGuidedFailureMode == "" {
+		v.DefaultGuidedFailureMode = octopus.GuidedFailureEnvironment
+	}
+	if v.VersioningStrategy.Template == "" && v.VersioningStrategy.DonorPackage == nil {
+		v.VersioningStrategy.Template = octopus.DefaultVersionTemplate
+	}
+	if v.ProjectConnectivityPolicy.SkipMachineBehavior == "" {
+		v.ProjectConnectivityPolicy.SkipMachineBehavior = octopus.SkipNone
+	}
+}
+
+func projectInTx(ctx context.Context, w resource.Writer, c resource.Change[octopus.Project]) error {
+	switch c.Op {
+	case resource.Deleted:
+		return w.Delete(ctx, "variables", c.Old.VariableSetID)
+	case resource.Modified:
+		return nil
+	case resource.Created:
+	}
+	p := c.New
+	if _, err := w.Create(ctx, "channels", c.Space, "", &octopus.Channel{ProjectID: p.ID, Name: "Default", IsDefault: true}); err != nil {
+		return err
+	}
+	if _, err := w.Create(ctx, "deploymentprocesses", c.Space, p.DeploymentProcessID, &octopus.DeploymentProcess{ProjectID: p.ID}); err != nil {
+		return err
+	}
+	_, err := w.Create(ctx, "variables", c.Space, p.VariableSetID, &VariableSet{OwnerID: p.ID})
+	return err
+}

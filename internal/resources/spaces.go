@@ -1,0 +1,115 @@
+package resources
+
+import (
+	"context"
+	"time"
+
+	"github.com/takodeploy/tako/internal/fault"
+	"github.com/takodeploy/tako/internal/ident"
+	"github.com/takodeploy/tako/internal/resource"
+	"github.com/takodeploy/tako/octopus"
+)
+
+// Spaces are walls within a server. A new one comes with what every space has.
+func Spaces() *resource.Kind {
+	return resource.Declare(resource.Declaration[octopus.Space]{
+		Name: "spaces", ItemType: "Space", Prefix: "Spaces", Scope: resource.InSystem, Slugged: true,
+		Permissions: resource.Permissions{Create: "SpaceCreate", Edit: "SpaceEdit", Delete: "SpaceDelete"},
+		Filters:     []resource.Filter{{Param: "taskQueueStopped", Path: "TaskQueueStopped"}},
+		Owned:       []string{"IsDefault"},
+		Links: map[string]string{
+			"SpaceHome": "/api/{Id}",
+			"Web":       "/app#/{Id}",
+			"Logo":      "/api/spaces/{Id}/logo",
+			"Search":    "/api/spaces/{Id}/search{?keyword}",
+		},
+		InTx: spaceInTx,
+	})
+}
+
+// DefaultSpace is the space of paths that name none.
+const DefaultSpace ident.SpaceID = "Spaces-1"
+
+// BuiltinFeed is the id of a space's built-in feed.
+func BuiltinFeed(space ident.SpaceID) string { return own("feeds-builtin", space) }
+
+// DefaultMachinePolicy is the id of a space's default machine policy.
+func DefaultMachinePolicy(space ident.SpaceID) string { return numbered("MachinePolicies", space) }
+
+// own is the id of what every space has one of: the default space's is plain.
+func own(id string, space ident.SpaceID) string {
+	if space == DefaultSpace || space == "" {
+		return id
+	}
+	return id + "-" + string(space)
+}
+
+// numbered is the id of what every space starts with: the first of its kind in
+// the default space, and named after the space in others.
+func numbered(prefix string, space ident.SpaceID) string {
+	if space == DefaultSpace || space == "" {
+		return prefix + "-1"
+	}
+	return prefix + "-default-" + string(space)
+}
+
+func spaceInTx(ctx context.Context, w resource.Writer, c resource.Change[octopus.Space]) error {
+	switch c.Op {
+	case resource.Created:
+		return furnish(ctx, w, ident.SpaceID(c.ID))
+	case resource.Deleted:
+		if c.Old.IsDefault {
+			return fault.New(fault.Conflict, "The default space cannot be deleted.")
+		}
+		if !c.Old.TaskQueueStopped {
+			return fault.New(fault.Conflict, "The space '%s' cannot be deleted while its task queue runs; set TaskQueueStopped to true first.", c.Old.Name)
+		}
+		return clearSpace(ctx, w, ident.SpaceID(c.ID))
+	case resource.Modified:
+	}
+	return nil
+}
+
+// furnish makes what a space has from its first moment on, because clients look
+// for it: lifecycle, project group, machine policy, worker pool and built-in feed.
+func furnish(ctx context.Context, w resource.Writer, space ident.SpaceID) error {
+	day := octopus.TimeSpan(24 * time.Hour)
+	policy := &octopus.MachinePolicy{Name: "Default Machine Policy", IsDefault: true}
+	policy.MachineHealthCheckPolicy.HealthCheckInterval = &day
+	for _, one := range []struct {
+		kind, id string
+		v        any
+	}{
+		{"lifecycles", numbered("Lifecycles", space), &octopus.Lifecycle{Name: "Default Lifecycle"}},
+		{"projectgroups", numbered("ProjectGroups", space), &octopus.ProjectGroup{Name: "Default Project Group"}},
+		{"machinepolicies", DefaultMachinePolicy(space), policy},
+		{"workerpools", numbered("WorkerPools", space), &octopus.WorkerPool{Name: "Default Worker Pool", IsDefault: true}},
+		{"feeds", BuiltinFeed(space), &octopus.Feed{Name: "Tako Server (built-in)", FeedType: octopus.FeedBuiltIn}},
+	} {
+		id := one.id
+		if space == DefaultSpace && one.kind != "feeds" {
+			id = "" // the counter's first, so that it goes on from there
+		}
+		if _, err := w.Create(ctx, one.kind, space, id, one.v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// clearSpace deletes everything that is in a space. What hangs on projects and
+// environments goes with them.
+func clearSpace(ctx context.Context, w resource.Writer, space ident.SpaceID) error {
+	tx := w.Tx()
+	for _, statement := range []string{
+		`DELETE FROM document_refs WHERE EXISTS (SELECT 1 FROM documents d WHERE d.space_id = ? AND d.kind = document_refs.from_kind AND d.id = document_refs.from_id)`,
+		`DELETE FROM document_unique WHERE EXISTS (SELECT 1 FROM documents d WHERE d.space_id = ? AND d.kind = document_unique.kind AND d.id = document_unique.id)`,
+		`DELETE FROM document_index WHERE space_id = ?`,
+		`DELETE FROM documents WHERE space_id = ?`,
+	} {
+		if _, err := tx.Exec(ctx, statement, string(space)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
