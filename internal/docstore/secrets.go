@@ -1,6 +1,7 @@
 package docstore
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -59,7 +60,7 @@ func (s *Store) seal(k *resource.Kind, id string, tree, old resource.Tree) error
 }
 
 // mask takes the ciphertexts out of a document that is about to be served.
-func (s *Store) mask(k *resource.Kind, _ string, tree resource.Tree) error {
+func mask(k *resource.Kind, tree resource.Tree) error {
 	return eachSecret(k, tree, func(secret resource.Tree, _ string) error {
 		secret["NewValue"] = nil
 		return nil
@@ -67,13 +68,13 @@ func (s *Store) mask(k *resource.Kind, _ string, tree resource.Tree) error {
 }
 
 // unseal decrypts the secrets of a document.
-func (s *Store) unseal(k *resource.Kind, id string, tree resource.Tree) error {
+func (s *Store) unseal(ctx context.Context, k *resource.Kind, id string, tree resource.Tree) error {
 	return eachSecret(k, tree, func(secret resource.Tree, at string) error {
 		sealed, ok := secret["NewValue"].(string)
 		if !ok || sealed == "" {
 			return nil
 		}
-		clear, err := s.sealer.Open(id, at, sealed)
+		clear, err := s.sealer.Open(ctx, id, at, sealed)
 		if err != nil {
 			return fmt.Errorf("open %s of %s: %w", at, id, err)
 		}

@@ -26,7 +26,7 @@ import (
 // field are bound to the ciphertext, so that one moved elsewhere does not open.
 type Sealer interface {
 	Seal(owner, field string, clear []byte) (string, error)
-	Open(owner, field, sealed string) ([]byte, error)
+	Open(ctx context.Context, owner, field, sealed string) ([]byte, error)
 }
 
 // Store reads and writes documents. It is safe for concurrent use and holds no state.
@@ -135,7 +135,7 @@ func CanonicalID(k *resource.Kind, ref string) string {
 
 // Load decodes the document kind/id into v, with secrets masked.
 func (s *Store) Load(ctx context.Context, tx *db.Tx, kind, id string, v any) error {
-	return s.load(ctx, tx, kind, id, v, s.mask)
+	return s.load(ctx, tx, kind, id, v, func(_ context.Context, k *resource.Kind, _ string, tree resource.Tree) error { return mask(k, tree) })
 }
 
 // Reveal decodes the document kind/id into v with its secrets in clear, as new
@@ -144,7 +144,7 @@ func (s *Store) Reveal(ctx context.Context, tx *db.Tx, kind, id string, v any) e
 	return s.load(ctx, tx, kind, id, v, s.unseal)
 }
 
-func (s *Store) load(ctx context.Context, tx *db.Tx, kind, id string, v any, open func(*resource.Kind, string, resource.Tree) error) error {
+func (s *Store) load(ctx context.Context, tx *db.Tx, kind, id string, v any, open func(context.Context, *resource.Kind, string, resource.Tree) error) error {
 	k, err := s.Kind(kind)
 	if err != nil {
 		return err
@@ -164,7 +164,7 @@ func (s *Store) load(ctx context.Context, tx *db.Tx, kind, id string, v any, ope
 	if err != nil {
 		return fmt.Errorf("read %s %s: %w", k.Noun, id, err)
 	}
-	if err := open(k, id, tree); err != nil {
+	if err := open(ctx, k, id, tree); err != nil {
 		return fmt.Errorf("read %s %s: %w", k.Noun, id, err)
 	}
 	clean, err := json.Marshal(tree)
@@ -180,7 +180,7 @@ func (s *Store) Tree(k *resource.Kind, doc *Doc) (resource.Tree, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read %s %s: %w", k.Noun, doc.ID, err)
 	}
-	return tree, s.mask(k, doc.ID, tree)
+	return tree, mask(k, tree)
 }
 
 // reader makes a Store a resource.Writer within one transaction.

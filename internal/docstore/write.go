@@ -363,7 +363,7 @@ func (c *change) reload(tree resource.Tree) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := c.s.mask(c.k, c.id, masked); err != nil {
+	if err := mask(c.k, masked); err != nil {
 		return nil, err
 	}
 	return c.k.Value(masked)

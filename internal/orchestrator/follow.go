@@ -133,7 +133,7 @@ func (a *attempt) absorb(ctx context.Context, status agent.Status) error {
 			return err
 		}
 	}
-	return a.publish(facts)
+	return a.publish(ctx, facts)
 }
 
 // read turns an answer into what is to be committed.
@@ -157,10 +157,10 @@ func (a *attempt) read(status agent.Status) (tasks.Batch, []deploy.Fact, error) 
 }
 
 // publish makes committed outputs visible to later steps.
-func (a *attempt) publish(facts []deploy.Fact) error {
+func (a *attempt) publish(ctx context.Context, facts []deploy.Fact) error {
 	for _, f := range facts {
 		if f.Kind == deploy.FactOutput {
-			if err := a.r.addOutput(a.unit, *f.Output); err != nil {
+			if err := a.r.addOutput(ctx, a.unit, *f.Output); err != nil {
 				return err
 			}
 		}
@@ -192,7 +192,7 @@ func (a *attempt) complete(ctx context.Context, status agent.Status) error {
 	if err := a.collect(ctx, &b); err != nil {
 		return err
 	}
-	if err := a.publish(facts); err != nil {
+	if err := a.publish(ctx, facts); err != nil {
 		return err
 	}
 	return a.judge(ctx, status, b)
@@ -403,7 +403,7 @@ func (a *attempt) download(ctx context.Context, want artifact) (tasks.Artifact, 
 		return tasks.Artifact{}, err
 	}
 	defer content.Close()
-	sha, size, err := a.r.o.cfg.Blobs.Put(ctx, content, maxArtifact)
+	stored, err := a.r.o.cfg.Blobs.Put(ctx, content, maxArtifact)
 	if err != nil {
 		return tasks.Artifact{}, err
 	}
@@ -414,5 +414,5 @@ func (a *attempt) download(ctx context.Context, want artifact) (tasks.Artifact, 
 	if a.unit.Lane != "" {
 		source = a.r.plan.MachineName(a.unit.Lane)
 	}
-	return tasks.Artifact{Filename: a.r.vars.mask(want.Name), Source: source, Correlation: deploy.UnitActivity(a.r.l.ID, a.unit), Size: size, SHA256: sha}, nil
+	return tasks.Artifact{Filename: a.r.vars.mask(want.Name), Source: source, Correlation: deploy.UnitActivity(a.r.l.ID, a.unit), Size: stored.Size, SHA256: string(stored.Hash)}, nil
 }

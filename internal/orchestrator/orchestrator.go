@@ -16,6 +16,7 @@ import (
 	"io"
 	"log/slog"
 
+	"github.com/takodeploy/tako/internal/blob"
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/deploy"
 	"github.com/takodeploy/tako/internal/targets"
@@ -45,14 +46,14 @@ type Package struct {
 
 // Blobs has the contents of packages, and takes artifacts.
 type Blobs interface {
-	Put(ctx context.Context, r io.Reader, limit int64) (sha256 string, size int64, err error)
-	Open(ctx context.Context, sha256 string) (io.ReadCloser, error)
+	Put(ctx context.Context, r io.Reader, limit int64) (blob.Info, error)
+	Open(ctx context.Context, h blob.Hash) (io.ReadSeekCloser, int64, error)
 }
 
 // Sealer keeps sensitive outputs from being read in the journal.
 type Sealer interface {
 	Seal(owner, field string, clear []byte) (string, error)
-	Open(owner, field, sealed string) ([]byte, error)
+	Open(ctx context.Context, owner, field, sealed string) ([]byte, error)
 }
 
 // Agents finds who runs scripts.

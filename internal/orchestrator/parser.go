@@ -91,7 +91,7 @@ func (p *parser) load(ctx context.Context) error {
 	}
 	p.known = p.parserState
 	for _, sealed := range p.Masks {
-		clear, err := p.a.r.o.cfg.Sealer.Open(p.a.r.l.ID, "mask", sealed)
+		clear, err := p.a.r.o.cfg.Sealer.Open(ctx, p.a.r.l.ID, "mask", sealed)
 		if err != nil {
 			return fmt.Errorf("open a mask of %s: %w", p.a.id, err)
 		}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/takodeploy/tako/internal/agent"
+	"github.com/takodeploy/tako/internal/blob"
 	"github.com/takodeploy/tako/internal/deploy"
 	"github.com/takodeploy/tako/internal/failpoint"
 	"github.com/takodeploy/tako/internal/fault"
@@ -265,7 +266,7 @@ func (a *attempt) upload(ctx context.Context, p Package) error {
 	if err != nil || has {
 		return err
 	}
-	content, err := a.r.o.cfg.Blobs.Open(ctx, p.SHA256)
+	content, _, err := a.r.o.cfg.Blobs.Open(ctx, blob.Hash(p.SHA256))
 	if err != nil {
 		return err
 	}

@@ -38,7 +38,7 @@ func (r *run) loadVariables(ctx context.Context) error {
 			for _, lane := range r.plan.Steps[step].Lanes {
 				unit := deploy.Unit{Step: step, Action: action, Lane: lane}
 				for _, out := range r.state.Unit(unit).Outputs {
-					if err := r.addOutput(unit, out); err != nil {
+					if err := r.addOutput(ctx, unit, out); err != nil {
 						return err
 					}
 				}
@@ -59,10 +59,10 @@ func secretsOf(all []variables.Variable) []string {
 }
 
 // addOutput makes an output that is in the journal visible to later steps.
-func (r *run) addOutput(unit deploy.Unit, out deploy.Output) error {
+func (r *run) addOutput(ctx context.Context, unit deploy.Unit, out deploy.Output) error {
 	value := out.Value
 	if out.Sensitive {
-		clear, err := r.o.cfg.Sealer.Open(r.l.ID, "output."+out.Name, out.Value)
+		clear, err := r.o.cfg.Sealer.Open(ctx, r.l.ID, "output."+out.Name, out.Value)
 		if err != nil {
 			return fmt.Errorf("open output %s: %w", out.Name, err)
 		}

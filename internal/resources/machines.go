@@ -138,9 +138,9 @@ func WorkerPools() *resource.Kind {
 		Links:       map[string]string{"Workers": "/api/{space}/workerpools/{Id}/workers{?skip,take,partialName}"},
 		Prepare: func(v *octopus.WorkerPool) {
 			if v.WorkerPoolType == "" {
-				v.WorkerPoolType = octopus.StaticWorkerPool
+				v.WorkerPoolType = octopus.PoolStatic
 			}
-			v.CanAddWorkers = v.WorkerPoolType == octopus.StaticWorkerPool
+			v.CanAddWorkers = v.WorkerPoolType == octopus.PoolStatic
 		},
 		Check: func(ctx context.Context, r resource.Reader, old, v *octopus.WorkerPool) error {
 			if old != nil && old.IsDefault && !v.IsDefault {

@@ -51,11 +51,12 @@ func testKinds(t testing.TB) resource.Set {
 			Links:      map[string]string{"Releases": "/api/{space}/projects/{Id}/releases{/version}{?skip,take}", "Lifecycle": "/api/{space}/lifecycles/{LifecycleId}"},
 		}),
 		resource.Declare(resource.Declaration[octopus.Channel]{
-			Name: "channels", ItemType: "Channel", Prefix: "Channels", Slugged: true, SlugWithin: "ProjectId", Permissions: name("Channel"),
-			Dimensions: resource.Dimensions{Project: "ProjectId"},
-			Unique:     []resource.Unique{{Field: "Name", Within: "ProjectId"}},
-			References: []resource.Reference{{Path: "ProjectId", To: "projects", Required: true, OnDelete: resource.Cascade}},
-			Filters:    []resource.Filter{{Param: "projectId", Path: "ProjectId"}},
+			Name: "channels", ItemType: "Channel", Prefix: "Channels", Slugged: true, SlugWithin: "ProjectId",
+			Permissions: resource.Permissions{View: "ProcessView", Create: "ProcessEdit", Edit: "ProcessEdit", Delete: "ProcessEdit"},
+			Dimensions:  resource.Dimensions{Project: "ProjectId"},
+			Unique:      []resource.Unique{{Field: "Name", Within: "ProjectId"}},
+			References:  []resource.Reference{{Path: "ProjectId", To: "projects", Required: true, OnDelete: resource.Cascade}},
+			Filters:     []resource.Filter{{Param: "projectId", Path: "ProjectId"}},
 		}),
 		resource.Declare(resource.Declaration[octopus.Account]{
 			Name: "accounts", ItemType: "Account", Prefix: "Accounts", Slugged: true, Permissions: name("Account"),
@@ -82,7 +83,7 @@ func (sealer) Seal(owner, field string, clear []byte) (string, error) {
 	return "sealed:" + base64.StdEncoding.EncodeToString([]byte(owner+"|"+field+"|"+string(clear))), nil
 }
 
-func (sealer) Open(owner, field, sealed string) ([]byte, error) {
+func (sealer) Open(_ context.Context, owner, field, sealed string) ([]byte, error) {
 	text, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(sealed, "sealed:"))
 	clear, ok := strings.CutPrefix(string(text), owner+"|"+field+"|")
 	if err != nil || !ok {

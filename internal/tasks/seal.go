@@ -9,6 +9,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/takodeploy/tako/internal/blob"
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/failpoint"
 )
@@ -110,7 +111,7 @@ func (s *Service) sealTask(ctx context.Context, task string) error {
 			return err
 		}
 		codec, data := s.coder.pack(raw)
-		sha, _, err := s.cfg.Blobs.Put(ctx, io.MultiReader(bytes.NewReader([]byte{byte(codec)}), bytes.NewReader(data)), 2*segment)
+		stored, err := s.cfg.Blobs.Put(ctx, io.MultiReader(bytes.NewReader([]byte{byte(codec)}), bytes.NewReader(data)), 2*segment)
 		if err != nil {
 			return err
 		}
@@ -119,7 +120,7 @@ func (s *Service) sealTask(ctx context.Context, task string) error {
 		}
 		err = s.cfg.DB.WriteEngine(ctx, func(tx *db.Tx) error {
 			_, err := tx.Exec(ctx, `INSERT INTO task_log_segment (task, line_from, lines, bytes, sha256) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
-				task, from, next-from, int64(len(raw)), sha)
+				task, from, next-from, int64(len(raw)), string(stored.Hash))
 			if err != nil {
 				return err
 			}
@@ -136,7 +137,7 @@ func (s *Service) sealTask(ctx context.Context, task string) error {
 }
 
 func (s *Service) loadSegment(ctx context.Context, p part) ([]byte, error) {
-	r, err := s.cfg.Blobs.Open(ctx, p.sha256)
+	r, _, err := s.cfg.Blobs.Open(ctx, blob.Hash(p.sha256))
 	if err != nil {
 		return nil, fmt.Errorf("open log segment: %w", err)
 	}

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/takodeploy/tako/internal/blob"
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/octopus"
 )
@@ -62,8 +63,8 @@ type Config struct {
 
 // Blobs keeps sealed logs.
 type Blobs interface {
-	Put(ctx context.Context, r io.Reader, limit int64) (sha256 string, size int64, err error)
-	Open(ctx context.Context, sha256 string) (io.ReadCloser, error)
+	Put(ctx context.Context, r io.Reader, limit int64) (blob.Info, error)
+	Open(ctx context.Context, h blob.Hash) (io.ReadSeekCloser, int64, error)
 }
 
 // Service is this node's part of the queue.
