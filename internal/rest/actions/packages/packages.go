@@ -1,0 +1,296 @@
+// Package packages serves the built-in package repository: pushing, listing,
+// fetching and deleting.
+package packages
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"reflect"
+	"strings"
+
+	"github.com/takodeploy/tako/internal/db"
+	"github.com/takodeploy/tako/internal/fault"
+	"github.com/takodeploy/tako/internal/feed"
+	"github.com/takodeploy/tako/internal/ident"
+	"github.com/takodeploy/tako/internal/resources"
+	"github.com/takodeploy/tako/internal/rest"
+	"github.com/takodeploy/tako/octopus"
+)
+
+// Permissions of the built-in repository.
+const (
+	view       = "FeedView"
+	push       = "BuiltInFeedPush"
+	administer = "BuiltInFeedAdminister"
+	download   = "BuiltInFeedDownload"
+)
+
+// api serves the routes.
+type api struct {
+	db   *db.DB
+	repo *feed.Repository
+}
+
+// Routes are the operations on packages.
+func Routes(d *db.DB, repo *feed.Repository) []rest.Route {
+	a := &api{d, repo}
+	one, page := reflect.TypeFor[octopus.Package](), reflect.TypeFor[octopus.Page[octopus.Package]]()
+	paged := []rest.Param{{Name: "skip", Type: rest.Number, About: "how many to leave out"}, {Name: "take", Type: rest.Number, About: "how many to give; 30 unless said"}}
+	listed := append(paged[:2:2],
+		rest.Param{Name: "nuGetPackageId", Type: rest.Text, About: "all versions of this package; else the newest of each"},
+		rest.Param{Name: "filter", Type: rest.Text, About: "only those with this in their id"},
+		rest.Param{Name: "ids", Type: rest.List, About: "only these"})
+	return []rest.Route{
+		{Method: http.MethodPost, Pattern: "/packages/raw", Permission: push, Handler: a.push, Upload: true, Response: one, Summary: "Pushes a package as multipart/form-data; its file name tells id and version.", Query: []rest.Param{
+			{Name: "overwriteMode", Type: rest.Text, About: "FailIfExists, OverwriteExisting or IgnoreIfExists"}, {Name: "replace", Type: rest.Boolean, About: "true is OverwriteExisting, for older clients"},
+		}},
+		{Method: http.MethodGet, Pattern: "/packages", Permission: view, Handler: a.list, Response: page, Query: listed, Summary: "Lists packages: the newest version of each, or all versions of one."},
+		{Method: http.MethodGet, Pattern: "/packages/all", Permission: view, Handler: a.all, Response: reflect.SliceOf(one), Summary: "Lists the newest version of every package as a bare array."},
+		{Method: http.MethodGet, Pattern: "/packages/bulk", Permission: view, Handler: a.bulk, Response: reflect.SliceOf(one), Query: listed[4:], Summary: "Reads several packages by id."},
+		{Method: http.MethodDelete, Pattern: "/packages/bulk", Permission: administer, Handler: a.deleteBulk, Query: listed[4:], Summary: "Deletes several packages by id."},
+		{Method: http.MethodGet, Pattern: "/packages/{id}", Permission: view, Handler: a.get, Response: one, Summary: "Reads a package by id."},
+		{Method: http.MethodDelete, Pattern: "/packages/{id}", Permission: administer, Handler: a.delete, Summary: "Deletes a package."},
+		{Method: http.MethodGet, Pattern: "/packages/{id}/raw", Permission: download, Handler: a.raw, ContentType: "application/octet-stream", Summary: "Fetches the file of a package."},
+		{Method: http.MethodGet, Pattern: "/packages/{packageId}/{version}/delta-signature", Permission: push, Handler: a.signature, Summary: "Finds a version to send a difference against."},
+		{Method: http.MethodGet, Pattern: "/feeds/{feedId}/packages/versions", Permission: view, Handler: a.versions, Response: reflect.TypeFor[octopus.Page[octopus.PackageVersion]](), Summary: "Lists the versions of a package, newest first.",
+			Query: append(paged[:2:2], rest.Param{Name: "packageId", Type: rest.Text, About: "the package"}, rest.Param{Name: "filter", Type: rest.Text, About: "only versions with this in them"})},
+		{Method: http.MethodGet, Pattern: "/feeds/{feedId}/packages/search", Permission: view, Handler: a.search, Response: reflect.TypeFor[octopus.Page[octopus.PackageDescription]](), Summary: "Finds packages by a part of their id.",
+			Query: append(paged[:2:2], rest.Param{Name: "term", Type: rest.Text, About: "a part of the id"})},
+	}
+}
+
+// push reads the one file of a multipart body as a stream.
+func (a *api) push(r *rest.Request) (any, error) {
+	mode, err := feed.ParseOverwrite(r.Query("overwriteMode"))
+	if err != nil {
+		return nil, err
+	}
+	if replace, err := r.QueryBool("replace", false); err != nil {
+		return nil, err
+	} else if replace {
+		mode = feed.Replace
+	}
+	if mode == feed.Replace {
+		if err := r.Allow(administer, rest.Target{}); err != nil {
+			return nil, err
+		}
+	}
+	parts, err := r.MultipartReader()
+	if err != nil {
+		return nil, fault.InvalidField("Content-Type", "The request is no multipart/form-data; send the package as one file part.")
+	}
+	for {
+		part, err := parts.NextPart()
+		if errors.Is(err, io.EOF) {
+			return nil, fault.InvalidField("file", "The request has no file; send the package as one part with a file name such as Acme.Web.1.2.0.zip.")
+		}
+		if err != nil {
+			return nil, fault.New(fault.Invalid, "The upload ended early; send the package again.")
+		}
+		if part.FileName() == "" {
+			continue
+		}
+		p, created, err := a.repo.Push(r.Context(), r.Space, part.FileName(), part, mode)
+		if err != nil {
+			return nil, cut(err)
+		}
+		doc := document(r, p)
+		if created {
+			return rest.Created{Body: doc, Location: r.SpaceHref("/packages/" + p.ID)}, nil
+		}
+		return doc, nil
+	}
+}
+
+// cut tells an upload that broke off from a failure of the server.
+func cut(err error) error {
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return fault.New(fault.Invalid, "The upload ended early; send the package again.")
+	}
+	return err
+}
+
+// document is a package as clients see it.
+func document(r *rest.Request, p *feed.Package) octopus.Package {
+	published := octopus.NewTime(p.Published)
+	doc := octopus.Package{
+		SpaceID: string(p.Space), PackageID: p.PackageID, Version: p.Version, FeedID: resources.BuiltinFeed(p.Space),
+		NuGetPackageID: p.PackageID, NuGetFeedID: resources.BuiltinFeed(p.Space), Title: p.PackageID, Published: &published,
+		FileExtension: p.Extension, PackageSizeBytes: p.Size, Hash: p.SHA1,
+	}
+	doc.ID = p.ID
+	self := r.SpaceHref("/packages/" + p.ID)
+	doc.Links = octopus.Links{
+		"Self":        self,
+		"Raw":         self + "/raw",
+		"AllVersions": r.SpaceHref("/packages?nuGetPackageId=" + p.PackageID),
+		"Feed":        r.SpaceHref("/feeds/" + doc.FeedID),
+	}
+	return doc
+}
+
+func (a *api) query(r *rest.Request) (feed.Query, error) {
+	page, err := r.Page()
+	if err != nil {
+		return feed.Query{}, err
+	}
+	q := feed.Query{Space: r.Space, PackageID: r.Query("nuGetPackageId"), Filter: r.Query("filter"), Page: page}
+	if r.HasQuery("ids") {
+		q.IDs, err = r.QueryList("ids")
+	}
+	return q, err
+}
+
+func (a *api) find(r *rest.Request, q feed.Query) (docs []octopus.Package, total int64, err error) {
+	err = a.db.Read(r.Context(), func(tx *db.Tx) error {
+		var found []*feed.Package
+		if found, total, err = a.repo.List(r.Context(), tx, q); err != nil {
+			return err
+		}
+		docs = make([]octopus.Package, len(found))
+		for i, p := range found {
+			docs[i] = document(r, p)
+		}
+		return nil
+	})
+	return docs, total, err
+}
+
+func (a *api) list(r *rest.Request) (any, error) {
+	q, err := a.query(r)
+	if err != nil {
+		return nil, err
+	}
+	docs, total, err := a.find(r, q)
+	if err != nil {
+		return nil, err
+	}
+	return rest.PageOf(r, "Package", q.Page, total, docs), nil
+}
+
+func (a *api) all(r *rest.Request) (any, error) {
+	docs, _, err := a.find(r, feed.Query{Space: r.Space, Page: ident.Page{Take: ident.MaxTake}})
+	return octopus.List[octopus.Package](docs), err
+}
+
+func (a *api) bulk(r *rest.Request) (any, error) {
+	ids, err := r.QueryList("ids")
+	if err != nil {
+		return nil, err
+	}
+	docs, _, err := a.find(r, feed.Query{Space: r.Space, IDs: append([]string{}, ids...), Page: ident.Page{Take: ident.MaxTake}})
+	return octopus.List[octopus.Package](docs), err
+}
+
+func (a *api) read(r *rest.Request) (p *feed.Package, err error) {
+	err = a.db.Read(r.Context(), func(tx *db.Tx) error {
+		p, err = a.repo.ByID(r.Context(), tx, r.Space, r.PathValue("id"))
+		return err
+	})
+	return p, err
+}
+
+func (a *api) get(r *rest.Request) (any, error) {
+	p, err := a.read(r)
+	if err != nil {
+		return nil, err
+	}
+	return document(r, p), nil
+}
+
+func (a *api) raw(r *rest.Request) (any, error) {
+	p, err := a.read(r)
+	if err != nil {
+		return nil, err
+	}
+	content, size, err := a.repo.Open(r.Context(), p)
+	if err != nil {
+		return nil, err
+	}
+	return rest.Raw{Content: content, Size: size, Name: p.FileName(), ETag: p.SHA256, Modified: p.Published}, nil
+}
+
+func (a *api) delete(r *rest.Request) (any, error) {
+	return nil, a.db.Write(r.Context(), func(tx *db.Tx) error {
+		p, err := a.repo.ByID(r.Context(), tx, r.Space, r.PathValue("id"))
+		if err != nil {
+			return err
+		}
+		return a.repo.Delete(r.Context(), tx, r.Space, []string{p.ID})
+	})
+}
+
+func (a *api) deleteBulk(r *rest.Request) (any, error) {
+	ids, err := r.QueryList("ids")
+	if err != nil {
+		return nil, err
+	}
+	return nil, a.db.Write(r.Context(), func(tx *db.Tx) error { return a.repo.Delete(r.Context(), tx, r.Space, ids) })
+}
+
+// signature answers that there is no version to send a difference against;
+// clients then send the whole package.
+func (a *api) signature(r *rest.Request) (any, error) {
+	return nil, fault.New(fault.NotFound, "There is no version of %s to send a difference against; send the whole package.", r.PathValue("packageId"))
+}
+
+// builtin refuses feeds that this server does not reach.
+func (a *api) builtin(r *rest.Request) error {
+	id := r.PathValue("feedId")
+	if strings.EqualFold(id, resources.BuiltinFeed(r.Space)) || strings.EqualFold(id, "feeds-builtin") {
+		return nil
+	}
+	if _, err := r.Get("feeds", id); err != nil {
+		return err
+	}
+	return fault.New(fault.Unsupported, "The feed '%s' is an external one; this server fetches packages from its built-in feed only.", id)
+}
+
+func (a *api) versions(r *rest.Request) (any, error) {
+	if err := a.builtin(r); err != nil {
+		return nil, err
+	}
+	page, err := r.Page()
+	if err != nil {
+		return nil, err
+	}
+	id := r.Query("packageId")
+	if id == "" {
+		return nil, fault.InvalidField("packageId", "packageId is empty; name the package whose versions you want.")
+	}
+	docs, total, err := a.find(r, feed.Query{Space: r.Space, PackageID: id, Page: page})
+	if err != nil {
+		return nil, err
+	}
+	rows := make([]octopus.PackageVersion, 0, len(docs))
+	for _, d := range docs {
+		if f := r.Query("filter"); f != "" && !strings.Contains(strings.ToLower(d.Version), strings.ToLower(f)) {
+			continue
+		}
+		v := octopus.PackageVersion{FeedID: d.FeedID, PackageID: d.PackageID, Version: d.Version, Published: d.Published, SizeBytes: d.PackageSizeBytes}
+		v.ID, v.Links = d.ID, d.Links
+		rows = append(rows, v)
+	}
+	return rest.PageOf(r, "PackageVersion", page, total, rows), nil
+}
+
+func (a *api) search(r *rest.Request) (any, error) {
+	if err := a.builtin(r); err != nil {
+		return nil, err
+	}
+	page, err := r.Page()
+	if err != nil {
+		return nil, err
+	}
+	docs, total, err := a.find(r, feed.Query{Space: r.Space, Filter: r.Query("term"), Page: page})
+	if err != nil {
+		return nil, err
+	}
+	rows := make([]octopus.PackageDescription, len(docs))
+	for i, d := range docs {
+		rows[i] = octopus.PackageDescription{Name: d.PackageID, LatestVersion: octopus.NullString(d.Version)}
+		rows[i].ID, rows[i].Links = d.PackageID, d.Links
+	}
+	return rest.PageOf(r, "PackageDescription", page, total, rows), nil
+}
