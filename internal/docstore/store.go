@@ -124,13 +124,15 @@ func spaceFilter(k *resource.Kind, space ident.SpaceID) (clause string, args []a
 	}
 }
 
-// CanonicalID spells the prefix of an id as the kind does, since ids are
-// compared without case; what is no id comes back as it is.
+// CanonicalID spells the prefix of a numbered id as the kind does, since ids are
+// compared without case. Other ids ("feeds-builtin") and what is none come back
+// as they are.
 func CanonicalID(k *resource.Kind, ref string) string {
-	if n := len(k.Prefix); len(ref) > n && ref[n] == '-' && strings.EqualFold(ref[:n], k.Prefix) {
-		return k.Prefix + ref[n:]
+	n := len(k.Prefix)
+	if len(ref) <= n+1 || ref[n] != '-' || !strings.EqualFold(ref[:n], k.Prefix) || strings.Trim(ref[n+1:], "0123456789") != "" {
+		return ref
 	}
-	return ref
+	return k.Prefix + ref[n:]
 }
 
 // Load decodes the document kind/id into v, with secrets masked.
