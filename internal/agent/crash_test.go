@@ -31,6 +31,7 @@ type world struct {
 	home   string
 	oracle string
 	env    []string
+	once   sync.Once
 
 	mu   sync.Mutex
 	proc *os.Process
@@ -48,14 +49,19 @@ func newWorld(t testing.TB, env ...string) *world {
 		stop: make(chan struct{}), done: make(chan struct{}),
 	}
 	go w.keep()
-	t.Cleanup(func() {
+	t.Cleanup(w.end)
+	return w
+}
+
+// end kills all that is left of it.
+func (w *world) end() {
+	w.once.Do(func() {
 		close(w.stop)
 		w.killAgent()
 		<-w.done
 		w.Client.Close()
 		w.killScripts()
 	})
-	return w
 }
 
 // keep runs agent processes, one after the other.

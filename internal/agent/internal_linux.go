@@ -2,6 +2,7 @@ package agent
 
 import (
 	"fmt"
+	"math"
 	"os"
 	"os/signal"
 	"strconv"
@@ -33,6 +34,13 @@ func Internal(args []string) (handled bool, code int) {
 	if len(args) < 3 || args[1] != internalArg {
 		return false, 0
 	}
+	// Whatever else the agent's parents let it inherit (listeners, locks) is no
+	// business of runners and scripts.
+	first := uint(reportFD)
+	if args[2] == "stub" {
+		first++
+	}
+	sealDescriptors(first)
 	switch args[2] {
 	case "detach":
 		return true, detachMain(args[3:])
@@ -42,6 +50,22 @@ func Internal(args []string) (handled bool, code int) {
 		return true, StubMain(args[3:])
 	}
 	return true, 2
+}
+
+// sealDescriptors closes the descriptors from first on at the next execve.
+func sealDescriptors(first uint) {
+	if unix.CloseRange(first, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC) == nil {
+		return
+	}
+	fds, err := os.ReadDir("/proc/self/fd") // before Linux 5.11
+	if err != nil {
+		return
+	}
+	for _, e := range fds {
+		if fd, err := strconv.Atoi(e.Name()); err == nil && fd >= int(first) {
+			unix.CloseOnExec(fd)
+		}
+	}
 }
 
 // detachMain stands between agent and runner: it starts the runner and goes, so

@@ -3,6 +3,7 @@ package agent
 import (
 	"bytes"
 	"context"
+	"errors"
 	"os"
 	"strconv"
 	"time"
@@ -111,6 +112,12 @@ func (t tree) marked(pid int) bool {
 // signal sends sig to p and to nobody who got its pid later.
 func (p process) signal(sig unix.Signal) {
 	fd, err := unix.PidfdOpen(p.PID, 0)
+	if errors.Is(err, unix.ENOSYS) { // before Linux 5.3
+		if p.alive() {
+			_ = unix.Kill(p.PID, sig)
+		}
+		return
+	}
 	if err != nil {
 		return
 	}

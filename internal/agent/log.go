@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"time"
 	"unicode/utf8"
+
+	"github.com/takodeploy/tako/internal/failpoint"
 )
 
 // Names of the log's files in a workspace.
@@ -245,7 +247,12 @@ func (w *logWriter) last() int64 {
 // once a second: no line is ever dropped, and the script stops when the pipe is full.
 func (w *logWriter) flush() error {
 	for len(w.buf) > 0 {
-		n, err := w.log.WriteAt(w.buf, w.off)
+		n, err := 0, failpoint.Hit("log-full")
+		if err != nil {
+			err = errors.Join(syscall.ENOSPC, err)
+		} else {
+			n, err = w.log.WriteAt(w.buf, w.off)
+		}
 		w.off += int64(n)
 		w.buf = w.buf[:copy(w.buf, w.buf[n:])]
 		if err == nil {

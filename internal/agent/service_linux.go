@@ -518,6 +518,7 @@ func awaitEnd(ctx context.Context, ps ...process) {
 	for _, p := range ps {
 		fd, err := unix.PidfdOpen(p.PID, unix.PIDFD_NONBLOCK)
 		if err != nil {
+			pollEnd(ctx, p.alive) // before Linux 5.10, or it has ended
 			continue
 		}
 		f := os.NewFile(uintptr(fd), "pidfd")
@@ -534,16 +535,23 @@ func awaitEnd(ctx context.Context, ps ...process) {
 	}
 }
 
+// pollEnd returns when lives is false. It is for what the kernel does not announce.
+func pollEnd(ctx context.Context, lives func() bool) {
+	for lives() {
+		timer := time.NewTimer(time.Second)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-timer.C:
+		}
+	}
+}
+
 // awaitOrphan returns when the script and all that is in its cgroup have ended.
 func awaitOrphan(ctx context.Context, started startedFile) {
 	awaitEnd(ctx, started.process)
-	for cgroupPopulated(started.Cgroup) {
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(time.Second):
-		}
-	}
+	pollEnd(ctx, func() bool { return cgroupPopulated(started.Cgroup) })
 }
 
 // StartScript implements Scripts.
