@@ -39,7 +39,7 @@ func (e *LimitError) Error() string {
 
 // Limits bounds what one evaluation may cost. A zero field stands for its default.
 type Limits struct {
-	Depth  int // values inside values inside blocks; 200
+	Depth  int // values that refer to values; 200
 	Output int // bytes of any text on the way, the result too; 64 MiB
 	Loops  int // items of all loops together; 1,000,000
 	Steps  int // references, parts and blocks of 256 bytes handled; 20,000,000

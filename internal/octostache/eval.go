@@ -69,12 +69,13 @@ func Truthy(s string) bool {
 	if s == "" || s == "0" {
 		return false
 	}
-	s = strings.TrimFunc(s, isSpace)
-	return !strings.EqualFold(s, "no") && !strings.EqualFold(s, "false")
+	word := fold(strings.TrimFunc(s, isSpace))
+	return word != "NO" && word != "FALSE"
 }
 
 func (v *Variables) run(t *Template, source string) Result {
 	e := v.evaluator()
+	e.out = make([]byte, 0, len(source)+len(source)/8)
 	if err := e.parts(e.root, t.parts); err != nil {
 		return Result{Text: source, Err: err}
 	}

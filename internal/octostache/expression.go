@@ -55,7 +55,8 @@ func (p *parser) symbol(i int) (*symbol, int, bool) {
 	if !ok {
 		return nil, end, false
 	}
-	s := &symbol{pos: i, steps: []step{{kind: nameStep, text: first, key: fold(first)}}}
+	s := &symbol{pos: i, steps: make([]step, 1, 4)}
+	s.steps[0] = step{kind: nameStep, text: first, key: fold(first)}
 	for end < len(p.src) {
 		switch p.src[end] {
 		case '.':
@@ -89,6 +90,12 @@ func (p *parser) index(i int) (step, int, bool) {
 					return step{kind: computedStep, key: fold(echo(sym)), sym: sym}, end + 1, true
 				}
 			}
+		}
+	}
+	if start := skipSpace(p.src, i+1); start < len(p.src) { // the usual case, without brackets inside
+		if n := strings.IndexAny(p.src[start:], "[]"); n >= 0 && p.src[start+n] == ']' {
+			s := p.src[start : start+n]
+			return step{kind: indexStep, text: s, key: fold(s)}, start + n + 1, true
 		}
 	}
 	var b strings.Builder

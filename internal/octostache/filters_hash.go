@@ -1,8 +1,8 @@
 package octostache
 
 import (
-	"crypto/md5"  //nolint:gosec // the template asks for it
-	"crypto/sha1" //nolint:gosec // the template asks for it
+	"crypto/md5"
+	"crypto/sha1"
 	"crypto/sha256"
 	"crypto/sha512"
 	"encoding/hex"
@@ -40,10 +40,10 @@ func hash(name string) filter {
 		var sum []byte
 		switch name {
 		case "MD5":
-			h := md5.Sum(in) //nolint:gosec // the template asks for it
+			h := md5.Sum(in)
 			sum = h[:]
 		case "SHA1":
-			h := sha1.Sum(in) //nolint:gosec // the template asks for it
+			h := sha1.Sum(in)
 			sum = h[:]
 		case "SHA256":
 			h := sha256.Sum256(in)

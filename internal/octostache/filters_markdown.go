@@ -35,10 +35,8 @@ func markdownToHTML(f *filtering) (string, bool, error) {
 		)
 	}
 	var b strings.Builder
-	if err := md.Convert([]byte(strings.TrimFunc(f.in, isSpace)), &b); err != nil {
-		return "", false, nil //nolint:nilerr // a filter that cannot use its input leaves it
-	}
-	return b.String() + "\n", true, nil
+	err := md.Convert([]byte(strings.TrimFunc(f.in, isSpace)), &b)
+	return b.String() + "\n", err == nil, nil
 }
 
 // emphasis adds ~~deleted~~, ~subscript~, ^superscript^, ++inserted++ and ==marked==.

@@ -8,8 +8,12 @@ import (
 	"github.com/dlclark/regexp2"
 )
 
-// maxRegexes bounds the compiled expressions kept during an evaluation.
-const maxRegexes = 100
+const (
+	// maxRegexes bounds the compiled expressions kept during an evaluation.
+	maxRegexes = 100
+	// maxRegexSize bounds an expression, in bytes; a longer one is not valid.
+	maxRegexSize = 8 << 10
+)
 
 // regex is a compiled expression, nil if it is not valid.
 type regex = regexp2.Regexp
@@ -18,7 +22,9 @@ type regex = regexp2.Regexp
 func (e *evaluator) regex(expr string) *regex {
 	re, ok := e.regexes[expr]
 	if !ok {
-		re, _ = regexp2.Compile(expr, regexp2.None)
+		if len(expr) <= maxRegexSize {
+			re, _ = regexp2.Compile(expr, regexp2.None)
+		}
 		if re != nil {
 			re.MatchTimeout = e.opts.Limits.Regex
 		}
@@ -74,7 +80,7 @@ func replaceFilter(f *filtering) (string, bool, error) {
 	pieces := parseReplacement(re, with)
 	var out []byte
 	last := 0
-	for m != nil {
+	for m != nil && m.Index >= last {
 		out = appendRunes(out, in[last:m.Index])
 		for _, p := range pieces {
 			out = p.appendTo(out, in, m)

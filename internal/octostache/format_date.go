@@ -63,8 +63,8 @@ func parseDate(s string, now time.Time) (date, bool) {
 // cutZone takes Z, GMT or an offset from the end of a time. A nil location means that it is not valid.
 func cutZone(s string, local *time.Location) (string, *time.Location, zoneKind) {
 	for _, utc := range [...]string{"Z", "GMT"} {
-		if rest, ok := strings.CutSuffix(fold(s), utc); ok {
-			return strings.TrimRight(s[:len(rest)], " "), time.UTC, utcZone
+		if n := len(s) - len(utc); n >= 0 && strings.EqualFold(s[n:], utc) {
+			return strings.TrimRight(s[:n], " "), time.UTC, utcZone
 		}
 	}
 	i := strings.LastIndexAny(s, "+-")

@@ -335,3 +335,32 @@ func TestNesting(t *testing.T) {
 		})
 	}
 }
+
+func TestHostileRegexes(t *testing.T) {
+	t.Parallel()
+	opts := testOptions()
+	opts.Limits.Regex = 50 * time.Millisecond
+	for name, expr := range map[string]string{
+		"groups":       strings.Repeat("(", 4000) + strings.Repeat(")", 4000),
+		"open groups":  strings.Repeat("(", 8000),
+		"subtractions": strings.Repeat("[a-", 2000) + strings.Repeat("]", 2000),
+		"counts":       "((((a{1000}){1000}){1000}){1000}){1000}",
+		"large count":  "(a|b){2147483647}",
+		"alternatives": strings.Repeat("a|", 4000) + "a",
+		"lookbehind":   strings.Repeat("(?<=", 1600) + strings.Repeat(")", 1600),
+		"category":     `\p{Nope}`,
+		"too long":     strings.Repeat("a", 100_000),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			v := octostache.NewVariables(opts, octostache.Pair{Name: "in", Value: strings.Repeat("ab", 1000)}, octostache.Pair{Name: "re", Value: expr})
+			for _, template := range []string{"#{in | Match #{re}}", "#{in | Replace #{re} x}"} {
+				r := v.Evaluate(template)
+				var limit *octostache.LimitError
+				if r.Err != nil && !errors.As(r.Err, &limit) {
+					t.Errorf("%s: %v", template, r.Err)
+				}
+			}
+		})
+	}
+}

@@ -236,7 +236,7 @@ func (e *evaluator) value(f *frame, n *node) (s string, ok bool, err error) {
 	if d := e.done[n.val]; d != nil && f == e.root {
 		e.missing = append(e.missing, d.missing...)
 		e.null = e.null || d.null
-		return d.text, true, e.charge(len(d.missing) << 8)
+		return d.text, true, e.charge(len(d.missing) << 11)
 	}
 	if e.depth++; e.depth > e.opts.Limits.Depth {
 		return "", false, e.limit("Depth", e.opts.Limits.Depth)

@@ -154,7 +154,7 @@ const (
 )
 
 func newParser(src string) *parser {
-	p := &parser{src: src}
+	p := &parser{src: src, tags: make([]tag, 0, strings.Count(src, "#{"))}
 	for i := 0; i < len(src); {
 		n := strings.IndexByte(src[i:], '#')
 		if n < 0 {

@@ -37,7 +37,7 @@ func (p *printer) parts(parts []part, closed bool) {
 		pt.print(p)
 		if _, ok := pt.(*text); ok && p.exact && (closed || i+1 < len(parts)) && p.out[len(p.out)-1] == '#' {
 			// A # directly before a tag would escape it: ###{x} is a # and then #{x}.
-			p.str("##")
+			p.str("#")
 		}
 	}
 }

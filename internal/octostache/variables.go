@@ -47,7 +47,7 @@ func NewVariables(opts Options, pairs ...Pair) *Variables {
 	opts.Limits = opts.Limits.withDefaults()
 	entries := newEntries(pairs)
 	v := &Variables{opts: opts, dict: (&dict{}).with(entries), root: &node{}}
-	b := builder{own: nil}
+	var b builder
 	for _, e := range entries {
 		b.set(v.root, e)
 	}
