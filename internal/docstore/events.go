@@ -22,6 +22,9 @@ const maxDetails = 64 * 1024
 
 // event adds the audit event of this change to its transaction.
 func (c *change) event(category, did string, tree, old resource.Tree) {
+	if c.k.Unaudited {
+		return
+	}
 	name := c.display
 	if name == "" {
 		name = c.id

@@ -118,6 +118,9 @@ type Declaration[T any] struct {
 	Versioned bool
 	// Hidden kinds have no generic routes: handlers of their own serve them.
 	Hidden bool
+	// Unaudited kinds write no audit events: what makes their documents has one
+	// of its own (the release, for the snapshots that come with it).
+	Unaudited bool
 
 	// Prepare fills in defaults. Pure.
 	Prepare func(v *T)
@@ -176,7 +179,7 @@ type Kind struct {
 	Dimensions                   Dimensions
 	Order                        Order
 	Unnamed, Slugged             bool
-	Versioned, Hidden            bool
+	Versioned, Hidden, Unaudited bool
 	SlugWithin                   string
 	Unique                       []Unique
 	Filters                      []Filter
@@ -203,7 +206,7 @@ func Declare[T any](d Declaration[T]) *Kind {
 	k := &Kind{
 		Name: d.Name, ItemType: d.ItemType, Noun: d.Noun, Prefix: d.Prefix,
 		Scope: d.Scope, Permissions: d.Permissions, Dimensions: d.Dimensions, Order: d.Order,
-		Unnamed: d.Unnamed, Slugged: d.Slugged, Versioned: d.Versioned, Hidden: d.Hidden, SlugWithin: d.SlugWithin,
+		Unnamed: d.Unnamed, Slugged: d.Slugged, Versioned: d.Versioned, Hidden: d.Hidden, Unaudited: d.Unaudited, SlugWithin: d.SlugWithin,
 		Unique: d.Unique, Filters: d.Filters, References: d.References,
 		Owned: d.Owned, Secrets: d.Secrets, Links: d.Links,
 		Type:    reflect.TypeFor[T](),
