@@ -249,13 +249,13 @@ func (d *DB) Read(ctx context.Context, fn func(*Tx) error) error {
 	t := &Tx{d: d, conn: conn, now: stamp(d.now())}
 	if d.dialect == Postgres {
 		defer t.closeRows()
-		return d.translate(fn(t))
+		return d.ended(ctx, fn(t))
 	}
 	if _, err := conn.ExecContext(ctx, "BEGIN"); err != nil {
-		return d.translate(err)
+		return d.ended(ctx, err)
 	}
 	defer t.rollback(ctx) // a read has nothing to commit
-	return d.translate(fn(t))
+	return d.ended(ctx, fn(t))
 }
 
 // Write runs fn in a transaction and commits it with its events: SERIALIZABLE

@@ -26,9 +26,9 @@ var (
 	// recovery by a new one tells. See Failed.
 	ErrFateUnknown = errors.New("the fate of a commit is unknown")
 
-	// errAborted wraps the loss of a connection during a commit that was
-	// undone for certain, so that it may be tried again.
-	errAborted = errors.New("commit undone")
+	// errAborted wraps the loss of a connection when nothing was done, or all
+	// of it undone, for certain, so that it may be tried again.
+	errAborted = errors.New("nothing was committed")
 )
 
 // Error is what the database said, told by its code.
@@ -77,6 +77,16 @@ func (d *DB) translate(err error) error {
 		return unavailable("The connection to the database was lost; try again.", err)
 	}
 	return err
+}
+
+// ended translates the error with which a transaction ended. If its context had
+// ended before, that is the reason, whatever the broken-off connection says.
+func (d *DB) ended(ctx context.Context, err error) error {
+	err = d.translate(err)
+	if err == nil || ctx.Err() == nil || errors.Is(err, ctx.Err()) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ctx.Err(), err)
 }
 
 func unavailable(message string, cause error) error {

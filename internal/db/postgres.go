@@ -3,6 +3,7 @@ package db
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"net/url"
@@ -48,7 +49,7 @@ func (d *DB) openPostgres(ctx context.Context, dsn string, opt Options) error {
 		}
 	}
 	d.pgConfig = config
-	pool := stdlib.OpenDB(*config)
+	pool := sql.OpenDB(pgConnector{stdlib.GetConnector(*config)})
 	size := opt.Readers
 	if size <= 0 {
 		size = poolSize
@@ -118,12 +119,53 @@ func (d *DB) checkPostgres(ctx context.Context) error {
 // rawPg lends fn the connection below database/sql.
 func rawPg(conn *sql.Conn, fn func(*pgconn.PgConn) error) error {
 	return conn.Raw(func(c any) error {
-		std, ok := c.(*stdlib.Conn)
+		conn, ok := c.(*pgConn)
 		if !ok {
 			return errors.New("db: not a PostgreSQL connection")
 		}
-		return fn(std.Conn().PgConn())
+		return fn(conn.Conn.Conn().PgConn())
 	})
+}
+
+// pgConnector opens connections that allow one set of rows at a time.
+type pgConnector struct{ driver.Connector }
+
+func (c pgConnector) Connect(ctx context.Context) (driver.Conn, error) {
+	inner, err := c.Connector.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	std, ok := inner.(*stdlib.Conn)
+	if !ok {
+		return nil, errors.Join(errors.New("db: not a PostgreSQL connection"), inner.Close())
+	}
+	return &pgConn{Conn: std}, nil
+}
+
+// pgConn says itself when a query comes too early. pgx would take the
+// connection for a broken one then, and database/sql would wait for ever to
+// close it, as long as rows are open.
+type pgConn struct {
+	*stdlib.Conn
+	open int // rows not yet closed
+}
+
+func (c *pgConn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+	if c.open > 0 {
+		return nil, errRowsOpen
+	}
+	return c.Conn.ExecContext(ctx, query, args)
+}
+
+func (c *pgConn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
+	if c.open > 0 {
+		return nil, errRowsOpen
+	}
+	rows, err := c.Conn.QueryContext(ctx, query, args)
+	if err != nil {
+		return nil, err
+	}
+	return countRows(rows, &c.open, nil), nil
 }
 
 // simple sends several statements in one message and returns the first field

@@ -76,6 +76,10 @@ func (t *Tx) beginPostgres(ctx context.Context, level isolation) (minReader int,
 		return err
 	})
 	switch {
+	case err != nil && !isRefusal(err) && ctx.Err() == nil:
+		// After a restart of the server the pool is full of connections that
+		// are no more. Nothing was done yet, so it is tried on another.
+		return 0, fmt.Errorf("%w: %w", errAborted, err)
 	case err != nil:
 		return 0, err
 	case len(fields) != want:

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"time"
 
 	"modernc.org/sqlite"
@@ -100,12 +101,18 @@ func pingSQLite(ctx context.Context, pool *sql.DB) error {
 	}
 }
 
-func sqlitePool(path string, size, cacheKiB int, readOnly bool) (*sql.DB, error) {
-	q := url.Values{}
+// sqliteDSN is the driver's name for the file path with the given pragmas.
+func sqliteDSN(path string, pragmas []string) string {
+	q := url.Values{"_pragma": pragmas}
 	q.Set("mode", "rw")
-	q.Set("_busy_timeout", fmt.Sprint(busyTimeout.Milliseconds()))
-	q.Set("_dqs", "0") // "x" is a column, never a text
+	q.Set("_busy_timeout", strconv.FormatInt(busyTimeout.Milliseconds(), 10)) // the driver sets it first
+	q.Set("_dqs", "0")                                                        // "x" is a column, never a text
 	q.Set("_error_rc", "1")
+	dsn := url.URL{Scheme: "file", OmitHost: true, Path: path, RawQuery: q.Encode()}
+	return dsn.String()
+}
+
+func sqlitePool(path string, size, cacheKiB int, readOnly bool) (*sql.DB, error) {
 	pragmas := []string{
 		"synchronous(FULL)", "foreign_keys(1)", fmt.Sprintf("cache_size(-%d)", cacheKiB),
 		"temp_store(MEMORY)", "trusted_schema(0)",
@@ -116,11 +123,7 @@ func sqlitePool(path string, size, cacheKiB int, readOnly bool) (*sql.DB, error)
 		pragmas = append([]string{"journal_mode(WAL)"}, pragmas...)
 		pragmas = append(pragmas, "journal_size_limit(67108864)")
 	}
-	for _, p := range pragmas {
-		q.Add("_pragma", p)
-	}
-	dsn := url.URL{Scheme: "file", OmitHost: true, Path: path, RawQuery: q.Encode()}
-	inner, err := sqlite.NewConnector(dsn.String())
+	inner, err := sqlite.NewConnector(sqliteDSN(path, pragmas))
 	if err != nil {
 		return nil, err
 	}
@@ -174,12 +177,12 @@ type liteConn struct {
 	open  int // rows not yet closed
 }
 
-// errRowsOpen is the same mistake on both databases.
-var errRowsOpen = errors.New("db: close the rows of a query before the next statement")
-
 func (c *liteConn) Close() error {
 	return errors.Join(c.stmts.close(), c.liteInner.Close())
 }
+
+// Unwrap gives the driver its own connection.
+func (c *liteConn) Unwrap() driver.Conn { return c.liteInner }
 
 // Begin is not used: transactions are begun by statements.
 func (c *liteConn) Begin() (driver.Tx, error) {
@@ -243,31 +246,8 @@ func (c *liteConn) QueryContext(ctx context.Context, query string, args []driver
 		}
 		return nil, err
 	}
-	c.open++
-	r := &liteRows{Rows: rows, c: c}
-	if !cached {
-		r.stmt = s
+	if cached {
+		return countRows(rows, &c.open, nil), nil
 	}
-	return r, nil
-}
-
-// liteRows counts itself out when it is closed.
-type liteRows struct {
-	driver.Rows
-	c      *liteConn
-	stmt   driver.Stmt // to close too, nil when it stays cached
-	closed bool
-}
-
-func (r *liteRows) Close() error {
-	if r.closed {
-		return nil
-	}
-	r.closed = true
-	r.c.open--
-	err := r.Rows.Close()
-	if r.stmt != nil {
-		err = errors.Join(err, r.stmt.Close())
-	}
-	return err
+	return countRows(rows, &c.open, s), nil
 }

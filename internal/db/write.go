@@ -29,8 +29,8 @@ func (d *DB) writeTx(ctx context.Context, level isolation, fn func(*Tx) error) e
 			}
 			return nil
 		}
-		if attempt == maxAttempts || time.Since(start) > retryFor || !isSerialization(err) {
-			return d.translate(err)
+		if attempt == maxAttempts || time.Since(start) > retryFor || !isSerialization(err) || ctx.Err() != nil {
+			return d.ended(ctx, err)
 		}
 		if err := sleep(ctx, time.Duration(rand.Int64N(int64(attempt)*int64(5*time.Millisecond)))); err != nil {
 			return err

@@ -1,3 +1,4 @@
+-- tako: level 1, tx
 -- The task engine: the queue and its gates, journals, logs, tickets of scripts,
 -- interruptions and artifacts.
 

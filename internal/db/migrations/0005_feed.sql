@@ -1,3 +1,4 @@
+-- tako: level 1, tx
 -- The built-in package repository: one row per version, its content is a blob.
 -- version_key sorts as versions do; version_folded makes them unique.
 
