@@ -16,10 +16,11 @@ import (
 // the second names which, the rest is its business.
 const internalArg = "tako-internal"
 
-// File descriptors that runner and stub inherit.
+// File descriptors that our processes inherit.
 const (
 	lockFD   = 3 // the workspace's lock, held
 	aliveFD  = 4 // write end of "alive"
+	lifeFD   = 3 // agent only: write end of a pipe whose end tells Spawn that it died
 	reportFD = 5 // stub only: write end of the pipe to its runner; end of file says execve is done
 )
 
@@ -42,6 +43,8 @@ func Internal(args []string) (handled bool, code int) {
 	}
 	sealDescriptors(first)
 	switch args[2] {
+	case "spawn":
+		return true, spawnMain(args[3:])
 	case "detach":
 		return true, detachMain(args[3:])
 	case "runner":

@@ -243,25 +243,25 @@ func (w *logWriter) last() int64 {
 	return w.seq
 }
 
-// flush writes what is gathered. A patient writer waits a full disk out, trying
-// once a second: no line is ever dropped, and the script stops when the pipe is full.
+// flush writes what is gathered. A patient writer waits a full disk out: no line is
+// ever dropped, and the script stops when its pipe is full.
 func (w *logWriter) flush() error {
-	for len(w.buf) > 0 {
-		n, err := 0, failpoint.Hit("log-full")
-		if err != nil {
-			err = errors.Join(syscall.ENOSPC, err)
-		} else {
-			n, err = w.log.WriteAt(w.buf, w.off)
+	err := w.patiently(func() error {
+		for len(w.buf) > 0 {
+			if err := failpoint.Hit("log-full"); err != nil {
+				return errors.Join(syscall.ENOSPC, err)
+			}
+			n, err := w.log.WriteAt(w.buf, w.off)
+			w.off += int64(n)
+			w.buf = w.buf[:copy(w.buf, w.buf[n:])]
+			if err != nil {
+				return err
+			}
 		}
-		w.off += int64(n)
-		w.buf = w.buf[:copy(w.buf, w.buf[n:])]
-		if err == nil {
-			continue
-		}
-		if !w.patient || !diskFull(err) {
-			return fmt.Errorf("write log: %w", err)
-		}
-		time.Sleep(time.Second)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("write log: %w", err)
 	}
 	if len(w.idx) > 0 {
 		// The index only makes reading fast; when it cannot be written, the next
@@ -272,6 +272,18 @@ func (w *logWriter) flush() error {
 		}
 	}
 	return nil
+}
+
+// patiently does f, and if the writer is patient again every second until there is
+// room for it on the disk.
+func (w *logWriter) patiently(f func() error) error {
+	for {
+		err := f()
+		if err == nil || !w.patient || !diskFull(err) {
+			return err
+		}
+		time.Sleep(time.Second)
+	}
 }
 
 func (w *logWriter) sync() error {

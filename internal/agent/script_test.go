@@ -614,8 +614,10 @@ func TestSpawn(t *testing.T) {
 	if b, err := os.ReadFile(filepath.Join(home, "agent.log")); err != nil || !strings.Contains(string(b), "agent is ready") {
 		t.Errorf("agent.log: %q, %v", b, err)
 	}
-	if _, err := agent.Spawn(t.Context(), "/bin/false", t.TempDir()); err == nil || !strings.Contains(err.Error(), "agent.log") {
-		t.Errorf("a program that is no agent: %v", err)
+	for _, exe := range []string{"/bin/false", "/bin/true", "/no/such/program"} {
+		if _, err := agent.Spawn(t.Context(), exe, t.TempDir()); err == nil || !strings.Contains(err.Error(), "agent.log") {
+			t.Errorf("%s, which is no agent: %v", exe, err)
+		}
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -71,14 +72,24 @@ func Spawn(ctx context.Context, exe, home string) (*Client, error) {
 	if err := os.MkdirAll(home, 0o700); err != nil {
 		return nil, fmt.Errorf("spawn agent: %w", err)
 	}
-	died, err := startAgent(exe, home)
+	life, err := startAgent(ctx, exe, home)
 	if err != nil {
 		return nil, fmt.Errorf("spawn agent: %w", err)
 	}
+	died := make(chan struct{})
+	go func() { // until Spawn returns, which closes life
+		_, _ = io.Copy(io.Discard, life)
+		close(died)
+	}()
+	defer func() {
+		_ = life.Close()
+		<-died
+	}()
 	limit := time.NewTimer(spawnFor)
 	defer limit.Stop()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
+	watched := died
 	for {
 		if _, err = c.Hello(ctx); err == nil {
 			return c, nil
@@ -89,13 +100,13 @@ func Spawn(ctx context.Context, exe, home string) (*Client, error) {
 			return nil, fmt.Errorf("spawn agent: %w", ctx.Err())
 		case <-limit.C:
 			return nil, fmt.Errorf("spawn agent: no answer within %v: %w; see %s", spawnFor, err, filepath.Join(home, agentLogName))
-		case code := <-died:
+		case <-watched:
 			// Perhaps another Spawn was faster: then that agent holds the home.
-			died = nil
+			watched = nil
 			lock, err := tryLock(filepath.Join(home, "agent.lock"))
 			if err == nil {
 				unlock(lock)
-				return nil, fmt.Errorf("spawn agent: it ended with %d; see %s", code, filepath.Join(home, agentLogName))
+				return nil, fmt.Errorf("spawn agent: it ended at once; see %s", filepath.Join(home, agentLogName))
 			}
 		}
 	}
@@ -103,41 +114,48 @@ func Spawn(ctx context.Context, exe, home string) (*Client, error) {
 
 const agentLogName = "agent.log"
 
-// startAgent starts the agent in a session of its own. The channel gets its exit
-// code should it end while the caller lives.
-func startAgent(exe, home string) (<-chan int, error) {
+// startAgent starts the agent in a session of its own and as nobody's child. What
+// it returns comes to its end when the agent does.
+func startAgent(ctx context.Context, exe, home string) (*os.File, error) {
 	out, err := openAgentLog(home)
 	if err != nil {
 		return nil, err
 	}
 	defer out.Close() //nolint:errcheck // the child's now
-	null, err := os.Open(os.DevNull)
+	life, end, err := os.Pipe()
 	if err != nil {
 		return nil, err
 	}
-	defer null.Close() //nolint:errcheck // the child's now
-	pid, err := syscall.ForkExec(exe, []string{exe, "agent", "run", "--builtin", "--home", home}, &syscall.ProcAttr{
+	defer end.Close() //nolint:errcheck // the child's now
+	cmd := exec.CommandContext(ctx, exe, internalArg, "spawn", exe, home)
+	cmd.Dir = "/"
+	cmd.Env = agentEnv(os.Environ())
+	cmd.Stdout, cmd.Stderr = out, out
+	cmd.ExtraFiles = []*os.File{end}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Run(); err != nil {
+		return nil, errors.Join(fmt.Errorf("%w; see %s", err, filepath.Join(home, agentLogName)), life.Close())
+	}
+	return life, nil
+}
+
+// spawnMain stands between Spawn and the agent: it starts the agent and goes.
+func spawnMain(args []string) int {
+	if len(args) != 2 {
+		return 2
+	}
+	exe, home := args[0], args[1]
+	_, err := syscall.ForkExec(exe, []string{exe, "agent", "run", "--builtin", "--home", home}, &syscall.ProcAttr{
 		Dir:   "/",
-		Env:   agentEnv(os.Environ()),
-		Files: []uintptr{null.Fd(), out.Fd(), out.Fd()},
+		Env:   os.Environ(),
+		Files: []uintptr{0, 1, 2, lifeFD},
 		Sys:   &syscall.SysProcAttr{Setsid: true},
 	})
 	if err != nil {
-		return nil, fmt.Errorf("execute %s: %w", exe, err)
+		_, _ = fmt.Fprintln(os.Stderr, "start agent:", err)
+		return 1
 	}
-	died := make(chan int, 1)
-	go func() {
-		for {
-			var status syscall.WaitStatus
-			_, err := syscall.Wait4(pid, &status, 0, nil)
-			if errors.Is(err, syscall.EINTR) {
-				continue
-			}
-			died <- status.ExitStatus()
-			return
-		}
-	}()
-	return died, nil
+	return 0
 }
 
 // agentEnv is the environment of a spawned agent: the caller's, without its

@@ -240,12 +240,12 @@ func tryLock(name string) (*os.File, error) {
 	}
 	// A process that is just being forked holds copies of its parent's locks until
 	// its execve. So a lock counts as busy when it stays so for a moment.
-	for try := range 8 {
+	for try := range 5 {
 		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if !errors.Is(err, unix.EWOULDBLOCK) {
 			break
 		}
-		if try < 7 {
+		if try < 4 {
 			time.Sleep(time.Millisecond << try / 4)
 		}
 	}
@@ -291,21 +291,16 @@ func (w workspace) finish(log *logWriter, prefix string, e exitFile) error {
 	}
 	// All of the room is written, so that a shorter content leaves no rest of an
 	// earlier one behind.
-	if err := rewrite(w.path(exitTempName), append(b, make([]byte, exitRoom-len(b))...)); err != nil {
+	b = append(b, make([]byte, exitRoom-len(b))...)
+	if err := log.patiently(func() error { return rewrite(w.path(exitTempName), b) }); err != nil {
 		return fmt.Errorf("write exit: %w", err)
 	}
 	if err := failpoint.Hit(prefix + "exit-tmp-fsynced"); err != nil {
 		return err
 	}
-	for {
-		err := os.Rename(w.path(exitTempName), w.path(exitName))
-		if err == nil {
-			break
-		}
-		if !log.patient || !diskFull(err) {
-			return err
-		}
-		time.Sleep(time.Second) // the directory needs a block
+	// The directory may need a block for the name.
+	if err := log.patiently(func() error { return os.Rename(w.path(exitTempName), w.path(exitName)) }); err != nil {
+		return err
 	}
 	if err := failpoint.Hit(prefix + "exit-renamed"); err != nil {
 		return err
