@@ -47,11 +47,11 @@ func TestPackages(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sha, b := packageOf(t, map[string]string{"web/index.html": "<h1>", "Bootstrap.sh": "echo evil"})
+	sha, b := packageOf(t, map[string]string{"web/index.html": "<h#{Level}>", "Bootstrap.sh": "echo evil"})
 	req := agent.StartRequest{
 		Ticket: newTicket(), Body: "cat app/web/index.html; cmp copies/Acme.1.0.zip web.zip && echo same; ls",
-		Files: []agent.File{{Name: "web.zip", Content: b}},
-		Prepare: agent.Prepare{Packages: []agent.Package{
+		Files: []agent.File{{Name: "web.zip", Content: b}, {Name: ".own/vars.json", Content: []byte(`{"Level": "1"}`)}},
+		Prepare: agent.Prepare{Substitute: agent.Substitution{Globs: []string{"app/**/*.html"}, Variables: ".own/vars.json"}, Packages: []agent.Package{
 			{Name: "Acme", SHA256: sha, FileName: "Acme.1.0.zip", Extract: true, Dir: "app"},
 			{Name: "Acme", SHA256: sha, FileName: "Acme.1.0.zip", Extract: true},
 			{Name: "Acme", SHA256: sha, FileName: "Acme.1.0.zip", Dir: "copies"},

@@ -275,10 +275,8 @@ func (s *Service) StartScript(ctx context.Context, req StartRequest) (Status, er
 	case st != done && t.req.Hash != hash:
 		s.log.Warn("a known ticket came with another request, which is ignored", "ticket", t.name, "known", t.req.Hash, "came", hash)
 	}
-	if st == pending && t.phase == idle {
-		if err := s.queue(t); err != nil {
-			return Status{}, err
-		}
+	if err := s.requeue(t, st); err != nil {
+		return Status{}, err
 	}
 	return s.answer(ctx, t, StatusRequest{Ticket: req.Ticket, Wait: req.Wait}, false)
 }
@@ -294,10 +292,8 @@ func (s *Service) GetStatus(ctx context.Context, req StatusRequest) (Status, err
 	if err != nil {
 		return Status{}, err
 	}
-	if st == pending && t.phase == idle {
-		if err := s.queue(t); err != nil {
-			return Status{}, err
-		}
+	if err := s.requeue(t, st); err != nil {
+		return Status{}, err
 	}
 	return s.answer(ctx, t, req, true)
 }
@@ -392,10 +388,23 @@ func (s *Service) answer(ctx context.Context, t *ticket, req StatusRequest, entr
 		}
 		timer.Stop()
 		t.mu.Lock()
-		if _, err := s.settle(t); err != nil {
+		now, err := s.settle(t)
+		if err == nil && s.ctx.Err() == nil {
+			err = s.requeue(t, now) // its runner died before its script started
+		}
+		if err != nil {
 			return Status{}, err
 		}
 	}
+}
+
+// requeue starts a pending ticket that nobody looks after, since somebody asks for
+// it. By itself the agent does not: the server may have given it up long ago.
+func (s *Service) requeue(t *ticket, st stage) error {
+	if st == pending && t.phase == idle {
+		return s.queue(t)
+	}
+	return nil
 }
 
 func (w workspace) logSize() int64 {
