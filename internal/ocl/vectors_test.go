@@ -31,8 +31,11 @@ type vector struct {
 	ErrorColumn int             `json:"error_column"`
 }
 
-// onPurpose lists the cases that are answered differently, and why.
-var onPurpose = map[string]string{}
+// onPurpose gives the reason why a case is answered differently. There is none
+// so far; at most one in a hundred may have one.
+func onPurpose(id string) string {
+	return map[string]string{}[id]
+}
 
 // TestVectors holds the package to known inputs and outputs of the language,
 // whatever cases the file has.
@@ -49,16 +52,16 @@ func TestVectors(t *testing.T) {
 	if len(vectors) == 0 {
 		t.Fatal("the file has no cases")
 	}
-	if len(onPurpose)*100 > len(vectors) {
-		t.Errorf("%d of %d cases are answered differently on purpose; the limit is 1 %%", len(onPurpose), len(vectors))
-	}
-	count := map[string]int{}
+	count, differing := map[string]int{}, 0
 	for _, v := range vectors {
 		count[v.Feature]++
+		if onPurpose(v.ID) != "" {
+			differing++
+		}
 		t.Run(v.ID, func(t *testing.T) {
 			t.Parallel()
 			got := answer(t, v)
-			if why, ok := onPurpose[v.ID]; ok {
+			if why := onPurpose(v.ID); why != "" {
 				t.Logf("answered differently on purpose: %s", why)
 				return
 			}
@@ -75,6 +78,9 @@ func TestVectors(t *testing.T) {
 				t.Errorf("-want +got\n%s", diff)
 			}
 		})
+	}
+	if differing*100 > len(vectors) {
+		t.Errorf("%d of %d cases are answered differently on purpose; the limit is 1 %%", differing, len(vectors))
 	}
 	for feature, n := range count {
 		t.Logf("%s: %d", feature, n)
