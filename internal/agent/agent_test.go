@@ -182,7 +182,8 @@ func wait(t testing.TB, d time.Duration) {
 	}
 }
 
-// await waits until ok, for what happens in other processes.
+// await waits until ok, for what happens in other processes. It serves in a
+// Cleanup too, when the test's context is over.
 func await(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(20 * time.Second)
@@ -190,7 +191,7 @@ func await(t testing.TB, what string, ok func() bool) {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited in vain: %s", what)
 		}
-		wait(t, 5*time.Millisecond)
+		<-time.After(5 * time.Millisecond)
 	}
 }
 

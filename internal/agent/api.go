@@ -205,7 +205,8 @@ type Status struct {
 //   - CompleteScript forgets log and workspace, and keeps the exit code for 30
 //     days. Call it when result, log and artifacts are stored.
 //
-// Errors: a fault.Error is the agent's refusal, final for this request.
+// Errors: a fault.Error is the agent's refusal: nothing was done. It is final for
+// this request unless its kind is fault.Unavailable (stopping, disk full).
 // ErrNotSent: nothing arrived. ErrUnanswered: it may have been acted upon; the
 // one thing to do is to send the same request with the same ticket again.
 type Scripts interface {

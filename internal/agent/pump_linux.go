@@ -44,7 +44,8 @@ func (p *pump) close() {
 	p.fds, p.wake = [2]int{-1, -1}, [2]int{-1, -1}
 }
 
-// drain makes run return after d, or at the end of both pipes.
+// drain makes run return after d with what is in the pipes then, or at the end of
+// both.
 func (p *pump) drain(d time.Duration) {
 	p.deadline.Store(time.Now().Add(d).UnixNano())
 	_, _ = unix.Write(p.wake[1], []byte{0})
@@ -64,6 +65,9 @@ func (p *pump) run(log *logWriter) error {
 		if d := p.deadline.Load(); d != 0 {
 			left := time.Until(time.Unix(0, d))
 			if left <= 0 {
+				if err := p.remainder(log); err != nil {
+					return err
+				}
 				break
 			}
 			timeout = int(left/time.Millisecond) + 1
@@ -85,7 +89,7 @@ func (p *pump) run(log *logWriter) error {
 		}
 		for i := range 2 {
 			if fds[i].Revents != 0 {
-				if err := p.read(log, i); err != nil {
+				if _, err := p.read(log, i); err != nil {
 					return err
 				}
 			}
@@ -103,20 +107,51 @@ func (p *pump) run(log *logWriter) error {
 	return log.flush()
 }
 
-func (p *pump) read(log *logWriter, i int) error {
+// remainder reads what is in the pipes now: all that the script's main process has
+// left there. Time spent waiting for room on the disk may have used up drain's.
+func (p *pump) remainder(log *logWriter) error {
+	for i := range 2 {
+		left := 0
+		if p.fds[i] >= 0 {
+			var err error
+			if left, err = unix.IoctlGetInt(p.fds[i], unix.TIOCINQ); err != nil {
+				return fmt.Errorf("read output: %w", err)
+			}
+		}
+		for left > 0 && p.fds[i] >= 0 {
+			n, err := p.read(log, i)
+			if err != nil {
+				return err
+			}
+			if n == 0 {
+				break
+			}
+			left -= n
+			if len(log.buf) >= flushAt {
+				if err := log.flush(); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// read reads once and returns how many bytes; 0 when there are none, or no more.
+func (p *pump) read(log *logWriter, i int) (int, error) {
 	n, err := unix.Read(p.fds[i], p.buf)
 	switch {
 	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EINTR):
-		return nil
+		return 0, nil
 	case err != nil:
-		return fmt.Errorf("read output: %w", err)
+		return 0, fmt.Errorf("read output: %w", err)
 	case n == 0:
 		err := unix.Close(p.fds[i])
 		p.fds[i] = -1
-		return err
+		return 0, err
 	}
 	p.split(log, i, time.Now(), p.buf[:n])
-	return nil
+	return n, nil
 }
 
 // split adds the whole lines of b to the log and keeps the rest.

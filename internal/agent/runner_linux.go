@@ -19,9 +19,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// drainFor is how long a runner reads on after its script's main process ended,
-// when descendants keep the output open.
-const drainFor = 2 * time.Second
+// How long a runner reads on after its script's main process ended, when
+// descendants keep the output open. Of a script that was killed none should.
+const (
+	drainFor     = 2 * time.Second
+	drainStopped = 100 * time.Millisecond
+)
 
 // stubTries is how many stubs a runner starts when they die before they created
 // "started".
@@ -236,14 +239,18 @@ func (r *runner) script(ctx context.Context) (again bool, err error) {
 	if err := failpoint.Hit("child-exited"); err != nil {
 		return false, err
 	}
-	child.out.drain(drainFor)
+	drain := drainFor
+	if isStopped {
+		drain = drainStopped
+	}
+	child.out.drain(drain)
 	if err := <-pumped; err != nil {
 		return false, err
 	}
 	var said stubReport
 	select {
 	case said = <-report:
-	case <-time.After(drainFor): // only a survivor keeps it open
+	case <-time.After(drain): // only a survivor keeps it open
 	}
 	switch {
 	case said.AlreadyStarted:

@@ -586,6 +586,15 @@ func TestSpawn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { // those too that lost the race and wait for the home
+		await(t, "all agents end", func() bool {
+			left := processesOf(home)
+			for _, pid := range left {
+				_ = syscall.Kill(pid, syscall.SIGKILL)
+			}
+			return len(left) == 0
+		})
+	})
 	clients, errs := make([]*agent.Client, 3), make([]error, 3)
 	var all sync.WaitGroup
 	for i := range clients {
@@ -604,7 +613,6 @@ func TestSpawn(t *testing.T) {
 		pid = h.PID
 		defer c.Close()
 	}
-	t.Cleanup(func() { _ = syscall.Kill(pid, syscall.SIGKILL) })
 	if sid, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)); err != nil || !strings.Contains(string(sid), fmt.Sprintf(" %d %d ", pid, pid)) {
 		t.Errorf("the agent has no session of its own: %s, %v", sid, err)
 	}
@@ -619,6 +627,20 @@ func TestSpawn(t *testing.T) {
 			t.Errorf("%s, which is no agent: %v", exe, err)
 		}
 	}
+}
+
+// processesOf lists the living processes with a home in their command line.
+func processesOf(home string) []int {
+	var out []int
+	names, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, name := range names {
+		pid := strings.Split(name, "/")[2]
+		b, err := os.ReadFile(name)
+		if n, err2 := strconv.Atoi(pid); err == nil && err2 == nil && strings.Contains(string(b), home+"\x00") && alivePID(pid) {
+			out = append(out, n)
+		}
+	}
+	return out
 }
 
 // An agent that is told to stop ends soon, though a caller waits for a script, and

@@ -91,6 +91,10 @@ func refusal(err error) (int, wireError) {
 		}
 		return httpStatus(w.Kind), w
 	}
+	if diskFull(err) {
+		w := wireError{Kind: fault.Unavailable, Message: "The agent's disk is full: " + err.Error()}
+		return httpStatus(w.Kind), w
+	}
 	return http.StatusInternalServerError, wireError{Kind: fault.Internal, Message: err.Error()}
 }
 
