@@ -341,19 +341,20 @@ func permissions(t *testing.T, w *world) {
 	c2 := w.create("/api/channels", `{"Name":"Stable","ProjectId":"`+p2+`"}`)
 	w.create("/api/accounts", `{"Name":"D","EnvironmentIds":["`+dev+`"]}`)
 	w.create("/api/accounts", `{"Name":"P","EnvironmentIds":["`+prod+`"]}`)
+	w.create("/api/accounts", `{"Name":"DP","EnvironmentIds":["`+dev+`","`+prod+`"]}`)
 	onlyDev, onlyWeb := resource.Grant{Environments: []string{dev}}, resource.Grant{Projects: []string{p1}}
-	w.keys["API-DEV"] = user{id: "Users-2", grants: map[string][]resource.Grant{
+	w.keys["API-DEV"] = newUser("Users-2", grants{
 		"EnvironmentView/Spaces-1": {onlyDev},
 		"EnvironmentEdit/Spaces-1": {{Environments: []string{prod}}},
 		"AccountView/Spaces-1":     {onlyDev},
 		"AccountEdit/Spaces-1":     {onlyDev},
 		"AccountCreate/Spaces-1":   {onlyDev},
 		"ProjectView/Spaces-1":     {onlyWeb},
-		"ChannelView/Spaces-1":     {onlyWeb},
-		"ChannelCreate/Spaces-1":   {{}},
+		"ProcessView/Spaces-1":     {onlyWeb},
+		"ProcessEdit/Spaces-1":     {{}},
 		"LifecycleView/Spaces-2":   {{}},
 		"TeamView/Spaces-2":        {{}},
-	}}
+	})
 	before := w.dump()
 	for _, tc := range []struct {
 		method, path, body string
@@ -373,7 +374,11 @@ func permissions(t *testing.T, w *world) {
 		{"GET", "/api/Spaces-2/environments", "", 403, "EnvironmentView"},
 		{"GET", "/api/lifecycles", "", 403, "LifecycleView"},
 		{"GET", "/api/Spaces-2/lifecycles", "", 200, ""},
-		{"GET", "/api/accounts", "", 200, `"TotalResults":1`},
+		{"GET", "/api/accounts", "", 200, `"TotalResults":2`},
+		// Seen in one environment, changed only by who may in all.
+		{"GET", "/api/accounts/DP", "", 200, `"Name":"DP"`},
+		{"PUT", "/api/accounts/DP", `{"Name":"DP","EnvironmentIds":["` + dev + `"]}`, 403, "AccountEdit"},
+		{"POST", "/api/accounts", `{"Name":"x","EnvironmentIds":["` + dev + `","` + prod + `"]}`, 403, "AccountCreate"},
 		{"POST", "/api/accounts", `{"Name":"x","EnvironmentIds":["` + prod + `"]}`, 403, "AccountCreate"},
 		{"PUT", "/api/accounts/D", `{"Name":"D","EnvironmentIds":["` + prod + `"]}`, 403, "AccountEdit"},
 		{"GET", "/api/projects/" + p2 + "/channels", "", 404, ""},
@@ -421,8 +426,8 @@ func kindsInSpacesAndSystem(t *testing.T, w *world) {
 		}
 	}
 	w.must(404, http.MethodGet, "/api/Spaces-1/teams/"+two, "")
-	w.keys["API-TWO"] = user{id: "Users-2", grants: map[string][]resource.Grant{"TeamView/Spaces-2": {{}}}}
-	w.keys["API-NONE"] = user{id: "Users-3"}
+	w.keys["API-TWO"] = newUser("Users-2", grants{"TeamView/Spaces-2": {{}}})
+	w.keys["API-NONE"] = newUser("Users-3", nil)
 	for _, tc := range []struct {
 		key, path string
 		want      []string
@@ -443,13 +448,49 @@ func kindsInSpacesAndSystem(t *testing.T, w *world) {
 			t.Errorf("%s %s (-want +got):\n%s", tc.key, tc.path, diff)
 		}
 	}
-	for path, want := range map[string]int{"/api/teams/" + one: 404, "/api/teams/" + system: 404, "/api/teams/" + two: 200, "/api/Spaces-1/teams": 403} {
+	for path, want := range map[string]int{"/api/teams/" + one: 404, "/api/teams/" + system: 404, "/api/teams/" + two: 200, "/api/Spaces-1/teams": 404} {
 		if a := w.get(path, "API-TWO"); a.status != want {
 			t.Errorf("%s: %d, want %d", path, a.status, want)
 		}
 	}
 	if a := w.get("/api/teams", "API-NONE"); a.status != http.StatusForbidden {
 		t.Errorf("without the permission anywhere: %d %s", a.status, a.body)
+	}
+}
+
+func TestSpacesAreHidden(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.keys["API-TWO"] = newUser("Users-2", grants{"EnvironmentView/Spaces-2": {{}}})
+	w.keys["API-ALL"] = newUser("Users-3", grants{"SpaceView": {{}}})
+	for _, tc := range []struct {
+		key, path string
+		status    int
+		want      []string
+	}{
+		{"API-TWO", "/api/spaces", 200, []string{"Spaces-2"}},
+		{"API-TWO", "/api/spaces?ids=Spaces-1,spaces-2", 200, []string{"Spaces-2"}},
+		{"API-TWO", "/api/spaces?ids=Spaces-1", 200, nil},
+		{"API-TWO", "/api/spaces/Spaces-2", 200, nil},
+		{"API-TWO", "/api/spaces/Spaces-1", 404, nil},
+		{"API-TWO", "/api/Spaces-2", 200, nil},
+		{"API-TWO", "/api/Spaces-1", 404, nil},
+		{"API-TWO", "/api/Spaces-1/environments", 404, nil},
+		{"API-TWO", "/api/Spaces-2/environments", 200, nil},
+		{"API-TWO", "/api/Spaces-2/projects", 403, nil},
+		{"API-ALL", "/api/spaces", 200, []string{"Spaces-1", "Spaces-2"}},
+		{"API-ALL", "/api/Spaces-2/environments", 403, nil},
+		{"", "/api/Spaces-1/environments", 401, nil},
+	} {
+		a := w.get(tc.path, tc.key)
+		if a.status != tc.status {
+			t.Errorf("%s %s: %d, want %d: %s", tc.key, tc.path, a.status, tc.status, a.body)
+		}
+		got := idsOf(a.json(t)["Items"])
+		slices.Sort(got)
+		if diff := cmp.Diff(tc.want, got); diff != "" {
+			t.Errorf("%s %s (-want +got):\n%s", tc.key, tc.path, diff)
+		}
 	}
 }
 

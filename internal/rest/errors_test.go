@@ -243,7 +243,7 @@ func TestRoutesNamePermissions(t *testing.T) {
 		t.Fatalf("only %d routes", len(lines))
 	}
 	for _, l := range lines {
-		if l.Permission == "" || l.Summary == "" {
+		if l.Permission == "" || l.Summary == "" || l.Mount.String() == "" {
 			t.Errorf("%s %s names no permission, or has no summary", l.Method, l.Path)
 		}
 	}
@@ -253,6 +253,8 @@ func TestRoutesNamePermissions(t *testing.T) {
 		"no summary":    {Method: "GET", Pattern: "/x", Handler: handler, Permission: rest.Public},
 		"no handler":    {Method: "GET", Pattern: "/x", Summary: "x", Permission: rest.Public},
 		"no method":     {Pattern: "/x", Handler: handler, Summary: "x", Permission: rest.Public},
+		"permission":    {Method: "GET", Pattern: "/x", Handler: handler, Summary: "x", Permission: "ProjectAdore"},
+		"override":      {Method: "GET", Pattern: "/x/{id}", Handler: handler, Summary: "x", Permission: rest.Public, Overrides: true},
 		"taken":         {Method: "GET", Pattern: "/environments/{other}", Handler: handler, Summary: "x", Permission: rest.Public},
 		"bad pattern":   {Method: "GET", Pattern: "/{", Handler: handler, Summary: "x", Permission: rest.Public},
 	} {

@@ -150,6 +150,9 @@ func (c *crud) query(r *Request) (docstore.Query, error) {
 	if c.k.Scope == resource.InEither {
 		return q, c.scope(r, &q)
 	}
+	if c.k.Name == spacesKind {
+		q.IDs = r.knownSpaces(q.IDs)
+	}
 	if c.k.Permissions.View != "" {
 		q.Visible = r.Grants(c.k.Permissions.View)
 	}
@@ -204,7 +207,10 @@ func (c *crud) ownerID(ctx context.Context, tx *db.Tx, r *Request) (string, erro
 	return doc.ID, nil
 }
 
-func (c *crud) list(r *Request) (any, error) {
+func (c *crud) list(r *Request) (any, error) { return c.page(r) }
+
+// page is a page of the list, and of that only what also matches where.
+func (c *crud) page(r *Request, where ...docstore.Match) (any, error) {
 	page, err := r.Page()
 	if err != nil {
 		return nil, err
@@ -213,15 +219,15 @@ func (c *crud) list(r *Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	q.Page = page
+	q.Page, q.Where = page, append(q.Where, where...)
 	var docs []*docstore.Doc
 	var total int64
 	err = c.s.DB.Read(r.Context(), func(tx *db.Tx) error {
-		where := q
-		if err := c.within(r.Context(), tx, r, &where); err != nil {
+		q := q
+		if err := c.within(r.Context(), tx, r, &q); err != nil {
 			return err
 		}
-		docs, total, err = c.s.Store.List(r.Context(), tx, c.k, where)
+		docs, total, err = c.s.Store.List(r.Context(), tx, c.k, q)
 		return err
 	})
 	if err != nil {
@@ -275,10 +281,12 @@ func (c *crud) renderAll(docs []*docstore.Doc, to []json.RawMessage) ([]json.Raw
 	return to, nil
 }
 
-func (c *crud) get(r *Request) (any, error) {
+func (c *crud) get(r *Request) (any, error) { return c.read(r, r.PathValue("id")) }
+
+func (c *crud) read(r *Request, ref string) (any, error) {
 	var doc *docstore.Doc
 	err := c.s.DB.Read(r.Context(), func(tx *db.Tx) (err error) {
-		doc, err = c.find(r.Context(), tx, r)
+		doc, err = c.find(r.Context(), tx, r, ref)
 		return err
 	})
 	if err != nil {
@@ -295,9 +303,8 @@ func (c *crud) answer(doc *docstore.Doc) (any, error) {
 	return Tagged{Body: body, Version: doc.Version}, nil
 }
 
-// find reads the document in the path, if the caller may see it there.
-func (c *crud) find(ctx context.Context, tx *db.Tx, r *Request) (*docstore.Doc, error) {
-	ref := r.PathValue("id")
+// find reads the document that ref names, if the caller may see it here.
+func (c *crud) find(ctx context.Context, tx *db.Tx, r *Request, ref string) (*docstore.Doc, error) {
 	owner, err := c.ownerID(ctx, tx, r)
 	if err != nil {
 		return nil, err
@@ -336,52 +343,16 @@ func (c *crud) find(ctx context.Context, tx *db.Tx, r *Request) (*docstore.Doc, 
 	return doc, nil
 }
 
-// readable returns the document that ref names if the caller may see it; what
-// they may not see is not found.
-func (s *Server) readable(ctx context.Context, tx *db.Tx, r *Request, k *resource.Kind, ref string) (*docstore.Doc, error) {
-	doc, err := s.Store.Get(ctx, tx, k, r.Space, ref)
-	if err != nil {
-		return nil, err
-	}
-	ok, err := s.covers(ctx, tx, r, k, doc, k.Permissions.View)
-	if err == nil && !ok {
-		err = fault.Missing(k.Noun, ref)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return doc, nil
-}
-
-// covers reports whether the caller holds a permission for doc, in its own space.
-func (s *Server) covers(ctx context.Context, tx *db.Tx, r *Request, k *resource.Kind, doc *docstore.Doc, permission string) (bool, error) {
-	if permission == "" {
-		return true, nil
-	}
-	switch grants := visible(r.Principal, permission, doc.Space); {
-	case grants == nil:
-		return true, nil
-	case len(grants) == 0:
-		return false, nil
-	default:
-		return s.Store.Visible(ctx, tx, k, doc.ID, grants)
-	}
-}
-
-// must is covers for a change: the thing may be seen, so the refusal says why.
-func (s *Server) must(ctx context.Context, tx *db.Tx, r *Request, k *resource.Kind, doc *docstore.Doc, permission string) error {
-	ok, err := s.covers(ctx, tx, r, k, doc, permission)
-	if err == nil && !ok {
-		err = forbidden(permission)
-	}
-	return err
-}
-
 func (c *crud) create(r *Request) (any, error) {
 	body, err := r.ReadBody()
 	if err != nil {
 		return nil, err
 	}
+	return c.make(r, body)
+}
+
+func (c *crud) make(r *Request, body []byte) (any, error) {
+	var err error
 	in := docstore.Input{Space: r.Space, Body: body}
 	if c.k.Scope == resource.InEither && r.Space == "" {
 		if in.Space, err = c.spaceOf(r, body); err != nil {
@@ -457,13 +428,17 @@ func (c *crud) replace(r *Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	return c.put(r, r.PathValue("id"), body)
+}
+
+func (c *crud) put(r *Request, ref string, body []byte) (any, error) {
 	expect, err := r.Expects()
 	if err != nil {
 		return nil, err
 	}
 	var fresh *docstore.Doc
 	err = c.s.DB.Write(r.Context(), func(tx *db.Tx) error {
-		doc, err := c.find(r.Context(), tx, r)
+		doc, err := c.find(r.Context(), tx, r, ref)
 		if err != nil {
 			return err
 		}
@@ -483,13 +458,15 @@ func (c *crud) replace(r *Request) (any, error) {
 	return c.answer(fresh)
 }
 
-func (c *crud) delete(r *Request) (any, error) {
+func (c *crud) delete(r *Request) (any, error) { return c.remove(r, r.PathValue("id")) }
+
+func (c *crud) remove(r *Request, ref string) (any, error) {
 	expect, err := r.Expects()
 	if err != nil {
 		return nil, err
 	}
 	return nil, c.s.DB.Write(r.Context(), func(tx *db.Tx) error {
-		doc, err := c.find(r.Context(), tx, r)
+		doc, err := c.find(r.Context(), tx, r, ref)
 		if err != nil {
 			return err
 		}
@@ -501,80 +478,4 @@ func (c *crud) delete(r *Request) (any, error) {
 		}
 		return c.s.Store.Delete(r.Context(), tx, c.k, doc.Space, doc.ID)
 	})
-}
-
-// Spaces lists the spaces in which the caller holds a permission for anything,
-// with "" for the system; "" as permission asks for all that exist. Lists across
-// spaces are cut by it.
-func (r *Request) Spaces(permission string) ([]ident.SpaceID, error) {
-	spaces, err := r.allSpaces()
-	if err != nil {
-		return nil, err
-	}
-	if permission == "" {
-		return append([]ident.SpaceID{""}, spaces.all...), nil
-	}
-	return spaces.holding(r.Principal, permission), nil
-}
-
-// Find returns the document of a kind that ref (an id, a slug or an exact name)
-// names in the request's space, if the caller holds the kind's View permission
-// for it; else it is not found.
-func (r *Request) Find(ctx context.Context, tx *db.Tx, kind, ref string) (*docstore.Doc, error) {
-	k, err := r.srv.Store.Kind(kind)
-	if err != nil {
-		return nil, err
-	}
-	return r.srv.readable(ctx, tx, r, k, ref)
-}
-
-// Must returns a Forbidden fault unless the caller holds a permission for doc.
-func (r *Request) Must(ctx context.Context, tx *db.Tx, kind string, doc *docstore.Doc, permission string) error {
-	k, err := r.srv.Store.Kind(kind)
-	if err != nil {
-		return err
-	}
-	return r.srv.must(ctx, tx, r, k, doc, permission)
-}
-
-// Render returns a stored document as the API serves it: without secrets, with links.
-func (r *Request) Render(kind string, doc *docstore.Doc) (json.RawMessage, error) {
-	k, err := r.srv.Store.Kind(kind)
-	if err != nil {
-		return nil, err
-	}
-	return r.srv.render(k, r.srv.links[kind], doc)
-}
-
-// List answers with a page of a kind's documents by the request's query, as the
-// kind's own list does, and of those only what also matches where.
-func (r *Request) List(kind string, where ...docstore.Match) (any, error) {
-	k, err := r.srv.Store.Kind(kind)
-	if err != nil {
-		return nil, err
-	}
-	c := &crud{s: r.srv, k: k, links: r.srv.links[kind]}
-	page, err := r.Page()
-	if err != nil {
-		return nil, err
-	}
-	q, err := c.query(r)
-	if err != nil {
-		return nil, err
-	}
-	q.Page, q.Where = page, append(q.Where, where...)
-	var docs []*docstore.Doc
-	var total int64
-	err = r.srv.DB.Read(r.Context(), func(tx *db.Tx) (err error) {
-		docs, total, err = r.srv.Store.List(r.Context(), tx, k, q)
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	items, err := c.renderAll(docs, make([]json.RawMessage, 0, len(docs)))
-	if err != nil {
-		return nil, err
-	}
-	return PageOf(r, k.ItemType, page, total, items), nil
 }

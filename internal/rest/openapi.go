@@ -18,8 +18,8 @@ func (s *Server) describeAPI() (json.RawMessage, error) {
 	paths := map[string]schema{}
 	for i := range s.table.routes {
 		r := &s.table.routes[i]
-		for _, m := range r.paths() {
-			if m.home || strings.HasPrefix(m.path, "/api/spaces/{space}") {
+		for n, m := range r.paths() {
+			if n > 0 && (m.home || strings.HasPrefix(m.path, "/api/spaces/{space}")) {
 				continue // other spellings of the first
 			}
 			path := strings.ReplaceAll(strings.TrimSuffix(m.path, "/"), "...}", "}")

@@ -22,7 +22,7 @@ type param struct{ name, value string }
 // parseQuery fills r.query, before the handler runs. Names are compared without
 // case later, as clients spell them in several ways.
 func (r *Request) parseQuery() error {
-	raw := r.Request.URL.RawQuery
+	raw := r.URL.RawQuery
 	for raw != "" {
 		var pair string
 		pair, raw, _ = strings.Cut(raw, "&")

@@ -5,23 +5,28 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
+	"github.com/takodeploy/tako/internal/auth"
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/ident"
 	"github.com/takodeploy/tako/internal/resource"
 )
 
-// Principal is who sends a request: a user, a service account, or nobody.
+// Principal is who sends a request: a user, a service account, or nobody. What
+// they may do is decided by package auth; nothing here adds to it.
 type Principal interface {
 	// Actor says who it is, for the audit trail. UserID is "" for nobody.
 	Actor() db.Actor
-	// Grants are the ways in which the principal holds a permission in a space
-	// ("" asks outside of spaces); none when it does not hold it.
-	Grants(permission string, space ident.SpaceID) []resource.Grant
+	// Access is what the principal may do.
+	Access() *auth.Access
 }
+
+// Target is what a permission is asked for.
+type Target = auth.Target
 
 // Authenticator tells who sends a request. It reads the API key, the bearer
 // token or the session's cookie, and for a cookie and an unsafe method also
@@ -31,45 +36,25 @@ type Authenticator interface {
 	Authenticate(r *http.Request) (Principal, error)
 }
 
+// AuthenticatorFunc is a function as an [Authenticator].
+type AuthenticatorFunc func(r *http.Request) (Principal, error)
+
+// Authenticate calls f.
+func (f AuthenticatorFunc) Authenticate(r *http.Request) (Principal, error) { return f(r) }
+
 // Anonymous is nobody: without a name and without a permission.
 type Anonymous struct{}
 
 // Actor names nobody.
 func (Anonymous) Actor() db.Actor { return db.Actor{Username: "anonymous"} }
 
-// Grants are none.
-func (Anonymous) Grants(string, ident.SpaceID) []resource.Grant { return nil }
+// Access grants nothing.
+func (Anonymous) Access() *auth.Access { return auth.NewAccess(auth.Facts{}) }
 
-// Target is what a permission is asked for: the documents it belongs to. A
-// dimension that is empty was not named, and a grant that is restricted in it
-// does not cover the target.
-type Target struct {
-	Project, ProjectGroup, Environment, Tenant string
-}
-
-// Allow reports whether p holds permission in space for the target. It is the
-// one place where a grant meets a target outside of SQL: one grant must cover
-// every dimension that it restricts.
-func Allow(p Principal, permission string, space ident.SpaceID, t Target) bool {
-	for _, g := range p.Grants(permission, space) {
-		if within(g.Projects, t.Project) && within(g.ProjectGroups, t.ProjectGroup) &&
-			within(g.Environments, t.Environment) && within(g.Tenants, t.Tenant) {
-			return true
-		}
-	}
-	return false
-}
-
-func within(ids []string, id string) bool {
-	if len(ids) == 0 {
-		return true
-	}
-	for _, one := range ids {
-		if id != "" && strings.EqualFold(one, id) {
-			return true
-		}
-	}
-	return false
+// holds reports whether p holds a permission in space for anything.
+func holds(p Principal, permission string, space ident.SpaceID) bool {
+	_, held := p.Access().Grants(permission, space)
+	return held
 }
 
 // Request is one call of a route. It is for one goroutine.
@@ -117,7 +102,7 @@ func (r *Request) Log() *slog.Logger { return r.srv.log.With("request", r.ID) }
 // Allow returns nil when the caller holds permission in the request's space for
 // the target, and a Forbidden fault that names the permission otherwise.
 func (r *Request) Allow(permission string, t Target) error {
-	if Allow(r.Principal, permission, r.Space, t) {
+	if r.Principal.Access().Can(permission, r.Space, t) {
 		return nil
 	}
 	return forbidden(permission)
@@ -130,35 +115,46 @@ func (r *Request) Grants(permission string) []resource.Grant {
 	return visible(r.Principal, permission, r.Space)
 }
 
+// GrantsIn is [Request.Grants] for a space that the path does not name.
+func (r *Request) GrantsIn(space ident.SpaceID, permission string) []resource.Grant {
+	return visible(r.Principal, permission, space)
+}
+
 func visible(p Principal, permission string, space ident.SpaceID) []resource.Grant {
-	grants := p.Grants(permission, space)
-	for _, g := range grants {
-		if g.Unrestricted() {
-			return nil
-		}
-	}
-	if grants == nil {
+	grants, held := p.Access().Grants(permission, space)
+	switch {
+	case !held:
 		return []resource.Grant{}
+	case slices.ContainsFunc(grants, resource.Grant.Unrestricted):
+		return nil
+	default:
+		return grants
 	}
-	return grants
 }
 
 func forbidden(permission string) error {
 	return fault.New(fault.Forbidden, "You do not have permission to do this: it needs %s. Ask an administrator for a role that grants it.", permission)
 }
 
-// URL makes a link to a path of this server ("/api/users/me"), with the base
+// Href makes a link to a path of this server ("/api/users/me"), with the base
 // path in front.
-func (r *Request) URL(path string) string { return r.srv.base + path }
+func (r *Request) Href(path string) string { return r.srv.base + path }
 
-// SpaceURL makes a link to a path in the request's space ("/projects/Projects-1").
-func (r *Request) SpaceURL(path string) string {
+// SpaceHref makes a link to a path in the request's space ("/projects/Projects-1"),
+// or outside of spaces when it has none.
+func (r *Request) SpaceHref(path string) string {
+	if r.Space == "" {
+		return r.srv.base + "/api" + path
+	}
 	return r.srv.base + "/api/" + string(r.Space) + path
 }
 
+// Route is the operation that the request calls.
+func (r *Request) Route() *Route { return r.route.Route }
+
 // path is the request's own path for links: escaped, without a trailing slash.
 func (r *Request) path() string {
-	u := url.URL{Path: r.Request.URL.Path, RawPath: r.Request.URL.RawPath}
+	u := url.URL{Path: r.URL.Path, RawPath: r.URL.RawPath}
 	return r.srv.base + strings.TrimRight(u.EscapedPath(), "/")
 }
 

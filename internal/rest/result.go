@@ -9,7 +9,7 @@ import (
 // Created is the answer of a call that made something: 201, and where it is.
 type Created struct {
 	Body any
-	// Location is the path of the new thing, as [Request.URL] makes it; "" if it has none.
+	// Location is the path of the new thing, as [Request.Href] makes it; "" if it has none.
 	Location string
 }
 

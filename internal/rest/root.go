@@ -94,7 +94,7 @@ func (s *Server) routes() ([]Route, error) {
 		}
 		routes = append(routes, of...)
 	}
-	return append(routes, s.Config.Routes...), nil
+	return override(routes, s.Config.Routes)
 }
 
 func (s *Server) root(*Request) (any, error) { return s.roots.root, nil }

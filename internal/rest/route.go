@@ -7,6 +7,9 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+
+	"github.com/takodeploy/tako/internal/permission"
+	"github.com/takodeploy/tako/octopus"
 )
 
 // Handler serves one route. What it returns becomes the answer: a value is
@@ -37,8 +40,11 @@ const (
 	// InEither is all of these; at /api/x Request.Space is "": the caller named
 	// no space, which means the system and every space the caller may see.
 	InEither
-	// AtRoot is the pattern as it stands, outside /api.
+	// AtRoot is the pattern as it stands, outside /api. Request.Space is "".
 	AtRoot
+	// AtRootInSpace is the pattern as it stands, outside /api, for the space that
+	// its {space} names, or the default one when it has none.
+	AtRootInSpace
 	// atSpace is /api/{space} itself.
 	atSpace
 )
@@ -52,7 +58,7 @@ func (m Mount) String() string {
 		return "system"
 	case InEither:
 		return "either"
-	case AtRoot:
+	case AtRoot, AtRootInSpace:
 		return "root"
 	case atSpace:
 		return "space"
@@ -96,11 +102,16 @@ type Route struct {
 	// Body and Response are the wire types, for the OpenAPI document:
 	// reflect.TypeFor[T](), nil when there is none or it is not JSON.
 	Body, Response reflect.Type
-	// ContentType of a response that is not JSON ("text/plain"), for the documents.
+	// ContentType of a response that is not JSON ("text/plain"), for the documents;
+	// such an answer may take longer than one in JSON.
 	ContentType string
 	// Upload routes read the body themselves, as a stream without the limit of a
 	// JSON body: the handler bounds it.
 	Upload bool
+	// Overrides takes the place of a declared kind's own operation at the same
+	// method and pattern. Its handler can still call that, as [Request.Create] and
+	// the like.
+	Overrides bool
 	// Streams are answered for as long as the caller listens: no deadline.
 	Streams bool
 
@@ -130,6 +141,9 @@ func (r *Route) paths() []mounted {
 		return []mounted{space, long, plain}
 	case atSpace:
 		return []mounted{{Route: r, path: "/api/{space}", spaced: true}}
+	case AtRootInSpace:
+		spaced := strings.Contains(r.Pattern, "{space}")
+		return []mounted{{Route: r, path: r.Pattern, spaced: spaced, home: !spaced}}
 	default:
 		return []mounted{{Route: r, path: r.Pattern}}
 	}
@@ -144,13 +158,16 @@ func (r *Route) check() error {
 	if r.Permission == "" {
 		fail(`names no permission; say rest.Public or rest.SignedIn if it needs none`)
 	}
+	if _, known := permission.Find(octopus.Permission(r.Permission)); r.Permission != "" && !known && r.Permission != Public && r.Permission != SignedIn {
+		fail("names the permission " + r.Permission + ", which does not exist")
+	}
 	if r.Handler == nil {
 		fail("has no handler")
 	}
 	if r.Summary == "" {
 		fail("has no summary")
 	}
-	if r.Mount != AtRoot && r.Mount != atSpace && strings.Contains(r.Pattern, "{space}") {
+	if r.Mount != AtRootInSpace && r.Mount != atSpace && strings.Contains(r.Pattern, "{space}") {
 		fail("the space is put in front by its mount")
 	}
 	return errors.Join(errs...)
@@ -163,6 +180,41 @@ func (r *Route) group() string {
 	}
 	word, _, _ := strings.Cut(strings.TrimPrefix(r.Pattern, "/"), "/")
 	return word
+}
+
+// shape is what tells a route from others: names of parameters don't.
+func (r *Route) shape() string {
+	words := strings.Split(strings.ToLower(strings.Trim(r.Pattern, "/")), "/")
+	for i, w := range words {
+		if strings.HasPrefix(w, "{") {
+			words[i] = "{}"
+		}
+	}
+	return r.Method + " " + strings.Join(words, "/")
+}
+
+// override puts the routes that say so in place of those of kinds.
+func override(kinds, given []Route) ([]Route, error) {
+	taken := map[string]bool{}
+	for _, r := range given {
+		if r.Overrides {
+			taken[r.shape()] = false
+		}
+	}
+	all := make([]Route, 0, len(kinds)+len(given))
+	for _, r := range kinds {
+		if _, ok := taken[r.shape()]; ok {
+			taken[r.shape()] = true
+			continue
+		}
+		all = append(all, r)
+	}
+	for shape, done := range taken {
+		if !done {
+			return nil, fmt.Errorf("route %s overrides nothing", shape)
+		}
+	}
+	return append(all, given...), nil
 }
 
 // table is the checked list of routes with its trie.

@@ -24,7 +24,8 @@ import (
 	"github.com/takodeploy/tako/internal/fault"
 )
 
-// requestTimeout bounds everything that is neither an upload nor a stream.
+// requestTimeout bounds every request in and with JSON; uploads, files and streams
+// may go on for as long as something moves.
 const requestTimeout = 2 * time.Minute
 
 // Config is what the API is made of.
@@ -153,6 +154,12 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, hr *http.Request) {
 	maps.Copy(w.Header(), s.common)
 	w.Header().Set("X-Request-Id", id)
 	out := &statusWriter{ResponseWriter: w}
+	if s.log.Enabled(hr.Context(), slog.LevelDebug) {
+		start := time.Now()
+		defer func() { // never the query: it may carry a key
+			s.log.DebugContext(hr.Context(), "request", "request", id, "method", hr.Method, "path", hr.URL.Path, "status", out.status, "took", time.Since(start))
+		}()
+	}
 	defer s.recover(out, hr, id)
 
 	if s.base != "" {
@@ -164,14 +171,14 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, hr *http.Request) {
 	}
 	r, err := s.prepare(out, hr, id)
 	if r == nil && err == nil {
-		s.web(w, hr)
+		s.web(out, hr)
 		return
 	}
 	if err != nil {
 		s.fail(out, hr, id, err)
 		return
 	}
-	if !r.route.Streams && !r.route.Upload {
+	if !r.route.Streams && !r.route.Upload && r.route.ContentType == "" {
 		ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
 		defer cancel()
 		r.Request = r.WithContext(ctx)
@@ -236,9 +243,9 @@ func (s *Server) limit(w http.ResponseWriter, r *Request) {
 	var errs error
 	switch {
 	case r.route.Upload:
-		r.Body = &slowReader{ReadCloser: r.Body, control: control}
+		r.Body = &slowReader{ReadCloser: r.Body, control: control, each: true}
 	case r.ContentLength != 0:
-		r.Body = http.MaxBytesReader(w, r.Body, MaxBody)
+		r.Body = http.MaxBytesReader(w, &slowReader{ReadCloser: r.Body, control: control}, MaxBody)
 		errs = control.SetReadDeadline(now.Add(requestTimeout))
 	}
 	deadline := now.Add(requestTimeout + writeTimeout)
@@ -251,17 +258,35 @@ func (s *Server) limit(w http.ResponseWriter, r *Request) {
 	}
 }
 
-// slowReader gives every piece of a long body its own time.
+// slowReader ends the time for reading a body with the body: a deadline that is
+// left would cut the connection while the handler still works. With each, every
+// piece has its own time.
 type slowReader struct {
 	io.ReadCloser
 	control *http.ResponseController
+	each    bool
 }
 
 func (r *slowReader) Read(p []byte) (int, error) {
-	if err := r.control.SetReadDeadline(time.Now().Add(writeTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
-		return 0, err
+	if r.each {
+		if err := r.until(time.Now().Add(writeTimeout)); err != nil {
+			return 0, err
+		}
 	}
-	return r.ReadCloser.Read(p)
+	n, err := r.ReadCloser.Read(p)
+	if errors.Is(err, io.EOF) {
+		if late := r.until(time.Time{}); late != nil {
+			return n, late
+		}
+	}
+	return n, err
+}
+
+func (r *slowReader) until(t time.Time) error {
+	if err := r.control.SetReadDeadline(t); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return err
+	}
+	return nil
 }
 
 // enterSpace sets the space that a request works in.
@@ -291,7 +316,12 @@ func (r *Request) enterSpace() error {
 // What they may do it to is decided by the handler.
 func (r *Request) gate() error {
 	p := r.route.Permission
-	if p == Public || p == SignedIn || len(r.Principal.Grants(p, r.Space)) > 0 {
+	switch {
+	case p == Public:
+		return nil
+	case r.route.spaced && !r.knows(r.Space):
+		return fault.Missing("space", r.PathValue("space"))
+	case p == SignedIn || holds(r.Principal, p, r.Space):
 		return nil
 	}
 	if r.route.Mount == InEither && r.Space == "" {
@@ -337,26 +367,28 @@ func (s *Server) recover(w *statusWriter, hr *http.Request, id string) {
 		return
 	}
 	s.log.Error("panic in handler", "request", id, "method", hr.Method, "path", hr.URL.Path, "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
-	if w.wrote {
+	if w.status != 0 {
 		s.abort(w)
 		return
 	}
 	s.fail(w, hr, id, fault.New(fault.Internal, "panic"))
 }
 
-// statusWriter remembers whether an answer has begun.
+// statusWriter remembers the status of an answer that has begun, else 0.
 type statusWriter struct {
 	http.ResponseWriter
-	wrote bool
+	status int
 }
 
 func (w *statusWriter) WriteHeader(code int) {
-	w.wrote = true
+	w.status = code
 	w.ResponseWriter.WriteHeader(code)
 }
 
 func (w *statusWriter) Write(p []byte) (int, error) {
-	w.wrote = true
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
 	return w.ResponseWriter.Write(p)
 }
 

@@ -7,8 +7,10 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"reflect"
 	"strings"
 	"testing"
@@ -16,6 +18,7 @@ import (
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/rest"
+	"github.com/takodeploy/tako/octopus"
 )
 
 // route makes a route for a test.
@@ -199,16 +202,18 @@ func TestHandlersSeeTheRequest(t *testing.T) {
 		actor := db.ActorFrom(r.Context())
 		return map[string]any{
 			"space": r.Space, "thing": r.PathValue("thing"), "none": r.PathValue("none"), "ids": ids, "yes": yes, "from": from,
-			"name": c.Name, "count": c.Count, "user": actor.UserID, "ip": actor.IPAddress, "agent": actor.UserAgent, "url": r.SpaceURL("/x"),
+			"name": c.Name, "count": c.Count, "user": actor.UserID, "ip": actor.IPAddress, "agent": actor.UserAgent, "url": r.SpaceHref("/x"),
 		}, nil
 	}
 	w := newWorld(t, withRoutes(
-		route("POST", "/things/{thing}/show", rest.InSpace, "ThingView", show),
+		route("POST", "/things/{thing}/show", rest.InSpace, "ProjectView", show),
 		route("GET", "/odd", rest.InSystem, rest.Public, func(r *rest.Request) (any, error) {
 			r.ResponseHeader().Set("Set-Cookie", "a=b")
 			return rest.Redirect{URL: "/elsewhere"}, nil
 		}),
-		route("PUT", "/order", rest.InSpace, "ThingView", func(r *rest.Request) (any, error) {
+		route("PUT", "/nuget/packages", rest.AtRootInSpace, "BuiltInFeedPush", show),
+		route("PUT", "/nuget/{space}/packages", rest.AtRootInSpace, "BuiltInFeedPush", show),
+		route("PUT", "/order", rest.InSpace, "ProjectView", func(r *rest.Request) (any, error) {
 			var ids []string
 			err := r.Decode(&ids)
 			return ids, err
@@ -226,6 +231,11 @@ func TestHandlersSeeTheRequest(t *testing.T) {
 	}
 	if !reflect.DeepEqual(got["ids"], []any{"1", "2", "3"}) {
 		t.Errorf("ids are %v", got["ids"])
+	}
+	for path, want := range map[string]string{"/nuget/packages": "Spaces-1", "/nuget/ops-team/packages": "Spaces-2"} {
+		if got := w.must(200, "PUT", path, "").json(t)["space"]; got != want {
+			t.Errorf("%s is in %v, want %s", path, got, want)
+		}
 	}
 	if got := w.must(200, "POST", "/api/things/a/show", "").json(t); got["space"] != "Spaces-1" || got["yes"] != true {
 		t.Errorf("%v", got)
@@ -256,7 +266,7 @@ func TestHandlersSeeTheRequest(t *testing.T) {
 // broken fails in the middle.
 type broken struct {
 	data   io.Reader
-	closed bool
+	closed chan struct{}
 }
 
 func (b *broken) Read(p []byte) (int, error) {
@@ -267,12 +277,12 @@ func (b *broken) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func (b *broken) Close() error { b.closed = true; return nil }
+func (b *broken) Close() error { close(b.closed); return nil }
 
 func TestRawAnswers(t *testing.T) {
 	t.Parallel()
 	big := bytes.Repeat([]byte("0123456789"), 10_000)
-	cut := &broken{data: bytes.NewReader(big)}
+	cut := &broken{data: bytes.NewReader(big), closed: make(chan struct{})}
 	file := func(name string, raw func() rest.Raw) rest.Route {
 		return route("GET", "/files/"+name, rest.InSystem, rest.Public, func(*rest.Request) (any, error) { return raw(), nil })
 	}
@@ -312,14 +322,12 @@ func TestRawAnswers(t *testing.T) {
 	if err == nil {
 		t.Error("content that broke off looks whole")
 	}
-	if !cut.closed {
-		t.Error("the content was not closed")
-	}
+	<-cut.closed
 }
 
 func TestUploads(t *testing.T) {
 	t.Parallel()
-	up := route("POST", "/uploads", rest.InSpace, "Push", func(r *rest.Request) (any, error) {
+	up := route("POST", "/uploads", rest.InSpace, "BuiltInFeedPush", func(r *rest.Request) (any, error) {
 		n, err := io.Copy(io.Discard, r.Body)
 		return rest.Created{Body: map[string]any{"Size": n}}, err
 	})
@@ -393,15 +401,15 @@ func TestStreams(t *testing.T) {
 	if got, want := lines(s, 6), `: ready||id: 1|event: line break|data: {"last":"0","text":"a\nb"}|`; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
+	if got := lines(open("/api/events/failing"), 4); !strings.Contains(got, "event: error|data: {") || !strings.Contains(got, "ServerTasks-1") {
+		t.Errorf("a failing stream: %q", got)
+	}
 	stop()
 	if s.Scan() {
 		t.Errorf("after the drain: %q", s.Text())
 	}
 	if err := <-ended; !errors.Is(err, context.Canceled) {
 		t.Error(err)
-	}
-	if got := lines(open("/api/events/failing"), 4); !strings.Contains(got, "event: error|data: {") || !strings.Contains(got, "ServerTasks-1") {
-		t.Errorf("a failing stream: %q", got)
 	}
 }
 
@@ -451,6 +459,53 @@ func TestGuardAndReady(t *testing.T) {
 	}
 	if a := w.get("/livez", ""); a.status != 200 {
 		t.Errorf("livez: %d", a.status)
+	}
+}
+
+func TestOverrides(t *testing.T) {
+	t.Parallel()
+	clone := route("POST", "/environments", rest.InSpace, "EnvironmentCreate", func(r *rest.Request) (any, error) {
+		body, err := r.ReadBody()
+		if err != nil {
+			return nil, err
+		}
+		if from := r.Query("clone"); from != "" {
+			body = []byte(`{"Name":"copy of ` + from + `"}`)
+		}
+		return r.Create("environments", body)
+	})
+	clone.Overrides = true
+	clone.Query = []rest.Param{{Name: "clone", Type: rest.Text, About: "the one to copy"}}
+	clone.Body, clone.Response = reflect.TypeFor[octopus.Environment](), reflect.TypeFor[octopus.Environment]()
+	first := route("GET", "/environments/first", rest.InSpace, "EnvironmentView", func(r *rest.Request) (any, error) {
+		return r.Get("environments", "Environments-1")
+	})
+	first.Response = reflect.TypeFor[octopus.Environment]()
+	w := newWorld(t, withRoutes(clone, first))
+	id := w.create("/api/environments", `{"Name":"plain"}`)
+	if a := w.must(201, "POST", "/api/Spaces-1/environments?clone="+id, `{}`); a.text(t, "Name") != "copy of "+id || a.header.Get("Location") == "" {
+		t.Errorf("%v %s", a.header, a.body)
+	}
+	if a := w.must(200, "GET", "/api/environments/first", ""); a.text(t, "Name") != "plain" || a.header.Get("ETag") == "" {
+		t.Errorf("%v %s", a.header, a.body)
+	}
+}
+
+func TestLogHasNoKeys(t *testing.T) {
+	t.Parallel()
+	var log bytes.Buffer
+	w := newWorld(t, func(c *rest.Config) {
+		c.Log = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	})
+	rec := httptest.NewRecorder()
+	req := httptest.NewRequestWithContext(t.Context(), "GET", "/api/environments?apikey=API-SECRET&take=-1", nil)
+	req.Header.Set("X-Octopus-ApiKey", "API-OTHER")
+	w.api.ServeHTTP(rec, req)
+	if rec.Code != http.StatusUnauthorized {
+		t.Errorf("status %d", rec.Code)
+	}
+	if text := log.String(); strings.Contains(text, "API-SECRET") || strings.Contains(text, "API-OTHER") || !strings.Contains(text, "path=/api/environments status=4") {
+		t.Errorf("logged %s", text)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -11,6 +12,7 @@ import (
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/docstore"
 	"github.com/takodeploy/tako/internal/ident"
+	"github.com/takodeploy/tako/octopus"
 )
 
 // spacesKind is the name of the kind whose documents are the spaces.
@@ -54,15 +56,36 @@ func (l *spaceList) find(ref string) (space, bool) {
 // for anything.
 func (l *spaceList) holding(p Principal, permission string) []ident.SpaceID {
 	var held []ident.SpaceID
-	if len(p.Grants(permission, "")) > 0 {
+	if holds(p, permission, "") {
 		held = append(held, "")
 	}
 	for _, id := range l.all {
-		if len(p.Grants(permission, id)) > 0 {
+		if holds(p, permission, id) {
 			held = append(held, id)
 		}
 	}
 	return held
+}
+
+// knows reports whether the caller may know of a space: who holds anything in
+// it, and who may see all.
+func (r *Request) knows(id ident.SpaceID) bool {
+	return slices.Contains(r.Principal.Access().Spaces(), id) || holds(r.Principal, string(octopus.PermSpaceView), "")
+}
+
+// knownSpaces cuts a list of ids of spaces to those that the caller may know of;
+// nil is all, before as after.
+func (r *Request) knownSpaces(ids []string) []string {
+	if holds(r.Principal, string(octopus.PermSpaceView), "") {
+		return ids
+	}
+	known := []string{}
+	for _, id := range r.Principal.Access().Spaces() {
+		if ids == nil || slices.ContainsFunc(ids, func(one string) bool { return strings.EqualFold(one, string(id)) }) {
+			known = append(known, string(id))
+		}
+	}
+	return known
 }
 
 // spaceCache keeps the spaces in memory, for nearly every request needs them. It

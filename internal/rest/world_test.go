@@ -13,11 +13,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/takodeploy/tako/internal/auth"
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/db/dbtest"
 	"github.com/takodeploy/tako/internal/docstore"
 	"github.com/takodeploy/tako/internal/fault"
-	"github.com/takodeploy/tako/internal/ident"
+	"github.com/takodeploy/tako/internal/permission"
 	"github.com/takodeploy/tako/internal/resource"
 	"github.com/takodeploy/tako/internal/rest"
 	"github.com/takodeploy/tako/internal/rest/openapitest"
@@ -93,22 +94,54 @@ func (sealer) Open(_ context.Context, owner, field, sealed string) ([]byte, erro
 	return []byte(clear), nil
 }
 
-// user is a principal whose grants are listed: permission and space, joined by a
-// slash, to the ways it is held. "*" is every permission everywhere.
+// user is a principal by its id and what it may do.
 type user struct {
 	id     string
-	grants map[string][]resource.Grant
+	access *auth.Access
 }
+
+func (u user) Access() *auth.Access { return u.access }
 
 func (u user) Actor() db.Actor {
 	return db.Actor{UserID: u.id, Username: strings.ToLower(u.id), Identity: "ApiKey"}
 }
 
-func (u user) Grants(permission string, space ident.SpaceID) []resource.Grant {
-	if all, ok := u.grants["*"]; ok {
-		return all
+// grants are permissions and spaces, joined by a slash, with how each is held.
+type grants map[string][]resource.Grant
+
+// newUser makes a user who is in one team with a role for each grant.
+func newUser(id string, g grants) user {
+	facts := auth.Facts{Teams: []octopus.Team{{Resource: octopus.Resource{ID: "Teams-1"}}}}
+	for held, ways := range g {
+		name, space, _ := strings.Cut(held, "/")
+		role := octopus.UserRole{Resource: octopus.Resource{ID: "UserRoles-" + held}}
+		if space == "" {
+			role.GrantedSystemPermissions = append(role.GrantedSystemPermissions, octopus.Permission(name))
+		} else {
+			role.GrantedSpacePermissions = append(role.GrantedSpacePermissions, octopus.Permission(name))
+		}
+		facts.Roles = append(facts.Roles, role)
+		for _, way := range ways {
+			facts.Scoped = append(facts.Scoped, octopus.ScopedUserRole{
+				SpaceID: octopus.NullString(space), TeamID: "Teams-1", UserRoleID: role.ID,
+				ProjectIDs: way.Projects, ProjectGroupIDs: way.ProjectGroups, EnvironmentIDs: way.Environments, TenantIDs: way.Tenants,
+			})
+		}
 	}
-	return u.grants[permission+"/"+string(space)]
+	return user{id, auth.NewAccess(facts)}
+}
+
+// everything is all that can be held in the first spaces and on the system.
+func everything() grants {
+	all := grants{}
+	for _, info := range permission.All() {
+		for _, space := range []string{"", "/Spaces-1", "/Spaces-2", "/Spaces-3", "/Spaces-4"} {
+			if space == "" && info.System || space != "" && info.Space {
+				all[strings.TrimSuffix(string(info.Name)+space, "/")] = []resource.Grant{{}}
+			}
+		}
+	}
+	return all
 }
 
 // keys knows users by their API key.
@@ -154,8 +187,13 @@ func onBoth(t *testing.T, fn func(t *testing.T, w *world)) {
 
 func newWorldOn(t testing.TB, d *db.DB, change ...func(*rest.Config)) *world {
 	t.Helper()
-	w := &world{t: t, db: d, keys: keys{admin: {id: "Users-1", grants: map[string][]resource.Grant{"*": {{}}}}}}
-	w.store = docstore.New(testKinds(t), sealer{})
+	return newWorldOf(t, d, testKinds(t), change...)
+}
+
+func newWorldOf(t testing.TB, d *db.DB, kinds resource.Set, change ...func(*rest.Config)) *world {
+	t.Helper()
+	w := &world{t: t, db: d, keys: keys{admin: newUser("Users-1", everything())}}
+	w.store = docstore.New(kinds, sealer{})
 	cfg := rest.Config{
 		Log: dbtest.Log(t), DB: w.db, Store: w.store, Auth: w.keys,
 		Version: "2026.4.0-dev.1", InstallationID: "9b1deb4d-3b7d-4bad-9bdd-2b0d7b3dcb6d",

@@ -272,7 +272,7 @@ func (s *Server) raw(w http.ResponseWriter, r *Request, v Raw) {
 	if c, ok := v.Content.(io.Closer); ok {
 		defer func() {
 			if err := c.Close(); err != nil {
-				s.log.Warn("close content", "request", r.ID, "path", r.Request.URL.Path, "error", err)
+				s.log.Warn("close content", "request", r.ID, "path", r.URL.Path, "error", err)
 			}
 		}()
 	}
@@ -303,7 +303,7 @@ func (s *Server) raw(w http.ResponseWriter, r *Request, v Raw) {
 	if _, err := io.Copy(out, v.Content); err != nil {
 		// The status is out: cutting the connection is the only way left to say
 		// that the content is not whole.
-		s.log.Warn("content cut off", "request", r.ID, "path", r.Request.URL.Path, "error", err)
+		s.log.Warn("content cut off", "request", r.ID, "path", r.URL.Path, "error", err)
 		s.abort(w)
 	}
 }
@@ -353,7 +353,7 @@ func (s *Server) stream(w http.ResponseWriter, r *Request, run Stream) {
 	}
 	code, body := describe(err, r.ID)
 	if code >= http.StatusInternalServerError {
-		s.log.Error("stream failed", "request", r.ID, "path", r.Request.URL.Path, "error", err)
+		s.log.Error("stream failed", "request", r.ID, "path", r.URL.Path, "error", err)
 	}
 	if err := out.send(Event{Name: "error", Data: body}); err != nil {
 		s.log.Debug("caller left", "request", r.ID, "error", err)
