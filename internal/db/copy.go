@@ -76,6 +76,7 @@ func removeDatabase(path string) error {
 // Checkpoint moves what is in SQLite's write-ahead log into the database and
 // empties the log, if no reader still needs it. It is for the moment after a
 // time of long readers or of two processes; otherwise SQLite does it by itself.
+// It is not called within Write.
 func (d *DB) Checkpoint(ctx context.Context) error {
 	if d.dialect != SQLite {
 		return nil
@@ -83,14 +84,13 @@ func (d *DB) Checkpoint(ctx context.Context) error {
 	if err := d.alive(); err != nil {
 		return err
 	}
-	select {
-	case d.turn <- struct{}{}:
-		defer func() { <-d.turn }()
-	case <-ctx.Done():
-		return ctx.Err()
+	leave, err := d.takeTurn(ctx)
+	if err != nil {
+		return err
 	}
+	defer leave()
 	var busy, log, moved int64
-	err := d.writer.QueryRowContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)").Scan(&busy, &log, &moved)
+	err = d.writer.QueryRowContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)").Scan(&busy, &log, &moved)
 	if err != nil {
 		return fmt.Errorf("checkpoint: %w", d.translate(err))
 	}

@@ -60,3 +60,10 @@ func (c *counters) next(ctx context.Context, t *Tx, counter string) (int64, erro
 	})
 	return n, nil
 }
+
+// forget drops the blocks of a former life of the database.
+func (c *counters) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.blocks = nil
+}

@@ -5,6 +5,19 @@
 // once, with `?` for parameters, and the few spots where the dialects differ
 // live here. Write carries the audit events of what it changed, so that a
 // change and its event are committed together or not at all.
+//
+// # Migrations
+//
+// The schema is the sum of the numbered files in migrations/, which are taken in
+// order, once each, and only ever add. Each says in its header to which level of
+// the schema it belongs ("-- tako: level 1, tx"); a release raises the level.
+// Released files are immutable. Until the first release they may be edited, and
+// the list of their hashes is recorded anew by
+//
+//	go test ./internal/db -run TestMigrationIDs -update
+//
+// They are written in the words that both databases share, and three that the
+// runner translates: TEXT, BLOB and IDENTITY (a primary key that counts).
 package db
 
 import (
@@ -66,7 +79,8 @@ type DB struct {
 	// On PostgreSQL both are the same pool. On SQLite the writer has one
 	// connection, for which writers wait in line in Go and not in busy loops.
 	reader, writer *sql.DB
-	turn           chan struct{}   // SQLite: full while somebody writes
+	turn           chan struct{}   // SQLite: full while this process writes
+	turnstile      *turnstile      // SQLite: where processes wait for each other
 	pgConfig       *pgx.ConnConfig // PostgreSQL: for connections outside the pool
 
 	counters counters
@@ -141,7 +155,7 @@ func (d *DB) alive() error {
 func (d *DB) Close() error {
 	err := errors.Join(d.watch.stop(), d.reader.Close())
 	if d.writer != d.reader {
-		err = errors.Join(err, d.writer.Close())
+		err = errors.Join(err, d.writer.Close(), d.turnstile.close())
 	}
 	return err
 }
@@ -261,7 +275,8 @@ func (d *DB) Read(ctx context.Context, fn func(*Tx) error) error {
 // Write runs fn in a transaction and commits it with its events: SERIALIZABLE
 // on PostgreSQL, one writer at a time on SQLite. fn may run several times
 // (serialization failures are retried, nothing else is), so it has no side
-// effects but on the database and on variables it sets anew each time.
+// effects but on the database and on variables it sets anew each time. fn does
+// not call Write: SQLite has one writer.
 func (d *DB) Write(ctx context.Context, fn func(*Tx) error) error {
 	return d.writeTx(ctx, levelDocuments, fn)
 }

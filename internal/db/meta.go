@@ -158,6 +158,7 @@ const skipped = 1_000_000
 // installation id too.
 func Reincarnate(ctx context.Context, d *DB, clone bool) error {
 	return d.writeSchema(ctx, func(t *Tx) error {
+		t.AfterCommit(d.counters.forget)
 		if _, err := t.Exec(ctx, `UPDATE counter SET next = next + ?`, skipped); err != nil {
 			return err
 		}

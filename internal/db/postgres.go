@@ -6,6 +6,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"strconv"
 	"time"
@@ -22,6 +23,9 @@ const (
 	poolSize = 20
 	// connectTimeout bounds one attempt to reach the server.
 	connectTimeout = 10 * time.Second
+	// unacknowledged is how long the server's machine may not acknowledge what
+	// it was sent.
+	unacknowledged = 20 * time.Second
 )
 
 func (d *DB) openPostgres(ctx context.Context, dsn string, opt Options) error {
@@ -34,6 +38,11 @@ func (d *DB) openPostgres(ctx context.Context, dsn string, opt Options) error {
 	if config.ConnectTimeout == 0 {
 		config.ConnectTimeout = connectTimeout
 	}
+	dialer := net.Dialer{
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3},
+		Control:         loseFast,
+	}
+	config.DialFunc = dialer.DialContext
 	for name, value := range map[string]string{
 		"application_name": "tako",
 		"timezone":         "UTC",

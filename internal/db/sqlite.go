@@ -56,18 +56,48 @@ func (d *DB) openSQLite(ctx context.Context, path string, opt Options) error {
 	if err != nil {
 		return fmt.Errorf("open %s: %w", d.url, err)
 	}
-	d.turn = make(chan struct{}, 1)
 	if err := pingSQLite(ctx, d.writer); err != nil {
 		return errors.Join(fmt.Errorf("open %s: %w", d.url, d.translate(err)), d.writer.Close())
+	}
+	d.turn = make(chan struct{}, 1)
+	if d.turnstile, err = openTurnstile(path); err != nil {
+		return errors.Join(fmt.Errorf("open %s: %w", d.url, err), d.writer.Close())
 	}
 	readers := opt.Readers
 	if readers <= 0 {
 		readers = min(max(4, 2*runtime.GOMAXPROCS(0)), 16)
 	}
 	if d.reader, err = sqlitePool(path, readers, readerCacheKiB, true); err != nil {
-		return errors.Join(fmt.Errorf("open %s: %w", d.url, err), d.writer.Close())
+		return errors.Join(fmt.Errorf("open %s: %w", d.url, err), d.writer.Close(), d.turnstile.close())
 	}
 	return nil
+}
+
+// takeTurn waits until this goroutine may write: in line with the others of this
+// process, then with other processes.
+func (d *DB) takeTurn(ctx context.Context) (leave func(), err error) {
+	select {
+	case d.turn <- struct{}{}:
+	default:
+		limit := time.NewTimer(retryFor)
+		defer limit.Stop()
+		select {
+		case d.turn <- struct{}{}:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-limit.C:
+			return nil, unavailable("The database is busy; try again.",
+				fmt.Errorf("another write of this process has not ended for %v; it may have been begun within it", retryFor))
+		}
+	}
+	if err := d.turnstile.enter(ctx); err != nil {
+		<-d.turn
+		return nil, err
+	}
+	return func() {
+		d.turnstile.leave()
+		<-d.turn
+	}, nil
 }
 
 // createPrivate makes an absent database file with permissions for its owner

@@ -28,6 +28,8 @@ const (
 	channel = "tako"
 )
 
+var errClosed = errors.New("db: closed")
+
 // watch knows when the database was changed, by this process or another.
 type watch struct {
 	generation atomic.Uint64
@@ -35,7 +37,7 @@ type watch struct {
 
 	mu       sync.Mutex
 	subs     map[*Subscription]struct{}
-	stopped  bool
+	stopped  atomic.Bool        // set with mu held
 	cancel   context.CancelFunc // of the goroutine that looks or listens, nil while none runs
 	done     sync.WaitGroup
 	announce bool // a NOTIFY is on its way
@@ -67,6 +69,9 @@ func (w *watch) init() {
 // use and look closer, with Changes, only when it moved.
 func (d *DB) Generation(ctx context.Context) (uint64, error) {
 	w := &d.watch
+	if w.stopped.Load() {
+		return 0, errClosed
+	}
 	if d.dialect == Postgres {
 		if err := d.listen(); err != nil {
 			return 0, err
@@ -150,7 +155,7 @@ func (d *DB) Subscribe() *Subscription {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.subs[s] = struct{}{}
-	if w.cancel == nil && !w.stopped {
+	if w.cancel == nil && !w.stopped.Load() {
 		d.goLook()
 	}
 	return s
@@ -206,6 +211,9 @@ func (d *DB) look(ctx context.Context) error {
 	w := &d.watch
 	w.lookMu.Lock()
 	defer w.lookMu.Unlock()
+	if w.stopped.Load() {
+		return errClosed
+	}
 	if int64(time.Since(w.start))-w.looked.Load() < int64(glance) {
 		return nil // somebody looked while we waited
 	}
@@ -244,8 +252,8 @@ func (d *DB) listen() error {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.stopped {
-		return errors.New("db: closed")
+	if w.stopped.Load() {
+		return errClosed
 	}
 	if w.cancel == nil {
 		d.goLook()
@@ -303,6 +311,7 @@ func (d *DB) listenOnce(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
+			d.moved() // a process that was killed may not have come to its NOTIFY
 		default:
 			return err
 		}
@@ -316,7 +325,7 @@ func (d *DB) announceLater() {
 	w := &d.watch
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.announce || w.stopped {
+	if w.announce || w.stopped.Load() {
 		return
 	}
 	w.announce = true
@@ -336,7 +345,7 @@ func (d *DB) announceLater() {
 // stop ends everything that watches.
 func (w *watch) stop() error {
 	w.mu.Lock()
-	w.stopped = true
+	w.stopped.Store(true)
 	if w.cancel != nil {
 		w.cancel()
 		w.cancel = nil

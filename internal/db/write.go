@@ -43,12 +43,11 @@ func (d *DB) attempt(ctx context.Context, level isolation, fn func(*Tx) error) (
 		return nil, err
 	}
 	if d.dialect == SQLite {
-		select {
-		case d.turn <- struct{}{}:
-			defer func() { <-d.turn }()
-		case <-ctx.Done():
-			return nil, ctx.Err()
+		leave, err := d.takeTurn(ctx)
+		if err != nil {
+			return nil, err
 		}
+		defer leave()
 	}
 	conn, err := d.writer.Conn(ctx)
 	if err != nil {

@@ -507,3 +507,35 @@ func TestOpenRefuses(t *testing.T) {
 		t.Error("a file that must exist and does not gives no error")
 	}
 }
+
+// TestDiskFull lets SQLite find no room: the write fails as a whole, says why,
+// and the next one succeeds once there is room.
+func TestDiskFull(t *testing.T) {
+	t.Parallel()
+	d := dbtest.Open(t, db.SQLite)
+	pages := func(tx *db.Tx, limit int) error {
+		var n int
+		return tx.QueryRow(t.Context(), fmt.Sprintf(`PRAGMA max_page_count = %d`, limit)).Scan(&n)
+	}
+	big := func(limit int) error {
+		return d.Write(t.Context(), func(tx *db.Tx) error {
+			if err := pages(tx, limit); err != nil {
+				return err
+			}
+			if err := insertDocument(t.Context(), tx, 1, ""); err != nil {
+				return err
+			}
+			return insertDocument(t.Context(), tx, 2, strings.Repeat("x", 1<<20))
+		})
+	}
+	err := big(1)
+	if !fault.Is(err, fault.Unavailable) || !strings.Contains(err.Error(), "full") {
+		t.Errorf("Write on a full disk: %v, want a fault Unavailable", err)
+	}
+	if n := number(t, d, `SELECT COUNT(*) FROM documents`); n != 0 {
+		t.Errorf("a full disk leaves %d documents", n)
+	}
+	if err := big(1 << 30); err != nil {
+		t.Errorf("Write once there is room: %v", err)
+	}
+}
