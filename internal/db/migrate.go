@@ -25,31 +25,33 @@ type MigrateOptions struct {
 
 // runnerTables are the runner's own; every binary of every level reads them, so
 // columns are only ever added to them.
-var runnerTables = []string{
-	`CREATE TABLE IF NOT EXISTS tako_meta (
-		id               BIGINT NOT NULL PRIMARY KEY CHECK (id = 1),
-		schema_level     BIGINT NOT NULL,
-		min_reader_level BIGINT NOT NULL,
-		active_level     BIGINT NOT NULL,
-		fingerprint      TEXT   NOT NULL,
-		expanded_by      TEXT   NOT NULL,
-		expanded_at      BIGINT NOT NULL,
-		finalized_at     BIGINT NOT NULL,
-		installation_id  TEXT   NOT NULL,
-		incarnation      TEXT   NOT NULL
-	)`,
-	`CREATE TABLE IF NOT EXISTS tako_migration (
-		id         TEXT   NOT NULL PRIMARY KEY,
-		level      BIGINT NOT NULL,
-		kind       TEXT   NOT NULL,
-		state      TEXT   NOT NULL,
-		sha256     TEXT   NOT NULL,
-		applied_at BIGINT NOT NULL
-	)`,
-	`CREATE TABLE IF NOT EXISTS tako_schema (
-		object     TEXT NOT NULL PRIMARY KEY,
-		definition TEXT NOT NULL
-	)`,
+func runnerTables() []string {
+	return []string{
+		`CREATE TABLE IF NOT EXISTS tako_meta (
+			id               BIGINT NOT NULL PRIMARY KEY CHECK (id = 1),
+			schema_level     BIGINT NOT NULL,
+			min_reader_level BIGINT NOT NULL,
+			active_level     BIGINT NOT NULL,
+			fingerprint      TEXT   NOT NULL,
+			expanded_by      TEXT   NOT NULL,
+			expanded_at      BIGINT NOT NULL,
+			finalized_at     BIGINT NOT NULL,
+			installation_id  TEXT   NOT NULL,
+			incarnation      TEXT   NOT NULL
+		)`,
+		`CREATE TABLE IF NOT EXISTS tako_migration (
+			id         TEXT   NOT NULL PRIMARY KEY,
+			level      BIGINT NOT NULL,
+			kind       TEXT   NOT NULL,
+			state      TEXT   NOT NULL,
+			sha256     TEXT   NOT NULL,
+			applied_at BIGINT NOT NULL
+		)`,
+		`CREATE TABLE IF NOT EXISTS tako_schema (
+			object     TEXT NOT NULL PRIMARY KEY,
+			definition TEXT NOT NULL
+		)`,
+	}
 }
 
 // Migrate brings the schema to this binary's level. It only ever adds (expand),
@@ -120,7 +122,7 @@ func (d *DB) createRunnerTables(ctx context.Context, own Levels, opt MigrateOpti
 		return err
 	}
 	return d.writeSchema(ctx, func(t *Tx) error {
-		for _, s := range runnerTables {
+		for _, s := range runnerTables() {
 			if _, err := t.Exec(ctx, inDialect(d.dialect, s)); err != nil {
 				return err
 			}
@@ -183,7 +185,7 @@ func (t *Tx) migrationDone(ctx context.Context, m migration) (bool, error) {
 func (t *Tx) markMigration(ctx context.Context, m migration, state string) error {
 	kind := "tx"
 	if m.notx {
-		kind = "notx"
+			kind = "notx"
 	}
 	_, err := t.Exec(ctx, `INSERT INTO tako_migration (id, level, kind, state, sha256, applied_at) VALUES (?, ?, ?, ?, ?, ?)
 		ON CONFLICT (id) DO UPDATE SET state = excluded.state, sha256 = excluded.sha256, applied_at = excluded.applied_at`,
