@@ -185,7 +185,7 @@ func (t *Tx) migrationDone(ctx context.Context, m migration) (bool, error) {
 func (t *Tx) markMigration(ctx context.Context, m migration, state string) error {
 	kind := "tx"
 	if m.notx {
-			kind = "notx"
+		kind = "notx"
 	}
 	_, err := t.Exec(ctx, `INSERT INTO tako_migration (id, level, kind, state, sha256, applied_at) VALUES (?, ?, ?, ?, ?, ?)
 		ON CONFLICT (id) DO UPDATE SET state = excluded.state, sha256 = excluded.sha256, applied_at = excluded.applied_at`,
