@@ -8,6 +8,7 @@ import (
 
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/fault"
+	"github.com/takodeploy/tako/internal/ident"
 	"github.com/takodeploy/tako/internal/permission"
 	"github.com/takodeploy/tako/internal/resource"
 	"github.com/takodeploy/tako/octopus"
@@ -53,6 +54,9 @@ func (s *Service) ensure(ctx context.Context, tx *db.Tx, write bool) (complete b
 			GrantedSpacePermissions:  union(old.GrantedSpacePermissions, r.Space),
 			GrantedSystemPermissions: union(old.GrantedSystemPermissions, r.System),
 		}
+		if !fresh {
+			role.Name = old.Name
+		}
 		if !fresh && len(role.GrantedSpacePermissions) == len(old.GrantedSpacePermissions) && len(role.GrantedSystemPermissions) == len(old.GrantedSystemPermissions) {
 			continue
 		}
@@ -60,7 +64,9 @@ func (s *Service) ensure(ctx context.Context, tx *db.Tx, write bool) (complete b
 		switch {
 		case !write:
 		case fresh:
-			_, err = w.Create(ctx, s.roles.Name, "", r.ID, role)
+			if role.Name, err = s.freeName(ctx, tx, r.Name); err == nil {
+				_, err = w.Create(ctx, s.roles.Name, "", r.ID, role)
+			}
 		default:
 			err = w.Replace(ctx, s.roles.Name, r.ID, role)
 		}
@@ -90,6 +96,19 @@ func (s *Service) ensure(ctx context.Context, tx *db.Tx, write bool) (complete b
 		}
 	}
 	return complete, nil
+}
+
+// freeName is the name for a new built-in role: its own, unless somebody made a
+// role of that name before there was a built-in one.
+func (s *Service) freeName(ctx context.Context, tx *db.Tx, name string) (string, error) {
+	for {
+		var n int
+		err := tx.QueryRow(ctx, `SELECT count(*) FROM document_unique u WHERE u.kind = ? AND u.field = 'Name' AND u.value = ?`, s.roles.Name, ident.Fold(name)).Scan(&n)
+		if err != nil || n == 0 {
+			return name, err
+		}
+		name += " (built in)"
+	}
 }
 
 // createTeam makes a built-in team with the role that it is there for.
@@ -237,4 +256,25 @@ func (s *Service) HasAdministrator(ctx context.Context) (bool, error) {
 		return false, nil
 	}
 	return len(team.MemberUserIDs) > 0, err
+}
+
+// IssueAPIKey makes a key for a user and returns it: for whoever runs the server,
+// from its own machine.
+func (s *Service) IssueAPIKey(ctx context.Context, username, purpose string) (string, error) {
+	key := newKey()
+	err := s.db.Write(ctx, func(tx *db.Tx) error {
+		id, err := s.idOf(ctx, tx, username)
+		if err != nil {
+			return err
+		}
+		if id == "" {
+			return fault.Missing(s.users.Noun, username)
+		}
+		_, err = s.addKey(ctx, tx, octopus.User{Resource: octopus.Resource{ID: id}, Username: username}, key, purpose, time.Time{})
+		return err
+	})
+	if err != nil {
+		return "", err
+	}
+	return key, nil
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/takodeploy/tako/internal/blob"
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/deploy"
+	"github.com/takodeploy/tako/internal/releases"
 	"github.com/takodeploy/tako/internal/targets"
 	"github.com/takodeploy/tako/internal/tasks"
 	"github.com/takodeploy/tako/internal/variables"
@@ -38,11 +39,7 @@ type Source interface {
 }
 
 // Package is a package that can be fetched.
-type Package struct {
-	FileName string
-	SHA256   string
-	Size     int64
-}
+type Package = releases.Package
 
 // Blobs has the contents of packages, and takes artifacts.
 type Blobs interface {

@@ -84,6 +84,9 @@ func (s *schema) normalize(in any) any {
 			switch {
 			case s.fields != nil:
 				if m, ok := s.fields[strings.ToLower(key)]; ok {
+					if _, exact := v[m.name]; exact && key != m.name {
+						continue // of two spellings the exact one counts
+					}
 					key, value = m.name, m.of.normalize(value)
 				}
 			case s.elem != nil:

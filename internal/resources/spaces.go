@@ -2,10 +2,12 @@ package resources
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/ident"
+	"github.com/takodeploy/tako/internal/permission"
 	"github.com/takodeploy/tako/internal/resource"
 	"github.com/takodeploy/tako/octopus"
 )
@@ -22,6 +24,17 @@ func Spaces() *resource.Kind {
 			"Web":       "/app#/{Id}",
 			"Logo":      "/api/spaces/{Id}/logo",
 			"Search":    "/api/spaces/{Id}/search{?keyword}",
+		},
+		Prepare: func(v *octopus.Space) {
+			if own := permission.SpaceManagersTeam(v.ID); !slices.Contains(v.SpaceManagersTeams, own) {
+				v.SpaceManagersTeams = append(v.SpaceManagersTeams, own)
+			}
+		},
+		Check: func(_ context.Context, _ resource.Reader, _, v *octopus.Space) error {
+			if !v.IsDefault && len(v.SpaceManagersTeams) < 2 && len(v.SpaceManagersTeamMembers) == 0 {
+				return fault.InvalidField("SpaceManagersTeams", "SpaceManagersTeams and SpaceManagersTeamMembers are both empty; name at least one team or user who manages the space.")
+			}
+			return nil
 		},
 		InTx: spaceInTx,
 	})
@@ -56,7 +69,10 @@ func numbered(prefix string, space ident.SpaceID) string {
 func spaceInTx(ctx context.Context, w resource.Writer, c resource.Change[octopus.Space]) error {
 	switch c.Op {
 	case resource.Created:
-		return furnish(ctx, w, ident.SpaceID(c.ID))
+		if err := furnish(ctx, w, ident.SpaceID(c.ID)); err != nil {
+			return err
+		}
+		return manage(ctx, w, c.New)
 	case resource.Deleted:
 		if c.Old.IsDefault {
 			return fault.New(fault.Conflict, "The default space cannot be deleted.")
@@ -66,8 +82,16 @@ func spaceInTx(ctx context.Context, w resource.Writer, c resource.Change[octopus
 		}
 		return clearSpace(ctx, w, ident.SpaceID(c.ID))
 	case resource.Modified:
+		return manage(ctx, w, c.New)
 	}
 	return nil
+}
+
+// manage makes the space's managers those that the space names.
+func manage(ctx context.Context, w resource.Writer, v *octopus.Space) error {
+	own := permission.SpaceManagersTeam(v.ID)
+	teams := slices.DeleteFunc(slices.Clone(v.SpaceManagersTeams), func(id string) bool { return id == own })
+	return ManageSpace(ctx, w, ident.SpaceID(v.ID), teams, v.SpaceManagersTeamMembers)
 }
 
 // furnish makes what a space has from its first moment on, because clients look

@@ -1,0 +1,105 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/takodeploy/tako/internal/app"
+	"github.com/takodeploy/tako/internal/config"
+)
+
+func serverCommand() *cobra.Command {
+	var file string
+	var printConfig bool
+	cmd := &cobra.Command{
+		Use: "server", Short: "Run the server", Args: cobra.NoArgs,
+		Long: `Runs the server. In an empty data directory it sets itself up: an SQLite database,
+a master key, a default space. SIGTERM and Ctrl-C stop it cleanly; deployments that
+are under way go on at the next start, and their scripts keep running meanwhile.
+
+Every flag can also be set in the environment (--tls-cert is TAKO_TLS_CERT) and in
+the file that --config names (tls_cert). Flags go before the environment, that
+before the file.
+
+The first administrator is made from TAKO_ADMIN_USERNAME with TAKO_ADMIN_PASSWORD or
+TAKO_ADMIN_API_KEY, which are read at every start and never undo a later change.`,
+		Example: `  tako server
+  tako server --data /var/lib/tako --listen 0.0.0.0:8065 --tls-cert tako.pem --tls-key tako.key
+  tako server --database postgres://tako@db.example.com/tako`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := config.Load(file, os.Environ(), given(cmd.Flags()))
+			if err != nil {
+				return usageError{err}
+			}
+			if printConfig {
+				_, err := io.WriteString(cmd.OutOrStdout(), cfg.Print())
+				return err
+			}
+			return runServer(cmd.Context(), cfg, cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}
+	settings(cmd.Flags())
+	cmd.Flags().StringVar(&file, "config", "", "YAML file with settings")
+	cmd.Flags().BoolVar(&printConfig, "print-config", false, "print the settings in force, without secrets, and end")
+	return cmd
+}
+
+// settings makes a flag of every setting that may stand on a command line.
+func settings(flags *pflag.FlagSet) {
+	for _, f := range config.Fields() {
+		switch {
+		case f.Flag == "":
+		case f.Bool:
+			flags.Bool(f.Flag, f.Default == "true", f.Help)
+		default:
+			flags.String(f.Flag, f.Default, f.Help)
+		}
+	}
+}
+
+// given are the settings' flags that stand on the command line.
+func given(flags *pflag.FlagSet) map[string]string {
+	set := map[string]string{}
+	for _, f := range config.Fields() {
+		if flag := flags.Lookup(f.Flag); flag != nil && flag.Changed {
+			set[f.Flag] = flag.Value.String()
+		}
+	}
+	return set
+}
+
+func runServer(ctx context.Context, cfg config.Config, out, errOut io.Writer) error {
+	started := time.Now()
+	a, err := app.New(ctx, cfg, app.Options{Log: logger(cfg, errOut), Version: version})
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "Tako %s is ready at %s (started in %d ms)\n", version, a.URL(), time.Since(started).Milliseconds())
+	err = a.Run(ctx)
+	if closeErr := a.Close(); err == nil {
+		err = closeErr
+	}
+	if err == nil {
+		fmt.Fprintln(out, "Tako has stopped.")
+	}
+	return err
+}
+
+func logger(cfg config.Config, w io.Writer) *slog.Logger {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(cfg.LogLevel)); err != nil {
+		level = slog.LevelInfo
+	}
+	opt := &slog.HandlerOptions{Level: level}
+	if cfg.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(w, opt))
+	}
+	return slog.New(slog.NewTextHandler(w, opt))
+}

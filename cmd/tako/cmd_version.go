@@ -1,0 +1,35 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"runtime"
+
+	"github.com/spf13/cobra"
+)
+
+// Set by the linker in releases (-X main.version=...).
+var (
+	version    = "2026.4.0-dev" //nolint:gochecknoglobals // the linker's
+	commit     = "unknown"      //nolint:gochecknoglobals // the linker's
+	commitDate = "unknown"      //nolint:gochecknoglobals // the linker's
+)
+
+func versionCommand() *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use: "version", Short: "Print the version of this program", Args: cobra.NoArgs,
+		Example: "  tako version\n  tako version --output json",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if output == "json" {
+				return json.NewEncoder(cmd.OutOrStdout()).Encode(map[string]string{
+					"Version": version, "Commit": commit, "CommitDate": commitDate, "Go": runtime.Version(), "Platform": runtime.GOOS + "/" + runtime.GOARCH,
+				})
+			}
+			_, err := fmt.Fprintf(cmd.OutOrStdout(), "tako %s (commit %s of %s, %s, %s/%s)\n", version, commit, commitDate, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&output, "output", "table", "table or json")
+	return cmd
+}

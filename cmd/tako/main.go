@@ -1,0 +1,15 @@
+// Command tako is the server, its command line and, on Linux, its agent.
+package main
+
+import (
+	"os"
+
+	"github.com/takodeploy/tako/internal/agent"
+)
+
+func main() {
+	if handled, code := agent.Internal(os.Args); handled {
+		os.Exit(code)
+	}
+	os.Exit(execute(os.Args[1:], os.Stdout, os.Stderr))
+}

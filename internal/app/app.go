@@ -1,0 +1,300 @@
+// Package app builds a server from its configuration and runs it. It is the only
+// place where the parts meet; no part finds another by itself.
+package app
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/takodeploy/tako/internal/auth"
+	"github.com/takodeploy/tako/internal/blob"
+	"github.com/takodeploy/tako/internal/config"
+	"github.com/takodeploy/tako/internal/db"
+	"github.com/takodeploy/tako/internal/docstore"
+	"github.com/takodeploy/tako/internal/feed"
+	"github.com/takodeploy/tako/internal/orchestrator"
+	"github.com/takodeploy/tako/internal/releases"
+	"github.com/takodeploy/tako/internal/resource"
+	"github.com/takodeploy/tako/internal/resources"
+	"github.com/takodeploy/tako/internal/rest"
+	"github.com/takodeploy/tako/internal/secret"
+	"github.com/takodeploy/tako/internal/targets"
+	"github.com/takodeploy/tako/internal/tasks"
+	"github.com/takodeploy/tako/octopus"
+)
+
+// Options are what a server needs beside its configuration.
+type Options struct {
+	Log *slog.Logger
+	// Version is what clients see ("2026.4.0").
+	Version string
+	// Exe is the program that becomes the built-in worker; this one unless set.
+	Exe string
+	// Now is the clock of everything that is no lease; time.Now unless set.
+	Now func() time.Time
+}
+
+// App is a server, ready to run.
+type App struct {
+	cfg      config.Config
+	log      *slog.Logger
+	db       *db.DB
+	auth     *auth.Service
+	tasks    *tasks.Service
+	targets  *targets.Targets
+	janitor  *orchestrator.Janitor
+	handler  *rest.Server
+	listener net.Listener
+	tls      *certificates
+	drain    context.CancelFunc
+}
+
+// New opens or sets up everything in the configured places and listens, so that
+// Addr is known; it answers no request before Run.
+func New(ctx context.Context, cfg config.Config, opt Options) (_ *App, err error) {
+	a := &App{cfg: cfg, log: opt.Log}
+	if a.log == nil {
+		a.log = slog.New(slog.DiscardHandler)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, a.Close())
+		}
+	}()
+	if err := prepareData(cfg); err != nil {
+		return nil, err
+	}
+	if a.tls, err = loadCertificates(cfg.TLSCert, cfg.TLSKey); err != nil {
+		return nil, err
+	}
+	if a.listener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", cfg.Listen); err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", cfg.Listen, err)
+	}
+	if a.db, err = openDatabase(ctx, cfg, opt, a.log); err != nil {
+		return nil, err
+	}
+	keys, err := secret.Open(ctx, a.db, secret.Source{
+		Text: cfg.MasterKey, File: cfg.MasterKeyFile, CredentialsDir: os.Getenv("CREDENTIALS_DIRECTORY"), Dir: cfg.Data,
+	})
+	if err != nil {
+		return nil, err
+	}
+	blobs, err := blob.OpenDir(filepath.Join(cfg.Data, "blobs"))
+	if err != nil {
+		return nil, fmt.Errorf("open blobs: %w", err)
+	}
+	kinds, err := resource.NewSet(append(resources.All(), releases.Kinds()...)...)
+	if err != nil {
+		return nil, err
+	}
+	store := docstore.New(kinds, keys)
+	meta, err := a.db.Meta(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if a.auth, err = auth.Open(a.db, store, auth.Options{Log: a.log, Now: opt.Now, Installation: meta.InstallationID}); err != nil {
+		return nil, err
+	}
+	if err := a.seed(ctx, store); err != nil {
+		return nil, fmt.Errorf("set up a new server: %w", err)
+	}
+	return a, a.wire(ctx, opt, parts{keys, blobs, store, meta.InstallationID})
+}
+
+// parts are what wire connects.
+type parts struct {
+	keys         *secret.Box
+	blobs        *blob.Dir
+	store        *docstore.Store
+	installation string
+}
+
+func (a *App) wire(ctx context.Context, opt Options, p parts) error {
+	exe := opt.Exe
+	if exe == "" {
+		self, err := os.Executable()
+		if err != nil {
+			return fmt.Errorf("find this program: %w", err)
+		}
+		exe = self
+	}
+	a.targets = targets.New(targets.Config{Exe: exe, Home: filepath.Join(a.cfg.Data, "worker"), Disabled: !a.cfg.BuiltinWorker, Log: a.log})
+	packages := feed.New(a.db, p.blobs)
+	runners := map[octopus.TaskName]tasks.Runner{}
+	var err error
+	a.tasks, err = tasks.Open(ctx, tasks.Config{
+		DB: a.db, Blobs: p.blobs, Log: a.log, RunDir: filepath.Join(a.cfg.Data, "run"), Node: a.cfg.Node, Version: opt.Version, Runners: runners,
+	})
+	if err != nil {
+		return err
+	}
+	service := releases.New(releases.Config{DB: a.db, Store: p.store, Queue: a.tasks, Packages: feeds{a.db, packages}, Sealer: p.keys, Log: a.log})
+	runners[octopus.TaskDeploy] = orchestrator.New(orchestrator.Config{
+		DB: a.db, Source: service, Agents: a.targets, Blobs: p.blobs, Sealer: p.keys, Log: a.log,
+	})
+	a.janitor = orchestrator.NewJanitor(a.tasks, a.targets, a.log)
+	draining, drain := context.WithCancel(context.WithoutCancel(ctx))
+	a.drain = drain
+	a.handler, err = rest.New(rest.Config{
+		Log: a.log, DB: a.db, Store: p.store, Auth: authenticator(a.auth),
+		Routes:  routes(a, service, packages, p.blobs),
+		Aliases: aliases(),
+		Version: opt.Version, InstallationID: p.installation, Base: a.cfg.BasePath, Drain: draining,
+	})
+	return err
+}
+
+// authenticator lets the API ask auth.
+func authenticator(s *auth.Service) rest.Authenticator {
+	return rest.AuthenticatorFunc(func(r *http.Request) (rest.Principal, error) {
+		p, err := s.FromRequest(r)
+		if err != nil || p == nil {
+			return rest.Anonymous{}, err
+		}
+		return p, nil
+	})
+}
+
+// prepareData makes the data directory. One that has something in it, but not
+// the database that its server had, is left alone: a new database beside old
+// blobs and keys would be a server without a memory.
+func prepareData(cfg config.Config) error {
+	if err := os.MkdirAll(cfg.Data, 0o700); err != nil {
+		return fmt.Errorf("make data directory: %w", err)
+	}
+	if cfg.Database != "sqlite:"+filepath.Join(cfg.Data, "tako.db") {
+		return nil
+	}
+	_, err := os.Stat(filepath.Join(cfg.Data, "tako.db"))
+	if err == nil || !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	entries, err := os.ReadDir(cfg.Data)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.Name() != "master.key" {
+			return fmt.Errorf("the data directory %s has %s in it but no tako.db; restore the database, or name an empty directory with --data", cfg.Data, e.Name())
+		}
+	}
+	return nil
+}
+
+func openDatabase(ctx context.Context, cfg config.Config, opt Options, log *slog.Logger) (*db.DB, error) {
+	d, err := db.Open(ctx, cfg.Database, db.Options{Log: log, Now: opt.Now})
+	if err != nil {
+		return nil, err
+	}
+	err = db.CheckStart(ctx, d, db.BinaryLevels())
+	var start *db.StartError
+	if errors.Is(err, db.ErrNoSchema) || errors.As(err, &start) && start.NeedsMigrate() {
+		err = db.Migrate(ctx, d, db.MigrateOptions{By: opt.Version})
+	}
+	if err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	return d, nil
+}
+
+// Addr is the address the server listens on.
+func (a *App) Addr() net.Addr { return a.listener.Addr() }
+
+// URL is where the server is reached from its own host.
+func (a *App) URL() string {
+	scheme := "http"
+	if a.tls != nil {
+		scheme = "https"
+	}
+	return scheme + "://" + a.listener.Addr().String() + a.cfg.BasePath
+}
+
+// Handler is the API, for tests that need no socket.
+func (a *App) Handler() http.Handler { return a.handler }
+
+// shutdownGrace is how long answers that are under way may take at the end.
+const shutdownGrace = 20 * time.Second
+
+// Run serves until ctx ends, then finishes the answers under way and gives the
+// tasks back. It returns once nothing of it runs any more.
+func (a *App) Run(ctx context.Context) error {
+	server := &http.Server{
+		Handler:           a.handler,
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 * 1024,
+		ErrorLog:          slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
+	}
+	listener := a.listener
+	if a.tls != nil {
+		listener = tls.NewListener(listener, a.tls.config())
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			return fmt.Errorf("serve: %w", err)
+		}
+		return nil
+	})
+	g.Go(func() error {
+		<-ctx.Done()
+		a.drain() // live logs end by themselves
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownGrace)
+		defer cancel()
+		return server.Shutdown(grace)
+	})
+	g.Go(func() error { return a.tasks.Run(ctx) })
+	g.Go(func() error { return a.janitor.Run(ctx) })
+	g.Go(func() error { return a.auth.Run(ctx) })
+	g.Go(func() error { return a.watchDatabase(ctx) })
+	g.Go(func() error {
+		// Beside everything else: what does not need the worker need not wait for it.
+		if err := a.targets.Start(ctx); err != nil && ctx.Err() == nil {
+			a.log.Error("start the built-in worker", "err", err)
+		}
+		return nil
+	})
+	return g.Wait()
+}
+
+// watchDatabase ends the server when it no longer knows what its database has:
+// the next start finds out.
+func (a *App) watchDatabase(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-a.db.Failed():
+		return errors.New("the database failed in the middle of a commit; the server ends, to start from what is stored")
+	}
+}
+
+// Close releases what New opened. Run must have returned.
+func (a *App) Close() error {
+	var errs []error
+	if a.drain != nil {
+		a.drain()
+	}
+	if a.tasks != nil {
+		errs = append(errs, a.tasks.Close())
+	}
+	if a.listener != nil {
+		if err := a.listener.Close(); !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	if a.db != nil {
+		errs = append(errs, a.db.Close())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,48 @@
+package app
+
+import (
+	"github.com/takodeploy/tako/internal/blob"
+	"github.com/takodeploy/tako/internal/docstore"
+	"github.com/takodeploy/tako/internal/feed"
+	"github.com/takodeploy/tako/internal/releases"
+	"github.com/takodeploy/tako/internal/resource"
+	"github.com/takodeploy/tako/internal/resources"
+	"github.com/takodeploy/tako/internal/rest"
+	"github.com/takodeploy/tako/internal/rest/actions/packages"
+	taskroutes "github.com/takodeploy/tako/internal/rest/actions/tasks"
+)
+
+// routes are the operations that are no plain resources.
+func routes(a *App, service *releases.Service, repo *feed.Repository, blobs *blob.Dir) []rest.Route {
+	var all []rest.Route
+	all = append(all, packages.Routes(a.db, repo)...)
+	all = append(all, taskroutes.Routes(a.db, a.tasks, blobs)...)
+	return all
+}
+
+// aliases are further paths of declared kinds.
+func aliases() []rest.Alias {
+	return []rest.Alias{
+		{Kind: "channels", Pattern: "/projects/{owner}/channels", Owner: "projects", Within: "ProjectId"},
+		{Kind: "projects", Pattern: "/projectgroups/{owner}/projects", Owner: "projectgroups", Within: "ProjectGroupId", Only: []string{"list"}},
+		{Kind: "projects", Pattern: "/lifecycles/{owner}/projects", Owner: "lifecycles", Within: "LifecycleId", Only: []string{"list"}},
+		{Kind: "machines", Pattern: "/environments/{owner}/machines", Owner: "environments", Within: "EnvironmentIds", Only: []string{"list"}},
+		{Kind: "workers", Pattern: "/workerpools/{owner}/workers", Owner: "workerpools", Within: "WorkerPoolIds", Only: []string{"list"}},
+	}
+}
+
+// RouteTable lists every operation of the API without a database behind it.
+func RouteTable(version string) ([]rest.Line, error) {
+	kinds, err := resource.NewSet(append(resources.All(), releases.Kinds()...)...)
+	if err != nil {
+		return nil, err
+	}
+	handler, err := rest.New(rest.Config{
+		Store: docstore.New(kinds, nil), Routes: routes(&App{}, nil, nil, nil), Aliases: aliases(),
+		Version: version, InstallationID: "00000000-0000-0000-0000-000000000000",
+	})
+	if err != nil {
+		return nil, err
+	}
+	return handler.Routes(), nil
+}
