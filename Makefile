@@ -1,0 +1,84 @@
+# make demo    builds, starts a server and deploys a real example
+# make test    everything that a change must pass; installs what it needs
+# make soak    the long tests; make bench the figures; make release the binaries
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := build
+
+VERSION     ?= 2026.4.0-dev
+COMMIT      := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+COMMIT_DATE := $(shell git log -1 --format=%cI 2>/dev/null || echo unknown)
+LDFLAGS     := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.commitDate=$(COMMIT_DATE)
+GOBUILD     := CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
+TOOLS       := $(CURDIR)/bin/tools
+GOFUMPT     := $(TOOLS)/gofumpt
+LINTER      := $(TOOLS)/golangci-lint
+
+.PHONY: build demo test unit race lint vet cross prerequisites tools soak bench vuln release clean
+
+build:
+	$(GOBUILD) -o bin/tako ./cmd/tako
+
+demo: build
+	./bin/tako demo
+
+# The order is that of the quickest answer first.
+test: prerequisites vet build cross unit race lint
+
+vet:
+	go vet ./...
+
+# What a fresh Debian machine lacks: PostgreSQL's programs, and a compiler for -race.
+prerequisites:
+	./scripts/prerequisites.sh
+
+# Journeys drive the built binary, so they run without the race detector.
+unit: build
+	TAKO_TEST_BINARY=$(CURDIR)/bin/tako go test -timeout 20m ./...
+
+# The race detector makes the pure-Go SQLite thirty times slower: it goes over the
+# packages whose concurrency is their own, at small sizes.
+RACE := ./internal/agent ./internal/deploy ./internal/tasks ./internal/orchestrator ./internal/octostache ./internal/variables ./internal/lifecycle ./internal/failpoint ./internal/blob
+race:
+	CGO_ENABLED=1 TAKO_TEST_SMALL=1 go test -race -timeout 15m $(RACE)
+
+lint: tools
+	@files=$$($(GOFUMPT) -l cmd internal octopus examples test); if [ -n "$$files" ]; then echo "not formatted by gofumpt:"; echo "$$files"; exit 1; fi
+	$(LINTER) run --timeout 15m ./...
+
+cross:
+	GOOS=windows GOARCH=amd64 CGO_ENABLED=0 go build -o /dev/null ./cmd/tako-agent
+	GOOS=darwin GOARCH=arm64 CGO_ENABLED=0 go build -o /dev/null ./cmd/tako-agent
+	GOOS=linux GOARCH=arm64 CGO_ENABLED=0 go build -o /dev/null ./cmd/tako
+
+tools: $(GOFUMPT) $(LINTER)
+
+$(GOFUMPT):
+	GOBIN=$(TOOLS) go install mvdan.cc/gofumpt@v0.12.0
+
+$(LINTER):
+	GOBIN=$(TOOLS) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+
+# Each target ends by itself within an hour.
+soak: build
+	TAKO_TEST_SOAK=1 TAKO_TEST_BINARY=$(CURDIR)/bin/tako go test -timeout 60m -count=1 -v -run Soak ./test/...
+
+bench: build
+	TAKO_TEST_BINARY=$(CURDIR)/bin/tako ./scripts/bench.sh
+
+vuln:
+	go run golang.org/x/vuln/cmd/govulncheck@latest ./...
+
+# Same source, same bytes: no paths, no build time, the commit's date.
+RELEASES := linux/amd64/tako linux/arm64/tako linux/amd64/tako-agent linux/arm64/tako-agent windows/amd64/tako-agent darwin/arm64/tako-agent
+release:
+	rm -rf dist && mkdir -p dist
+	for r in $(RELEASES); do \
+	  IFS=/ read -r os arch name <<<"$$r"; suffix=""; [ $$os = windows ] && suffix=.exe; \
+	  GOOS=$$os GOARCH=$$arch $(GOBUILD) -o dist/$$name-$(VERSION)-$$os-$$arch$$suffix ./cmd/$$name; \
+	done
+	cd dist && sha256sum * > SHA256SUMS && cat SHA256SUMS
+
+clean:
+	rm -rf bin dist

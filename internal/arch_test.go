@@ -1,0 +1,156 @@
+package internal_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// ranks orders the packages: an import goes from a line to one below it. Within
+// a line the packages are strangers to each other, but for the arrows below.
+var ranks = [][]string{ //nolint:gochecknoglobals // the drawing itself
+	{"cmd/tako", "cmd/tako-agent", "internal/apptest"},
+	{"internal/app"},
+	{"internal/supervisor", "internal/config", "internal/rest", "internal/web", "internal/schedule"},
+	{"internal/upgrade", "internal/backup"},
+	{"internal/orchestrator", "internal/steps", "internal/targets"},
+	{"internal/releases"},
+	{"internal/tasks", "internal/feed", "internal/events", "internal/auth", "internal/resources"},
+	{"internal/docstore", "internal/resource", "internal/agent", "internal/halibut", "internal/blob", "internal/git"},
+	{"internal/secret", "internal/db"},
+	{
+		"internal/deploy", "internal/lifecycle", "internal/variables", "internal/octostache", "internal/version",
+		"internal/structured", "internal/ocl", "internal/servicemsg", "internal/permission",
+	},
+	{"octopus", "internal/ident", "internal/fault", "internal/failpoint", "examples"},
+}
+
+// arrows are allowed within a line: from a package to those it may import.
+var arrows = map[string][]string{ //nolint:gochecknoglobals // the drawing itself
+	"cmd/tako":              {},
+	"internal/orchestrator": {"internal/steps", "internal/targets"},
+	"internal/steps":        {"internal/targets"},
+	"internal/rest":         {"internal/web"},
+	"internal/upgrade":      {"internal/backup"},
+	"internal/docstore":     {"internal/resource"},
+	"internal/agent":        {"internal/halibut"},
+	"internal/secret":       {"internal/db"},
+	"internal/auth":         {"internal/resources"},
+	"internal/structured":   {"internal/octostache"},
+	"internal/ident":        {"internal/fault"},
+}
+
+const module = "github.com/takodeploy/tako/"
+
+// rank finds a package's line, or that of the package it is a part of.
+func rank(pkg string) (int, string) {
+	for p := pkg; p != "." && p != "/"; p = path.Dir(p) {
+		for i, line := range ranks {
+			if slices.Contains(line, p) {
+				return i, p
+			}
+		}
+	}
+	return -1, ""
+}
+
+type listed struct {
+	ImportPath string
+	Imports    []string
+	Doc        string
+	GoFiles    []string
+}
+
+func packages(t *testing.T) []listed {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-json=ImportPath,Imports,Doc,GoFiles", "./...")
+	cmd.Dir = ".."
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v\n%s", err, stderr.String())
+	}
+	var all []listed
+	for dec := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p listed
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		if len(p.GoFiles) > 0 {
+			all = append(all, p)
+		}
+	}
+	if len(all) < 20 {
+		t.Fatalf("go list found %d packages", len(all))
+	}
+	return all
+}
+
+// TestImportsGoDown holds every import to the drawing of docs/architecture.md.
+func TestImportsGoDown(t *testing.T) {
+	t.Parallel()
+	for _, p := range packages(t) {
+		from := strings.TrimPrefix(p.ImportPath, module)
+		if strings.HasPrefix(from, "test") {
+			continue // journeys see the product from outside
+		}
+		fromRank, fromName := rank(from)
+		if fromRank < 0 {
+			t.Errorf("%s has no place in the drawing; give it one in ranks, and in docs/architecture.md", from)
+			continue
+		}
+		for _, imported := range p.Imports {
+			to, ours := strings.CutPrefix(imported, module)
+			if !ours {
+				continue
+			}
+			toRank, toName := rank(to)
+			switch {
+			case toName == fromName, toRank > fromRank:
+			case toRank == fromRank && slices.Contains(arrows[fromName], toName):
+			default:
+				t.Errorf("%s imports %s, which goes up or sideways", from, to)
+			}
+		}
+	}
+}
+
+// TestAgentIsAlone keeps the server out of the program that runs on targets.
+func TestAgentIsAlone(t *testing.T) {
+	t.Parallel()
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", "./cmd/tako-agent")
+	cmd.Dir = ".."
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, dep := range strings.Fields(string(out)) {
+		if ours, ok := strings.CutPrefix(dep, module); ok {
+			if i, name := rank(ours); i < 7 && name != "cmd/tako-agent" || name == "internal/db" || name == "internal/docstore" {
+				t.Errorf("tako-agent links %s", ours)
+			}
+		}
+		if strings.Contains(dep, "modernc.org/sqlite") || strings.Contains(dep, "jackc/pgx") {
+			t.Errorf("tako-agent links %s", dep)
+		}
+	}
+}
+
+// TestPackagesAreExplained wants a doc comment of every package.
+func TestPackagesAreExplained(t *testing.T) {
+	t.Parallel()
+	for _, p := range packages(t) {
+		if len(strings.TrimSpace(p.Doc)) < 40 {
+			t.Errorf("%s has no doc comment that says what it is for", p.ImportPath)
+		}
+	}
+}

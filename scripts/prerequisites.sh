@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Installs what the tests need and a fresh Debian machine lacks. Elsewhere, or
+# without the right to install, it says what is missing; with CI=true that fails.
+set -euo pipefail
+
+missing=()
+have_postgres() {
+  [ -n "${TAKO_TEST_PG_BIN:-}" ] || command -v initdb >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null
+}
+have_postgres || missing+=(postgresql)
+command -v gcc >/dev/null || missing+=(gcc libc6-dev)
+command -v python3 >/dev/null || missing+=(python3)
+[ ${#missing[@]} -eq 0 ] && exit 0
+
+echo "Installing ${missing[*]}"
+run() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }
+if command -v apt-get >/dev/null; then
+  # Debian would start a cluster of its own; the tests make theirs.
+  run mkdir -p /etc/postgresql-common
+  [ -e /etc/postgresql-common/createcluster.conf ] || echo 'create_main_cluster = false' | run tee /etc/postgresql-common/createcluster.conf >/dev/null
+  if run apt-get update -q && run env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}"; then
+    exit 0
+  fi
+fi
+echo "Not installed: ${missing[*]}. Please install them; the tests that need them are skipped." >&2
+[ "${CI:-}" != true ]
