@@ -32,12 +32,16 @@ type Facts struct {
 }
 
 // Source is a way in which a permission came to somebody: by which team, which
-// role, and which scoped role ties them together.
+// role, and which scoped role ties them together, within which limits. It is
+// served to clients as it is.
 type Source struct {
-	Team, Role           octopus.Named
-	ScopedUserRole       string
-	Projects, Groups     []string // as the scoped role has them
-	Environments, Tenant []string
+	Team             octopus.Named        `json:"Team"`
+	UserRole         octopus.Named        `json:"UserRole"`
+	ScopedUserRoleID string               `json:"ScopedUserRoleId"`
+	ProjectIDs       octopus.List[string] `json:"ProjectIds"`
+	ProjectGroupIDs  octopus.List[string] `json:"ProjectGroupIds"`
+	EnvironmentIDs   octopus.List[string] `json:"EnvironmentIds"`
+	TenantIDs        octopus.List[string] `json:"TenantIds"`
 }
 
 // grant is one way in which a permission is held, with where it came from.
@@ -46,9 +50,9 @@ type grant struct {
 	source *Source
 }
 
-// held is all ways in which one permission is held at one place. all is not nil
+// holding is all ways in which one permission is held at one place. all is not nil
 // and has one unlimited grant when any of them is.
-type held struct {
+type holding struct {
 	all     []resource.Grant
 	grants  []grant
 	outward []octopus.PermissionRestriction // as clients see it
@@ -57,7 +61,7 @@ type held struct {
 // Access is what one user may do. It is immutable and safe for concurrent use.
 type Access struct {
 	teams  []octopus.Team
-	places map[ident.SpaceID]map[octopus.Permission]*held // "" is the system
+	places map[ident.SpaceID]map[octopus.Permission]*holding // "" is the system
 }
 
 // NewAccess adds up what the facts grant.
@@ -71,7 +75,7 @@ type Access struct {
 // What is about a project as a whole (its settings, its releases) is limited by
 // tenants to the projects that these are connected to.
 func NewAccess(f Facts) *Access {
-	a := &Access{teams: f.Teams, places: map[ident.SpaceID]map[octopus.Permission]*held{}}
+	a := &Access{teams: f.Teams, places: map[ident.SpaceID]map[octopus.Permission]*holding{}}
 	teams, roles := map[string]octopus.Team{}, map[string]octopus.UserRole{}
 	for _, t := range f.Teams {
 		teams[t.ID] = t
@@ -86,8 +90,8 @@ func NewAccess(f Facts) *Access {
 			continue
 		}
 		source := &Source{
-			Team: octopus.Named{ID: team.ID, Name: team.Name}, Role: octopus.Named{ID: role.ID, Name: role.Name}, ScopedUserRole: s.ID,
-			Projects: s.ProjectIDs, Groups: s.ProjectGroupIDs, Environments: s.EnvironmentIDs, Tenant: s.TenantIDs,
+			Team: octopus.Named{ID: team.ID, Name: team.Name}, UserRole: octopus.Named{ID: role.ID, Name: role.Name}, ScopedUserRoleID: s.ID,
+			ProjectIDs: s.ProjectIDs, ProjectGroupIDs: s.ProjectGroupIDs, EnvironmentIDs: s.EnvironmentIDs, TenantIDs: s.TenantIDs,
 		}
 		for _, name := range role.GrantedSystemPermissions {
 			if info, ok := permission.Find(name); ok && info.System {
@@ -119,12 +123,12 @@ func NewAccess(f Facts) *Access {
 func (a *Access) add(space ident.SpaceID, name octopus.Permission, grants []resource.Grant, wire octopus.PermissionRestriction, source *Source) {
 	place := a.places[space]
 	if place == nil {
-		place = map[octopus.Permission]*held{}
+		place = map[octopus.Permission]*holding{}
 		a.places[space] = place
 	}
 	h := place[name]
 	if h == nil {
-		h = &held{}
+		h = &holding{}
 		place[name] = h
 	}
 	for _, g := range grants {
@@ -213,7 +217,7 @@ func outward(supports permission.Restrictions, s octopus.ScopedUserRole) octopus
 
 // at finds how a permission is held. One that exists on the system alone is held
 // there, whatever space the question comes from.
-func (a *Access) at(name string, space ident.SpaceID) *held {
+func (a *Access) at(name string, space ident.SpaceID) *holding {
 	if h := a.places[space][octopus.Permission(name)]; h != nil {
 		return h
 	}
@@ -253,7 +257,7 @@ func (a *Access) Why(name string, space ident.SpaceID, t Target) []Source {
 	}
 	var why []Source
 	for _, g := range h.grants {
-		if covers(g.Grant, t) && (len(why) == 0 || why[len(why)-1].ScopedUserRole != g.source.ScopedUserRole) {
+		if covers(g.Grant, t) && (len(why) == 0 || why[len(why)-1].ScopedUserRoleID != g.source.ScopedUserRoleID) {
 			why = append(why, *g.source)
 		}
 	}
@@ -274,7 +278,7 @@ func within(ids []string, id string) bool {
 func (a *Access) Spaces() []ident.SpaceID {
 	var spaces []ident.SpaceID
 	for space, place := range a.places {
-		if space != "" && len(place) > 0 {
+		if space != "" && anything(place) {
 			spaces = append(spaces, space)
 		}
 	}
@@ -284,6 +288,15 @@ func (a *Access) Spaces() []ident.SpaceID {
 		return cmp.Or(cmp.Compare(nx, ny), cmp.Compare(x, y))
 	})
 	return spaces
+}
+
+func anything(place map[octopus.Permission]*holding) bool {
+	for _, h := range place {
+		if len(h.all) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // Teams are those that the user is in, Everyone among them.

@@ -202,8 +202,8 @@ func TestWhy(t *testing.T) {
 	a := NewAccess(f)
 	var ids []string
 	for _, s := range a.Why("DeploymentCreate", home, Target{Environment: "Environments-2"}) {
-		ids = append(ids, s.ScopedUserRole)
-		if s.Team != (octopus.Named{ID: "Teams-1", Name: "Deployers"}) || s.Role != (octopus.Named{ID: "UserRoles-1", Name: "Role"}) {
+		ids = append(ids, s.ScopedUserRoleID)
+		if s.Team != (octopus.Named{ID: "Teams-1", Name: "Deployers"}) || s.UserRole != (octopus.Named{ID: "UserRoles-1", Name: "Role"}) {
 			t.Errorf("source %+v", s)
 		}
 	}

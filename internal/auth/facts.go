@@ -84,27 +84,30 @@ func documents[T any](ctx context.Context, store *docstore.Store, tx *db.Tx, k *
 func connected(ctx context.Context, tx *db.Tx, tenants []string) (map[string][]string, error) {
 	projects := map[string][]string{}
 	for batch := range slices.Chunk(tenants, 500) {
-		args := make([]any, len(batch))
-		for i, id := range batch {
-			args[i] = id
-		}
-		rows, err := tx.Query(ctx, `SELECT DISTINCT r.from_id, r.to_id FROM document_refs r WHERE r.from_kind = 'tenants' AND r.to_kind = 'projects'
-			AND r.from_id IN (?`+strings.Repeat(", ?", len(batch)-1)+`)`, args...)
-		if err != nil {
+		if err := addConnected(ctx, tx, batch, projects); err != nil {
 			return nil, fmt.Errorf("read what tenants are connected to: %w", err)
 		}
-		for rows.Next() {
-			var tenant, project string
-			if err := rows.Scan(&tenant, &project); err != nil {
-				_ = rows.Close() // the scan's error tells more
-				return nil, fmt.Errorf("read what tenants are connected to: %w", err)
-			}
-			projects[tenant] = append(projects[tenant], project)
-		}
-		if err := rows.Err(); err != nil {
-			return nil, fmt.Errorf("read what tenants are connected to: %w", err)
-		}
-		_ = rows.Close() // read to the end
 	}
 	return projects, nil
+}
+
+func addConnected(ctx context.Context, tx *db.Tx, tenants []string, to map[string][]string) error {
+	args := make([]any, len(tenants))
+	for i, id := range tenants {
+		args[i] = id
+	}
+	rows, err := tx.Query(ctx, `SELECT DISTINCT r.from_id, r.to_id FROM document_refs r WHERE r.from_kind = 'tenants' AND r.to_kind = 'projects'
+		AND r.from_id IN (?`+strings.Repeat(", ?", len(tenants)-1)+`)`, args...)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = rows.Close() }() // Err below tells
+	for rows.Next() {
+		var tenant, project string
+		if err := rows.Scan(&tenant, &project); err != nil {
+			return err
+		}
+		to[tenant] = append(to[tenant], project)
+	}
+	return rows.Err()
 }

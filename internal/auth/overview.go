@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/takodeploy/tako/internal/db"
+	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/ident"
 	"github.com/takodeploy/tako/internal/permission"
 	"github.com/takodeploy/tako/octopus"
@@ -66,6 +67,19 @@ func (s *Service) Permissions(ctx context.Context, by *Principal, ref string, at
 	out := k.access.Permissions(at.keep)
 	out.ID = k.user.ID
 	return &out, nil
+}
+
+// Why lists what gives a user whom by may see a permission for a target; nothing
+// when it is not held.
+func (s *Service) Why(ctx context.Context, by *Principal, ref, name string, space ident.SpaceID, t Target) (octopus.List[Source], error) {
+	if _, ok := permission.Find(name); !ok {
+		return nil, fault.InvalidField("permission", "permission is '%.100s', which is none; /api/permissions/all lists them.", name)
+	}
+	k, err := s.seen(ctx, by, ref)
+	if err != nil {
+		return nil, err
+	}
+	return k.access.Why(name, space, t), nil
 }
 
 // TeamsOf lists the teams of a user whom by may see, Everyone among them.

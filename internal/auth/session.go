@@ -85,7 +85,7 @@ func (s *Service) FromRequest(r *http.Request) (*Principal, error) {
 	}
 	c, err := r.Cookie(s.cookieName(identificationCookie))
 	if err != nil || c.Value == "" {
-		return nil, nil //nolint:nilnil // nobody is no error
+		return nil, nil // nobody
 	}
 	switch r.Method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions:
@@ -144,13 +144,13 @@ func (s *Service) ExpiredCookies(secure bool, base string) []*http.Cookie {
 }
 
 func (s *Service) cookies(token, csrf string, expires time.Time, maxAge int, secure bool, base string) []*http.Cookie {
-	make := func(name, value string, hidden bool) *http.Cookie {
+	cookie := func(name, value string, hidden bool) *http.Cookie {
 		return &http.Cookie{
 			Name: s.cookieName(name), Value: value, Path: strings.TrimRight(base, "/") + "/",
 			Expires: expires, MaxAge: maxAge, Secure: secure, HttpOnly: hidden, SameSite: http.SameSiteLaxMode,
 		}
 	}
-	return []*http.Cookie{make(identificationCookie, token, true), make(csrfCookie, csrf, false)}
+	return []*http.Cookie{cookie(identificationCookie, token, true), cookie(csrfCookie, csrf, false)}
 }
 
 // startSession stores a new session.
@@ -196,7 +196,7 @@ func (s *Service) Logout(ctx context.Context, token string) error {
 func (s *Service) LogoutRequest(r *http.Request) error {
 	c, err := r.Cookie(s.cookieName(identificationCookie))
 	if err != nil {
-		return nil //nolint:nilerr // no cookie, no session
+		return nil // no cookie, no session
 	}
 	return s.Logout(r.Context(), c.Value)
 }

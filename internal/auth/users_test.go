@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/takodeploy/tako/internal/auth"
+	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/docstore"
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/ident"
@@ -437,6 +438,13 @@ func TestOverview(t *testing.T) {
 		if _, every, err = w.SpacesOf(w.ctx, w.admin, "me"); err != nil || !every {
 			t.Errorf("ada sees all spaces: %v, %v", every, err)
 		}
+		why, err := w.Why(w.ctx, robot, "me", "MachineView", "Spaces-2", auth.Target{Environment: "Environments-1"})
+		w.ok(err)
+		if len(why) != 1 || why[0].Team.Name != "Viewers" || why[0].UserRole.ID != "userroles-environmentviewer" {
+			t.Errorf("because of %+v", why)
+		}
+		_, err = w.Why(w.ctx, robot, "me", "MachineAdore", "Spaces-2", auth.Target{})
+		w.refused(err, fault.Invalid)
 		csv, err := w.PermissionsCSV(w.ctx, w.admin, "robot", auth.Places{System: true})
 		w.ok(err)
 		lines := strings.Split(strings.TrimSpace(string(csv)), "\n")
@@ -497,6 +505,14 @@ func TestBootstrap(t *testing.T) {
 		if len(r.GrantedSpacePermissions) != 25 || !slices.Contains(r.GrantedSpacePermissions, octopus.PermAccountDelete) {
 			t.Errorf("the role grants %v", r.GrantedSpacePermissions)
 		}
+		// A role that is new in this version finds its name taken.
+		w.write(w.ctx, func(tx *db.Tx) error { return w.store.In(tx).Delete(w.ctx, "userroles", "userroles-tenantmanager") })
+		mine := w.made(w.admin, "userroles", "", octopus.UserRole{Name: "tenant manager"})
+		w.ok(w.EnsureBuiltins(w.ctx))
+		if got := load[octopus.UserRole](w, "userroles", "userroles-tenantmanager").Name; got != "Tenant Manager (built in)" {
+			t.Errorf("beside %s it is called %q", mine, got)
+		}
+		w.ok(w.EnsureBuiltins(w.ctx))
 		w.refused(w.ResetPassword(w.ctx, "unknown", "long enough"), fault.NotFound)
 		w.user(`{"Username": "robot", "IsService": true}`)
 		w.refused(w.ResetPassword(w.ctx, "robot", "long enough"), fault.Invalid)

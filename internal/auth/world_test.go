@@ -70,7 +70,7 @@ const (
 	adminKey      = "API-ADMINADMINADMINADMIN"
 )
 
-func kinds(t *testing.T) resource.Set {
+func kinds(t testing.TB) resource.Set {
 	t.Helper()
 	set, err := resource.NewSet(
 		resources.Users(), resources.Teams(), resources.UserRoles(), resources.ScopedUserRoles(),
@@ -84,7 +84,7 @@ func kinds(t *testing.T) resource.Set {
 }
 
 // service opens a service on d, as each process of a server would.
-func service(t *testing.T, d *db.DB, change func(*auth.Options)) (*auth.Service, *docstore.Store) {
+func service(t testing.TB, d *db.DB, change func(*auth.Options)) (*auth.Service, *docstore.Store) {
 	t.Helper()
 	store := docstore.New(kinds(t), nil)
 	opt := auth.Options{Log: dbtest.Log(t), Argon2: quick(), Installation: "9b1deb4d"}
@@ -111,6 +111,19 @@ func newWorld(t *testing.T, d *db.DB) *world {
 	w.ok(err)
 	w.admin = w.byKey(adminKey)
 	return w
+}
+
+// administered is a service with an administrator who has a key, and no more.
+func administered(t testing.TB, d *db.DB) *auth.Service {
+	t.Helper()
+	s, _ := service(t, d, nil)
+	if err := s.EnsureBuiltins(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.CreateAdministrator(t.Context(), auth.Administrator{Username: adminName, APIKey: adminKey}); err != nil {
+		t.Fatal(err)
+	}
+	return s
 }
 
 func each(t *testing.T, fn func(w *world)) {
