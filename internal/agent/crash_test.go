@@ -314,6 +314,117 @@ func TestKilledAtEveryEdge(t *testing.T) {
 	}
 }
 
+// The same edges when the disk or a test says no there: what can be repeated is
+// repeated, and nothing runs twice.
+func TestErrorAtEveryEdge(t *testing.T) {
+	t.Parallel()
+	const ran = 7
+	for _, c := range []struct {
+		edge string
+		code int // the fate
+		runs int
+	}{
+		{"incoming-fsynced", ran, 1},
+		{"renamed", ran, 1},
+		{"runner-locked", ran, 1},
+		{"before-started", agent.ExitNoShell, 0},
+		{"started-written", agent.ExitNoShell, 0},
+		{"before-execve", agent.ExitNoShell, 0},
+		{"child-exited", agent.ExitLost, 1},
+		{"log-fsynced", agent.ExitLost, 1},
+		{"exit-tmp-fsynced", ran, 1},
+		{"exit-renamed", ran, 1},
+		{"tombstone-written", ran, 1},
+		{"trashed", ran, 1},
+	} {
+		t.Run(c.edge, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, failpoint.Env+"="+c.edge+":err", failpoint.EnvOnce+"="+t.TempDir())
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			defer cancel()
+			ticket := newTicket()
+			req := agent.StartRequest{Ticket: ticket, Body: w.script(ticket, "m", 50, 0), Isolation: agent.FullIsolation}
+			refused := 0
+			again := func(err error) bool {
+				if err == nil {
+					return false
+				}
+				if refused++; refused > 1 || !strings.Contains(err.Error(), failpoint.ErrInjected.Error()) {
+					t.Fatal(err)
+				}
+				return true
+			}
+			for {
+				if _, err := w.start(ctx, req); !again(err) {
+					break
+				}
+			}
+			st, log, err := w.follow(ctx, ticket)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if st.ExitCode != c.code {
+				t.Errorf("exit code %d, want %d; log %v", st.ExitCode, c.code, log)
+			}
+			if c.code == ran {
+				if err := whole(log, 50); err != nil {
+					t.Error(err)
+				}
+			}
+			for again(w.complete(ctx, ticket)) {
+			}
+			st, err = w.start(ctx, req)
+			if err != nil || st.State != agent.Complete || st.ExitCode != c.code {
+				t.Errorf("a late StartScript: %+v, %v", st, err)
+			}
+			if n := w.runs(ticket); n != c.runs {
+				t.Errorf("the script ran %d times, want %d", n, c.runs)
+			}
+		})
+	}
+}
+
+// A stub that does not get on is cancelled like a script, also when its runner is
+// dead, and never becomes one.
+func TestCancelStalledStub(t *testing.T) {
+	t.Parallel()
+	for _, edge := range []string{"before-started", "started-written", "before-execve"} {
+		for _, killed := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s runner killed %v", edge, killed), func(t *testing.T) {
+				t.Parallel()
+				once := t.TempDir()
+				w := newWorld(t, failpoint.Env+"="+edge+":stall", failpoint.EnvOnce+"="+once)
+				ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+				defer cancel()
+				ticket := newTicket()
+				if _, err := w.start(ctx, agent.StartRequest{Ticket: ticket, Body: w.script(ticket, "m", 1, 0)}); err != nil {
+					t.Fatal(err)
+				}
+				await(t, "the stub stalls", func() bool {
+					_, err := os.Stat(filepath.Join(once, edge))
+					return err == nil
+				})
+				if killed && !w.killIn(ticket, "lock") {
+					t.Fatal("there is no runner to kill")
+				}
+				if _, err := w.cancel(ctx, ticket); err != nil {
+					t.Fatal(err)
+				}
+				st, log, err := w.follow(ctx, ticket)
+				if err != nil || st.ExitCode != agent.ExitCanceled {
+					t.Errorf("%+v %v, %v", st, log, err)
+				}
+				if n := w.runs(ticket); n != 0 {
+					t.Errorf("the script ran %d times", n)
+				}
+				if left := membersOf(ticket); len(left) > 0 {
+					t.Errorf("processes %v still live", left)
+				}
+			})
+		}
+	}
+}
+
 // A cancellation whose agent dies right after the decision is carried out by the
 // next one.
 func TestKilledWhileCancelling(t *testing.T) {
@@ -370,7 +481,8 @@ func TestKilledWhileCancelling(t *testing.T) {
 // may start the script meanwhile or take its mutex.
 func TestStubOutlivesRunner(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, failpoint.Env+"=before-started:stall=700ms", failpoint.EnvOnce+"="+t.TempDir())
+	once := t.TempDir()
+	w := newWorld(t, failpoint.Env+"=before-started:stall=3s", failpoint.EnvOnce+"="+once)
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	ticket, other := newTicket(), newTicket()
@@ -379,10 +491,9 @@ func TestStubOutlivesRunner(t *testing.T) {
 		t.Fatal(err)
 	}
 	await(t, "the stub stalls", func() bool {
-		_, err := os.Stat(filepath.Join(w.home, "Work", strings.ToLower(string(ticket)), "log"))
-		return err == nil && w.pidOf(ticket, "lock") > 0
+		_, err := os.Stat(filepath.Join(once, "before-started"))
+		return err == nil
 	})
-	wait(t, 100*time.Millisecond)
 	if !w.killIn(ticket, "lock") {
 		t.Fatal("there is no runner to kill")
 	}

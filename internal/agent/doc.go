@@ -30,6 +30,7 @@
 //	complete     agent     CompleteScript came early: remove the workspace at its end
 //	exit.tmp     agent     room for the exit code, allocated at creation
 //	exit         lock      exit.tmp, renamed: the exit code. Visible means: log complete
+//	runner.err   runner    its last words, if it crashes
 //
 // A workspace is built in <home>/Work/.incoming and renamed into place, which is
 // the commit of StartScript; it ends by a tombstone in <home>/Work/Done, which is

@@ -127,17 +127,47 @@ func (p process) signal(sig unix.Signal) {
 	}
 }
 
+// killer looks at a tree again and again.
+type killer struct {
+	tree
+	pause *time.Ticker
+	empty int // looks in a row that found nobody
+}
+
+// look returns the living members and whether there are none any more. A process
+// that is just being forked by one that ends, or is in the middle of an execve, can
+// escape one look at /proc, so it takes two.
+func (k *killer) look() (living []process, gone bool) {
+	living = k.members()
+	if len(living) > 0 || cgroupPopulated(k.cgroup) {
+		k.empty = 0
+		return living, false
+	}
+	k.empty++
+	return nil, k.empty >= 2
+}
+
+// wait waits a moment; false when ctx has ended.
+func (k *killer) wait(ctx context.Context) bool {
+	select {
+	case <-k.pause.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
 // kill ends the tree: SIGTERM, then after termFor SIGKILL until none is left. It
 // returns those that outlived killFor, which are in the kernel's hands. An end of
 // ctx makes it return early.
 func (t tree) kill(ctx context.Context) []process {
+	k := &killer{tree: t, pause: time.NewTicker(20 * time.Millisecond)}
+	defer k.pause.Stop()
 	start := time.Now()
 	told := make(map[process]bool)
-	pause := time.NewTicker(20 * time.Millisecond)
-	defer pause.Stop()
 	for time.Since(start) < termFor {
-		living := t.members()
-		if len(living) == 0 {
+		living, gone := k.look()
+		if gone {
 			return nil
 		}
 		for _, p := range living {
@@ -146,27 +176,29 @@ func (t tree) kill(ctx context.Context) []process {
 				p.signal(unix.SIGTERM)
 			}
 		}
-		select {
-		case <-pause.C:
-		case <-ctx.Done():
+		if !k.wait(ctx) {
 			return living
 		}
 	}
-	return t.killHard(ctx)
+	return k.hard(ctx)
 }
 
 // killHard is kill without the asking.
 func (t tree) killHard(ctx context.Context) []process {
+	k := &killer{tree: t, pause: time.NewTicker(20 * time.Millisecond)}
+	defer k.pause.Stop()
+	return k.hard(ctx)
+}
+
+func (k *killer) hard(ctx context.Context) []process {
 	start := time.Now()
-	pause := time.NewTicker(20 * time.Millisecond)
-	defer pause.Stop()
 	for {
-		killCgroup(t.cgroup)
+		killCgroup(k.cgroup)
 		// A process that forks faster than we look is stopped first.
 		stopped := make(map[process]bool)
 		for range 100 {
 			news := false
-			for _, p := range t.members() {
+			for _, p := range k.members() {
 				if !stopped[p] {
 					stopped[p], news = true, true
 					p.signal(unix.SIGSTOP)
@@ -179,13 +211,11 @@ func (t tree) killHard(ctx context.Context) []process {
 		for p := range stopped {
 			p.signal(unix.SIGKILL)
 		}
-		living := t.members()
-		if len(living) == 0 || time.Since(start) > killFor {
-			return living
+		living, gone := k.look()
+		if gone {
+			return nil
 		}
-		select {
-		case <-pause.C:
-		case <-ctx.Done():
+		if time.Since(start) > killFor || !k.wait(ctx) {
 			return living
 		}
 	}

@@ -185,9 +185,10 @@ func (s *Service) killRunner(t *ticket) {
 		if err := t.ws.readJSON(lockName, &runner); err != nil || !runner.alive() {
 			runner = startedFile{}
 		}
-		tr := tree{root: runner.PID}
-		if started, ok := t.ws.started(); ok {
-			tr = orphanTree(t.name, started)
+		started, ok := t.ws.started()
+		tr := orphanTree(t.name, started)
+		if !ok { // a runner or a stub that does not get on
+			tr.root = runner.PID
 		}
 		// A runner that waits for room on the disk is not touched: it holds lines.
 		if st, err := statProcess(runner.PID); err == nil && (st.state == 'T' || st.state == 't') {
