@@ -16,7 +16,7 @@ import (
 )
 
 // version is set by the linker.
-var version = "" //nolint:gochecknoglobals // -ldflags needs one
+var version = ""
 
 func main() {
 	if handled, code := agent.Internal(os.Args); handled {

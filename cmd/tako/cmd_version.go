@@ -10,9 +10,9 @@ import (
 
 // Set by the linker in releases (-X main.version=...).
 var (
-	version    = "2026.4.0-dev" //nolint:gochecknoglobals // the linker's
-	commit     = "unknown"      //nolint:gochecknoglobals // the linker's
-	commitDate = "unknown"      //nolint:gochecknoglobals // the linker's
+	version    = "2026.4.0-dev"
+	commit     = "unknown"
+	commitDate = "unknown"
 )
 
 func versionCommand() *cobra.Command {

@@ -86,7 +86,7 @@ func Start(t testing.TB, dialect db.Dialect) *Server {
 // ShortDir is a temporary directory with a path short enough for a unix socket.
 func ShortDir(t testing.TB) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "tako")
+	dir, err := os.MkdirTemp("", "tako") //nolint:usetesting // t.TempDir is too long for a socket's path
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -280,6 +280,7 @@ func place(a octopus.Action, hasRoles bool) Place {
 	switch a.ActionType {
 	case octopus.ActionManual, octopus.ActionEmail, octopus.ActionDeployRelease, octopus.ActionHealthCheck:
 		return OnServer
+	default:
 	}
 	onServer := strings.EqualFold(a.Properties.Get(octopus.PropRunOnServer), "true")
 	if hasRoles && !onServer {

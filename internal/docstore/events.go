@@ -43,9 +43,9 @@ func (c *change) event(category, did string, tree, old resource.Tree) {
 		path string
 		to   *string
 	}{{dims.Project, &e.ProjectID}, {dims.ProjectGroup, &e.ProjectGroupID}, {dims.Environment, &e.EnvironmentID}, {dims.Tenant, &e.TenantID}} {
-		switch {
-		case d.path == "":
-		case d.path == "Id":
+		switch d.path {
+		case "":
+		case "Id":
 			*d.to = c.id
 		default:
 			// A document in several environments is seen with any of them; the

@@ -165,7 +165,7 @@ func (s *Store) release(ctx context.Context, tx *db.Tx, k *resource.Kind, id str
 	}
 	var refusing []usage
 	for _, u := range users {
-		if s.onDelete(u) == resource.Refuse && !(u.kind == k.Name && u.id == id) {
+		if s.onDelete(u) == resource.Refuse && (u.kind != k.Name || u.id != id) {
 			refusing = append(refusing, u)
 		}
 	}

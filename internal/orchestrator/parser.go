@@ -199,6 +199,7 @@ func (p *parser) emit(s *stream, e agent.Entry, masked string) {
 		p.Stderr = p.Stderr || s == &p.stderr
 	case octopus.LogWarning, octopus.LogAlert:
 		p.Warned = true
+	default:
 	}
 	p.fresh.lines = append(p.fresh.lines, p.line(e, level, masked))
 }

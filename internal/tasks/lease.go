@@ -39,7 +39,6 @@ type Lease struct {
 	lines   int64 // of the log, committed
 	bytes   int64
 	ended   bool
-	resumed bool // its first fact since a take-over is committed
 }
 
 // Batch is what one transaction of a lease writes, all or nothing.

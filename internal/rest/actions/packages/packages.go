@@ -53,10 +53,14 @@ func Routes(d *db.DB, repo *feed.Repository) []rest.Route {
 		{Method: http.MethodDelete, Pattern: "/packages/{id}", Permission: administer, Handler: a.delete, Summary: "Deletes a package."},
 		{Method: http.MethodGet, Pattern: "/packages/{id}/raw", Permission: download, Handler: a.raw, ContentType: "application/octet-stream", Summary: "Fetches the file of a package."},
 		{Method: http.MethodGet, Pattern: "/packages/{packageId}/{version}/delta-signature", Permission: push, Handler: a.signature, Summary: "Finds a version to send a difference against."},
-		{Method: http.MethodGet, Pattern: "/feeds/{feedId}/packages/versions", Permission: view, Handler: a.versions, Response: reflect.TypeFor[octopus.Page[octopus.PackageVersion]](), Summary: "Lists the versions of a package, newest first.",
-			Query: append(paged[:2:2], rest.Param{Name: "packageId", Type: rest.Text, About: "the package"}, rest.Param{Name: "filter", Type: rest.Text, About: "only versions with this in them"})},
-		{Method: http.MethodGet, Pattern: "/feeds/{feedId}/packages/search", Permission: view, Handler: a.search, Response: reflect.TypeFor[octopus.Page[octopus.PackageDescription]](), Summary: "Finds packages by a part of their id.",
-			Query: append(paged[:2:2], rest.Param{Name: "term", Type: rest.Text, About: "a part of the id"})},
+		{
+			Method: http.MethodGet, Pattern: "/feeds/{feedId}/packages/versions", Permission: view, Handler: a.versions, Response: reflect.TypeFor[octopus.Page[octopus.PackageVersion]](), Summary: "Lists the versions of a package, newest first.",
+			Query: append(paged[:2:2], rest.Param{Name: "packageId", Type: rest.Text, About: "the package"}, rest.Param{Name: "filter", Type: rest.Text, About: "only versions with this in them"}),
+		},
+		{
+			Method: http.MethodGet, Pattern: "/feeds/{feedId}/packages/search", Permission: view, Handler: a.search, Response: reflect.TypeFor[octopus.Page[octopus.PackageDescription]](), Summary: "Finds packages by a part of their id.",
+			Query: append(paged[:2:2], rest.Param{Name: "term", Type: rest.Text, About: "a part of the id"}),
+		},
 	}
 }
 

@@ -1,0 +1,342 @@
+package tasks
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/takodeploy/tako/internal/db"
+	"github.com/takodeploy/tako/internal/ident"
+	"github.com/takodeploy/tako/internal/resource"
+	"github.com/takodeploy/tako/octopus"
+)
+
+// Visible is what a caller may see of one space's tasks ("" is the system's).
+type Visible struct {
+	Space  ident.SpaceID
+	Grants []resource.Grant // nil is everything, empty nothing
+}
+
+// Query asks for a page of tasks, newest first; those that have not ended come
+// before those that have.
+type Query struct {
+	Visible []Visible
+	IDs     []string // these only, when it is not nil
+	States  []octopus.TaskState
+	Names   []string
+	// Active keeps tasks that have not ended; Running those that execute.
+	Active, Running bool
+	Project         []string
+	Environment     []string
+	Tenant          []string
+	Runbook         []string
+	Node            string
+	Partial         string // a part of the description
+	// Pending keeps tasks that have, or have not, a pending interruption;
+	// Warnings those with, or without, warnings or errors.
+	Pending, Warnings *bool
+	From, To          time.Time // of the queue time
+	Page              ident.Page
+}
+
+// maxIDs bounds the ids of one query.
+const maxIDs = 5000
+
+// filter builds the condition of a statement.
+type filter struct {
+	where strings.Builder
+	args  []any
+}
+
+func (f *filter) and(clause string, args ...any) {
+	if f.where.Len() > 0 {
+		f.where.WriteString(` AND `)
+	}
+	f.where.WriteString(clause)
+	f.args = append(f.args, args...)
+}
+
+func placeholders(n int) string {
+	return `(?` + strings.Repeat(`, ?`, n-1) + `)`
+}
+
+func anys[T ~string](list []T) []any {
+	out := make([]any, len(list))
+	for i, v := range list {
+		out[i] = string(v)
+	}
+	return out
+}
+
+// anyOf keeps rows whose column has one of the values; nil keeps all, empty none.
+func anyOf[T ~string](f *filter, column string, values []T) {
+	switch {
+	case values == nil:
+	case len(values) == 0:
+		f.and(`1 = 0`)
+	default:
+		values = values[:min(len(values), maxIDs)]
+		f.and(column+` IN `+placeholders(len(values)), anys(values)...)
+	}
+}
+
+// seen keeps what the caller may see. project, environment and tenant are columns.
+func (f *filter) seen(visible []Visible, space, project, environment, tenant string) {
+	var alternatives []string
+	var args []any
+	for _, v := range visible {
+		if v.Grants == nil {
+			alternatives = append(alternatives, `(`+space+` = ?)`)
+			args = append(args, string(v.Space))
+			continue
+		}
+		for _, g := range v.Grants {
+			one := []string{space + ` = ?`}
+			args = append(args, string(v.Space))
+			for _, d := range []struct {
+				column string
+				ids    []string
+			}{{project, g.Projects}, {environment, g.Environments}, {tenant, g.Tenants}} {
+				if len(d.ids) > 0 {
+					one = append(one, d.column+` IN `+placeholders(len(d.ids)))
+					args = append(args, anys(d.ids)...)
+				}
+			}
+			if len(g.ProjectGroups) > 0 {
+				one = append(one, `EXISTS (SELECT 1 FROM document_index x WHERE x.kind = 'projects' AND x.field = 'ProjectGroupId' AND x.id = `+project+` AND x.value IN `+placeholders(len(g.ProjectGroups))+`)`)
+				for _, id := range g.ProjectGroups {
+					args = append(args, ident.Fold(id))
+				}
+			}
+			alternatives = append(alternatives, `(`+strings.Join(one, ` AND `)+`)`)
+		}
+	}
+	if len(alternatives) == 0 {
+		f.and(`1 = 0`)
+		return
+	}
+	f.and(`(`+strings.Join(alternatives, ` OR `)+`)`, args...)
+}
+
+func (q *Query) filter() *filter {
+	f := &filter{}
+	f.seen(q.Visible, `t.space_id`, `t.project_id`, `t.environment_id`, `t.tenant_id`)
+	anyOf(f, `t.id`, q.IDs)
+	anyOf(f, `t.state`, q.States)
+	anyOf(f, `t.name`, q.Names)
+	anyOf(f, `t.project_id`, q.Project)
+	anyOf(f, `t.environment_id`, q.Environment)
+	anyOf(f, `t.tenant_id`, q.Tenant)
+	anyOf(f, `t.runbook_id`, q.Runbook)
+	if q.Active {
+		f.and(`t.state IN ('Queued', 'Executing', 'Cancelling')`)
+	}
+	if q.Running {
+		f.and(`t.state IN ('Executing', 'Cancelling')`)
+	}
+	if q.Node != "" {
+		f.and(`t.node = ?`, q.Node)
+	}
+	if q.Partial != "" {
+		f.and(`lower(t.description) LIKE ? ESCAPE '\'`, "%"+strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(strings.ToLower(q.Partial))+"%")
+	}
+	if q.Pending != nil {
+		f.and(not(*q.Pending) + `EXISTS (SELECT 1 FROM interruption i WHERE i.task = t.id AND i.pending = 1)`)
+	}
+	if q.Warnings != nil {
+		f.and(`t.has_warnings = ?`, flag(*q.Warnings))
+	}
+	if !q.From.IsZero() {
+		f.and(`t.queue_time >= ?`, db.Micros(q.From))
+	}
+	if !q.To.IsZero() {
+		f.and(`t.queue_time <= ?`, db.Micros(q.To))
+	}
+	return f
+}
+
+func not(positive bool) string {
+	if positive {
+		return ``
+	}
+	return `NOT `
+}
+
+// List returns a page of tasks, how many there are, and how many of each state.
+func List(ctx context.Context, tx *db.Tx, q Query) (page []*Task, total int64, counts map[octopus.TaskState]int64, err error) {
+	f := q.filter()
+	if counts, err = countStates(ctx, tx, f); err != nil {
+		return nil, 0, nil, err
+	}
+	for _, n := range counts {
+		total += n
+	}
+	p := q.Page.Clamp()
+	rows, err := tx.Query(ctx, `SELECT `+taskColumns+` FROM task t WHERE `+f.where.String()+
+		` ORDER BY CASE WHEN t.completed_time = 0 THEN 0 ELSE 1 END, t.seq DESC LIMIT ? OFFSET ?`, append(f.args, p.Take, p.Skip)...)
+	if err != nil {
+		return nil, 0, nil, fmt.Errorf("list tasks: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		t, err := scanTask(rows.Scan)
+		if err != nil {
+			return nil, 0, nil, err
+		}
+		page = append(page, t)
+	}
+	return page, total, counts, rows.Err()
+}
+
+func countStates(ctx context.Context, tx *db.Tx, f *filter) (map[octopus.TaskState]int64, error) {
+	rows, err := tx.Query(ctx, `SELECT t.state, count(*) FROM task t WHERE `+f.where.String()+` GROUP BY t.state`, f.args...)
+	if err != nil {
+		return nil, fmt.Errorf("count tasks: %w", err)
+	}
+	defer rows.Close()
+	counts := map[octopus.TaskState]int64{}
+	for rows.Next() {
+		var state octopus.TaskState
+		var n int64
+		if err := rows.Scan(&state, &n); err != nil {
+			return nil, err
+		}
+		counts[state] = n
+	}
+	return counts, rows.Err()
+}
+
+// Pending lists the kinds of pending interruptions of tasks, by task.
+func Pending(ctx context.Context, tx *db.Tx, ids []string) (map[string][]octopus.InterruptionType, error) {
+	pending := map[string][]octopus.InterruptionType{}
+	if len(ids) == 0 {
+		return pending, nil
+	}
+	rows, err := tx.Query(ctx, `SELECT i.task, i.kind FROM interruption i WHERE i.pending = 1 AND i.task IN `+placeholders(len(ids))+` ORDER BY i.seq`, anys(ids)...)
+	if err != nil {
+		return nil, fmt.Errorf("look up interruptions: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id string
+		var kind octopus.InterruptionType
+		if err := rows.Scan(&id, &kind); err != nil {
+			return nil, err
+		}
+		pending[id] = append(pending[id], kind)
+	}
+	return pending, rows.Err()
+}
+
+// InterruptionQuery asks for a page of interruptions, newest first.
+type InterruptionQuery struct {
+	Visible     []Visible
+	IDs         []string
+	Regarding   string // a task, deployment, project or environment
+	PendingOnly bool
+	Page        ident.Page
+}
+
+// Interruptions returns a page of interruptions and how many there are.
+func Interruptions(ctx context.Context, tx *db.Tx, q InterruptionQuery) ([]*Interruption, int64, error) {
+	f := &filter{}
+	f.seen(q.Visible, `i.space_id`, `i.project_id`, `i.environment_id`, `i.tenant_id`)
+	anyOf(f, `i.id`, q.IDs)
+	if q.PendingOnly {
+		f.and(`i.pending = 1`)
+	}
+	if q.Regarding != "" {
+		f.and(`(i.task = ? OR i.project_id = ? OR i.environment_id = ? OR EXISTS (SELECT 1 FROM task t WHERE t.id = i.task AND t.arguments LIKE ? ESCAPE '\'))`,
+			q.Regarding, q.Regarding, q.Regarding, `%"`+strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(q.Regarding)+`"%`)
+	}
+	return page(ctx, tx, f, q.Page, `interruption i`, interruptionColumns, `i.seq DESC`, scanInterruption)
+}
+
+// ArtifactQuery asks for a page of artifacts, newest first.
+type ArtifactQuery struct {
+	Visible   []Visible
+	IDs       []string
+	Regarding string // a task
+	Page      ident.Page
+}
+
+// Artifacts returns a page of artifacts and how many there are. They are seen by
+// who may see their task's project, environment and tenant.
+func Artifacts(ctx context.Context, tx *db.Tx, q ArtifactQuery) ([]*Artifact, int64, error) {
+	f := &filter{}
+	f.seen(q.Visible, `t.space_id`, `t.project_id`, `t.environment_id`, `t.tenant_id`)
+	anyOf(f, `a.id`, q.IDs)
+	if q.Regarding != "" {
+		f.and(`(a.task = ? OR t.arguments LIKE ? ESCAPE '\')`, q.Regarding, `%"`+strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(q.Regarding)+`"%`)
+	}
+	return page(ctx, tx, f, q.Page, `artifact a JOIN task t ON t.id = a.task`, artifactColumns, `a.seq DESC`, scanArtifact)
+}
+
+func page[T any](ctx context.Context, tx *db.Tx, f *filter, p ident.Page, from, columns, order string, scan func(func(...any) error) (*T, error)) ([]*T, int64, error) {
+	var total int64
+	if err := tx.QueryRow(ctx, `SELECT count(*) FROM `+from+` WHERE `+f.where.String(), f.args...).Scan(&total); err != nil {
+		return nil, 0, fmt.Errorf("count %s: %w", from, err)
+	}
+	p = p.Clamp()
+	rows, err := tx.Query(ctx, `SELECT `+columns+` FROM `+from+` WHERE `+f.where.String()+` ORDER BY `+order+` LIMIT ? OFFSET ?`, append(f.args, p.Take, p.Skip)...)
+	if err != nil {
+		return nil, 0, fmt.Errorf("list %s: %w", from, err)
+	}
+	defer rows.Close()
+	var all []*T
+	for rows.Next() {
+		one, err := scan(rows.Scan)
+		if err != nil {
+			return nil, 0, err
+		}
+		all = append(all, one)
+	}
+	return all, total, rows.Err()
+}
+
+// WaitReason says why a queued task does not run yet, in a sentence; "" when it
+// is about to. ahead lists the tasks that it waits for.
+func (s *Service) WaitReason(ctx context.Context, tx *db.Tx, t *Task) (reason string, ahead []string, err error) {
+	if t.State != octopus.TaskQueued && !t.Waiting {
+		return "", nil, nil
+	}
+	if t.Waiting {
+		return "Waiting for a person to answer an interruption.", nil, nil
+	}
+	if t.QueueTime.After(tx.Now()) {
+		return "Scheduled to start at " + t.QueueTime.Format(time.RFC3339) + ".", nil, nil
+	}
+	var stopped int64
+	err = tx.QueryRow(ctx, `SELECT count(*) FROM document_index x WHERE x.kind = 'spaces' AND x.field = 'TaskQueueStopped' AND x.value = 'true' AND x.id = ?`, string(t.Space)).Scan(&stopped)
+	if err != nil || stopped > 0 {
+		return "The task queue of the space is stopped.", nil, err
+	}
+	if t.Tag != "" {
+		var holder string
+		err := tx.QueryRow(ctx, `SELECT h.task FROM tag_holder h WHERE h.tag = ? AND h.task <> ?`, t.Tag, t.ID).Scan(&holder)
+		if err == nil {
+			return "Waiting for " + holder + ", which works on the same (" + t.Tag + ").", []string{holder}, nil
+		}
+		if !isNoRows(err) {
+			return "", nil, err
+		}
+	}
+	free, err := s.freeSlots(ctx, tx)
+	if err != nil || free > 0 {
+		return "", nil, err
+	}
+	rows, err := tx.Query(ctx, `SELECT s.task FROM slot s WHERE s.node = ? ORDER BY s.task LIMIT 100`, s.cfg.Node)
+	if err != nil {
+		return "", nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id string
+		if err := rows.Scan(&id); err != nil {
+			return "", nil, err
+		}
+		ahead = append(ahead, id)
+	}
+	return "Waiting for a free slot: this node runs as many tasks as it may, or is drained.", ahead, rows.Err()
+}
