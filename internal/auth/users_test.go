@@ -10,6 +10,7 @@ import (
 
 	"github.com/takodeploy/tako/internal/auth"
 	"github.com/takodeploy/tako/internal/db"
+	"github.com/takodeploy/tako/internal/db/dbtest"
 	"github.com/takodeploy/tako/internal/docstore"
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/ident"
@@ -546,6 +547,23 @@ func TestManageSpace(t *testing.T) {
 		w.manage("Spaces-1", []string{octopus.TeamManagers}, nil)
 		if diff := cmp.Diff([]string{octopus.TeamManagers, own}, managers()); diff != "" {
 			w.t.Error(diff)
+		}
+	})
+}
+
+// TestFirstSpaceBeforeRoles: a server's first space may be made before its roles.
+func TestFirstSpaceBeforeRoles(t *testing.T) {
+	t.Parallel()
+	dbtest.Run(t, func(t *testing.T, d *db.DB) {
+		w := &world{t: t, ctx: t.Context(), db: d}
+		w.Service, w.store = service(t, d, nil)
+		w.manage("Spaces-1", nil, nil)
+		if has, err := w.HasAdministrator(w.ctx); err != nil || has {
+			t.Errorf("has an administrator: %v, %v", has, err)
+		}
+		w.ok(w.EnsureBuiltins(w.ctx))
+		if n := len(w.scoped("teams-spacemanagers-Spaces-1")); n != 1 {
+			t.Errorf("the managers have %d roles", n)
 		}
 	})
 }

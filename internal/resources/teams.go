@@ -97,6 +97,9 @@ func teamInTx(ctx context.Context, w resource.Writer, c resource.Change[octopus.
 // users through the space's own team, which it makes, other teams by the role of
 // space managers in the space. It is for the rules of spaces.
 func ManageSpace(ctx context.Context, w resource.Writer, space ident.SpaceID, teams, users []string) error {
+	if err := ensureSpaceManagerRole(ctx, w); err != nil {
+		return err
+	}
 	own := permission.SpaceManagersTeam(string(space))
 	var team octopus.Team
 	switch err := w.Load(ctx, "teams", own, &team); {
@@ -150,4 +153,22 @@ func ManageSpace(ctx context.Context, w resource.Writer, space ident.SpaceID, te
 		}
 	}
 	return nil
+}
+
+// ensureSpaceManagerRole makes the built-in role that a space cannot do without:
+// the first space of a server may come before its roles.
+func ensureSpaceManagerRole(ctx context.Context, w resource.Writer) error {
+	var role octopus.UserRole
+	err := w.Load(ctx, "userroles", permission.RoleSpaceManager, &role)
+	if !fault.Is(err, fault.NotFound) {
+		return err
+	}
+	for _, r := range permission.Roles() {
+		if r.ID == permission.RoleSpaceManager {
+			_, err = w.Create(ctx, "userroles", "", r.ID, &octopus.UserRole{
+				Name: r.Name, Description: r.Description, GrantedSpacePermissions: r.Space, GrantedSystemPermissions: r.System,
+			})
+		}
+	}
+	return err
 }
