@@ -50,7 +50,7 @@ func agentProcess(args []string) int {
 	return 0
 }
 
-var lastTicket atomic.Int64
+var lastTicket atomic.Int64 //nolint:gochecknoglobals // tests run in parallel
 
 // newTicket returns a ticket nobody else has.
 func newTicket() agent.Ticket {
@@ -138,7 +138,7 @@ type daemon struct {
 func startDaemon(t testing.TB, home string, env ...string) *daemon {
 	t.Helper()
 	d := &daemon{Client: agent.Dial(agent.SocketPath(home)), home: home}
-	d.cmd = exec.Command(os.Args[0], "agent", "run", "--builtin", "--home", home)
+	d.cmd = exec.CommandContext(context.Background(), os.Args[0], "agent", "run", "--builtin", "--home", home)
 	d.cmd.Env = append(os.Environ(), env...)
 	d.cmd.Stderr = os.Stderr
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

@@ -53,7 +53,7 @@ func BenchmarkScript(b *testing.B) {
 			b.Fatal(err)
 		}
 		begin := time.Now()
-		if out, err := exec.Command("/bin/bash", "-c", "echo hello").Output(); err != nil || len(out) != 6 {
+		if out, err := exec.CommandContext(b.Context(), "/bin/bash", "-c", "echo hello").Output(); err != nil || len(out) != 6 {
 			b.Fatal(err)
 		}
 		byHand += time.Since(begin)

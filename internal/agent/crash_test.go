@@ -68,7 +68,7 @@ func (w *world) end() {
 func (w *world) keep() {
 	defer close(w.done)
 	for {
-		cmd := exec.Command(os.Args[0], "agent", "run", "--builtin", "--home", w.home)
+		cmd := exec.CommandContext(context.Background(), os.Args[0], "agent", "run", "--builtin", "--home", w.home)
 		cmd.Env = w.env
 		cmd.Stderr = os.Stderr
 		w.mu.Lock()

@@ -35,8 +35,9 @@ func insideHome(home, name string) (string, error) {
 	return "", fault.InvalidField("path", "The path %q must name a file below the agent's home.", given)
 }
 
-// uploadFile writes a file below home, whole or not at all.
-func uploadFile(ctx context.Context, home, name string, r io.Reader) (up Uploaded, err error) {
+// uploadFile writes a file below home, whole or not at all. Until it is whole it
+// lies in the directory incoming, relative to home.
+func uploadFile(ctx context.Context, home, incoming, name string, r io.Reader) (up Uploaded, err error) {
 	rel, err := insideHome(home, name)
 	if err != nil {
 		return up, err
@@ -49,7 +50,7 @@ func uploadFile(ctx context.Context, home, name string, r io.Reader) (up Uploade
 	if err := root.MkdirAll(path.Dir(rel), 0o700); err != nil {
 		return up, pathFault(name, err)
 	}
-	tmp := path.Join(path.Dir(rel), ".upload-"+uuid.NewString())
+	tmp := path.Join(incoming, "upload-"+uuid.NewString())
 	f, err := root.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return up, pathFault(name, err)

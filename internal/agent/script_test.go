@@ -419,7 +419,7 @@ func TestScriptLeavesService(t *testing.T) {
 	start(t, a, agent.StartRequest{Ticket: ticket, Body: "setsid sleep 60 & echo $!; exit 0"})
 	begin := time.Now()
 	st, log := finish(t, a, ticket)
-	if st.ExitCode != 0 || len(log) != 1 || time.Since(begin) > 6*time.Second {
+	if st.ExitCode != 0 || len(log) != 1 || time.Since(begin) > 20*time.Second {
 		t.Fatalf("after %v: %+v %v", time.Since(begin), st, log)
 	}
 	pid, err := strconv.Atoi(log[0].Text)
@@ -680,7 +680,7 @@ func TestStopAndSucceed(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-	case <-time.After(4 * time.Second):
+	case <-time.After(20 * time.Second):
 		t.Fatal("the agent does not stop")
 	}
 	waiting.Wait()

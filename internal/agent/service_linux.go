@@ -241,14 +241,13 @@ func (s *Service) enter(name string) *ticket {
 }
 
 func (s *Service) leave(t *ticket) {
-	forget := t.phase == idle && t.attempts == 0
-	t.mu.Unlock()
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	t.refs--
-	if t.refs == 0 && forget {
+	if t.refs == 0 && t.phase == idle && t.attempts == 0 {
 		delete(s.tickets, t.name)
 	}
+	s.mu.Unlock()
+	t.mu.Unlock()
 }
 
 // StartScript implements Scripts.
@@ -546,7 +545,7 @@ func (s *Service) UploadFile(ctx context.Context, path string, r io.Reader) (Upl
 	if err := s.usable(); err != nil {
 		return Uploaded{}, err
 	}
-	return uploadFile(ctx, s.home, path, r)
+	return uploadFile(ctx, s.home, "Work/"+filepath.Base(s.incoming), path, r)
 }
 
 // DownloadFile implements Files.
