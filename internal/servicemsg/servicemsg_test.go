@@ -15,7 +15,7 @@ import (
 
 func TestVectors(t *testing.T) {
 	t.Parallel()
-	raw, err := os.ReadFile("testdata/structured.json")
+	raw, err := os.ReadFile("../structured/testdata/structured.json")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -163,7 +163,7 @@ func parseInterval(scheme Scheme, text string) (i Interval, why string) {
 		switch c := Compare(i.Lower, i.Upper); {
 		case c > 0:
 			return i, "its lower bound is above its upper bound"
-		case c == 0 && (scheme == Maven && lower == upper || !i.LowerInclusive || !i.UpperInclusive):
+		case c == 0 && scheme == Maven && lower == upper, c == 0 && scheme != Maven && (!i.LowerInclusive || !i.UpperInclusive):
 			return i, "its bounds are the same; write one version in [ and ]"
 		}
 	}
