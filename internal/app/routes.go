@@ -10,11 +10,13 @@ import (
 	"github.com/takodeploy/tako/internal/rest"
 	"github.com/takodeploy/tako/internal/rest/actions/packages"
 	taskroutes "github.com/takodeploy/tako/internal/rest/actions/tasks"
+	"github.com/takodeploy/tako/internal/rest/actions/users"
 )
 
 // routes are the operations that are no plain resources.
-func routes(a *App, service *releases.Service, repo *feed.Repository, blobs *blob.Dir) []rest.Route {
+func routes(a *App, store *docstore.Store, service *releases.Service, repo *feed.Repository, blobs *blob.Dir) []rest.Route {
 	var all []rest.Route
+	all = append(all, users.Routes(a.db, store, a.auth)...)
 	all = append(all, packages.Routes(a.db, repo)...)
 	all = append(all, taskroutes.Routes(a.db, a.tasks, blobs)...)
 	return all
@@ -38,7 +40,7 @@ func RouteTable(version string) ([]rest.Line, error) {
 		return nil, err
 	}
 	handler, err := rest.New(rest.Config{
-		Store: docstore.New(kinds, nil), Routes: routes(&App{}, nil, nil, nil), Aliases: aliases(),
+		Store: docstore.New(kinds, nil), Routes: routes(&App{}, docstore.New(kinds, nil), nil, nil, nil), Aliases: aliases(),
 		Version: version, InstallationID: "00000000-0000-0000-0000-000000000000",
 	})
 	if err != nil {

@@ -295,6 +295,9 @@ func (c *change) finish(ctx context.Context, tree, old resource.Tree) error {
 	tree["Id"] = c.id
 	if c.k.Scope != resource.InSystem {
 		tree["SpaceId"] = string(c.space)
+		if c.space == "" {
+			tree["SpaceId"] = nil // of the system
+		}
 	}
 	tree["LastModifiedOn"] = c.tx.Now().Format("2006-01-02T15:04:05.000+00:00")
 	tree["LastModifiedBy"] = c.by

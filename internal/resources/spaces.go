@@ -135,5 +135,9 @@ func clearSpace(ctx context.Context, w resource.Writer, space ident.SpaceID) err
 			return err
 		}
 	}
+	// What is cached of who may do what must not outlive the space.
+	for _, kind := range []string{"teams", "scopeduserroles", "projects", "environments"} {
+		tx.Changed(kind)
+	}
 	return nil
 }

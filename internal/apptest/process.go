@@ -1,0 +1,181 @@
+package apptest
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/takodeploy/tako/internal/agent"
+	"github.com/takodeploy/tako/internal/db"
+	"github.com/takodeploy/tako/internal/db/dbtest"
+)
+
+// Process is the built program as a server in a process of its own, which can be
+// killed and started again.
+type Process struct {
+	*Client
+	Data     string
+	Database string // "" is SQLite in Data
+	Env      []string
+
+	t   testing.TB
+	cmd *exec.Cmd
+	mu  sync.Mutex
+	out []string
+}
+
+// NewProcess prepares a server's process; Start starts it. Server and worker end
+// with the test.
+func NewProcess(t testing.TB, dialect db.Dialect) *Process {
+	t.Helper()
+	p := &Process{t: t, Client: &Client{Key: AdminKey}, Data: filepath.Join(ShortDir(t), "data")}
+	if dialect == db.Postgres {
+		p.Database = dbtest.EmptyURL(t, dialect)
+	}
+	t.Cleanup(func() {
+		p.Kill()
+		StopWorker(t, p.Data)
+		for _, pid := range p.Runners() {
+			_ = syscall.Kill(pid, syscall.SIGKILL) // it may have ended by itself
+		}
+	})
+	return p
+}
+
+// readyWithin is how long a start may take on a busy machine.
+const readyWithin = 60 * time.Second
+
+// Start runs the server and waits until it says where it serves.
+func (p *Process) Start() {
+	p.t.Helper()
+	args := []string{"server", "--data", p.Data, "--listen", "127.0.0.1:0", "--node", "test"}
+	if p.Database != "" {
+		args = append(args, "--database", p.Database)
+	}
+	p.cmd = exec.Command(Binary(p.t), args...) //nolint:noctx // it is killed by the test, not by a context
+	p.cmd.Env = append(os.Environ(), append([]string{"TAKO_ADMIN_USERNAME=admin", "TAKO_ADMIN_API_KEY=" + AdminKey}, p.Env...)...)
+	stdout, err := p.cmd.StdoutPipe()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.cmd.Stderr = p.cmd.Stdout
+	if err := p.cmd.Start(); err != nil {
+		p.t.Fatal(err)
+	}
+	ready := make(chan string, 1)
+	go func() {
+		for lines := bufio.NewScanner(stdout); lines.Scan(); {
+			p.mu.Lock()
+			p.out = append(p.out, lines.Text())
+			p.mu.Unlock()
+			if _, rest, ok := strings.Cut(lines.Text(), " is ready at "); ok {
+				url, _, _ := strings.Cut(rest, " ")
+				ready <- url
+			}
+		}
+		close(ready)
+	}()
+	select {
+	case url, ok := <-ready:
+		if !ok {
+			p.t.Fatalf("the server did not start:\n%s", p.Output())
+		}
+		p.URL = url
+	case <-time.After(readyWithin):
+		p.t.Fatalf("the server is not ready after %s:\n%s", readyWithin, p.Output())
+	}
+}
+
+// PID is the server's.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
+// Output is everything the server has written.
+func (p *Process) Output() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return strings.Join(p.out, "\n")
+}
+
+// Kill ends the server as a crash would, and waits until it is gone.
+func (p *Process) Kill() {
+	if p.cmd == nil {
+		return
+	}
+	_ = p.cmd.Process.Kill() // it may have died by itself
+	p.wait()
+}
+
+// Stop asks the server to end and waits until it has.
+func (p *Process) Stop() {
+	p.t.Helper()
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		p.t.Fatal(err)
+	}
+	p.wait()
+}
+
+func (p *Process) wait() {
+	var exit *exec.ExitError
+	if err := p.cmd.Wait(); err != nil && !errors.As(err, &exit) {
+		p.t.Logf("wait for the server: %v", err)
+	}
+	p.cmd = nil
+}
+
+// Exited reports whether the server has ended by itself, at a failpoint.
+func (p *Process) Exited() bool {
+	return p.cmd == nil || syscall.Kill(p.cmd.Process.Pid, 0) != nil || zombie(p.cmd.Process.Pid)
+}
+
+func zombie(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return true
+	}
+	_, rest, _ := strings.Cut(string(stat), ") ")
+	return strings.HasPrefix(rest, "Z")
+}
+
+// WorkerPID is the built-in worker's, 0 when none answers.
+func (p *Process) WorkerPID() int {
+	client := agent.Dial(agent.SocketPath(filepath.Join(p.Data, "worker")))
+	defer client.Close()
+	hello, err := client.Hello(p.t.Context())
+	if err != nil {
+		return 0
+	}
+	return hello.PID
+}
+
+// Runners are the runners of the built-in worker's scripts.
+func (p *Process) Runners() []int {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	var pids []int
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		if err != nil {
+			continue // it has ended
+		}
+		args := strings.Split(string(line), "\x00")
+		if len(args) > 2 && args[1] == "tako-internal" && args[2] == "runner" && strings.Contains(string(line), p.Data) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
