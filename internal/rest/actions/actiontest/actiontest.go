@@ -19,6 +19,7 @@ import (
 	"github.com/takodeploy/tako/internal/db/dbtest"
 	"github.com/takodeploy/tako/internal/docstore"
 	"github.com/takodeploy/tako/internal/ident"
+	"github.com/takodeploy/tako/internal/releases"
 	"github.com/takodeploy/tako/internal/resource"
 	"github.com/takodeploy/tako/internal/resources"
 	"github.com/takodeploy/tako/internal/rest"
@@ -67,7 +68,7 @@ func NewOn(t testing.TB, d *db.DB, routes func(w *World) []rest.Route, aliases .
 	ctx := t.Context()
 	keys, err := secret.Open(ctx, d, secret.Source{Dir: t.TempDir()})
 	check(t, err)
-	kinds, err := resource.NewSet(withTenants(resources.All())...)
+	kinds, err := resource.NewSet(append(withTenants(resources.All()), releases.Kinds()...)...)
 	check(t, err)
 	w := &World{T: t, DB: d, Store: docstore.New(kinds, keys)}
 	w.Auth, err = auth.Open(d, w.Store, auth.Options{

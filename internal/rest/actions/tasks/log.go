@@ -34,7 +34,7 @@ func (a *api) tree(r *rest.Request) (*tree, error) {
 		if t.task, err = a.find(r, tx); err != nil {
 			return err
 		}
-		docs, err := documents(r.Context(), tx, r, []*tasks.Task{t.task})
+		docs, err := Documents(r.Context(), tx, r, []*tasks.Task{t.task})
 		if err != nil {
 			return err
 		}

@@ -168,7 +168,7 @@ func (a *api) list(r *rest.Request) (any, error) {
 		if found, total, counts, err = tasks.List(r.Context(), tx, q); err != nil {
 			return err
 		}
-		docs, err = documents(r.Context(), tx, r, found)
+		docs, err = Documents(r.Context(), tx, r, found)
 		return err
 	})
 	if err != nil {
@@ -191,8 +191,8 @@ func (a *api) types(*rest.Request) (any, error) {
 	}, nil
 }
 
-// documents makes what clients see of tasks, with one look at their interruptions.
-func documents(ctx context.Context, tx *db.Tx, r *rest.Request, found []*tasks.Task) ([]octopus.Task, error) {
+// Documents makes what clients see of tasks, with one look at their interruptions.
+func Documents(ctx context.Context, tx *db.Tx, r *rest.Request, found []*tasks.Task) ([]octopus.Task, error) {
 	ids := make([]string, len(found))
 	for i, t := range found {
 		ids[i] = t.ID
@@ -301,7 +301,7 @@ func (a *api) get(r *rest.Request) (any, error) {
 		if err != nil {
 			return err
 		}
-		docs, err := documents(r.Context(), tx, r, []*tasks.Task{t})
+		docs, err := Documents(r.Context(), tx, r, []*tasks.Task{t})
 		if err == nil {
 			doc = docs[0]
 		}
@@ -327,7 +327,7 @@ func (a *api) cancel(r *rest.Request) (any, error) {
 			Category: "TaskCanceled", SpaceID: string(t.Space), Message: "Task " + t.ID + " was asked to end: " + t.Description, Related: []string{t.ID, t.ProjectID, t.EnvironmentID},
 			ProjectID: t.ProjectID, EnvironmentID: t.EnvironmentID, TenantID: t.TenantID, DocumentType: "ServerTask",
 		})
-		docs, err := documents(r.Context(), tx, r, []*tasks.Task{t})
+		docs, err := Documents(r.Context(), tx, r, []*tasks.Task{t})
 		if err == nil {
 			doc = docs[0]
 		}
@@ -361,7 +361,7 @@ func (a *api) behind(r *rest.Request) (any, error) {
 			return err
 		}
 		total = n
-		docs, err = documents(r.Context(), tx, r, found)
+		docs, err = Documents(r.Context(), tx, r, found)
 		return err
 	})
 	if err != nil {
