@@ -241,6 +241,9 @@ func (w *world) killScripts() {
 		w.killIn(agent.Ticket(d.Name()), "lock")
 		w.killIn(agent.Ticket(d.Name()), "started")
 	}
+	for _, pid := range processesWith("TentacleHome=" + w.home) {
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+	}
 }
 
 // Every instant between two durable steps, with the process that is there killed.
@@ -388,40 +391,38 @@ func TestErrorAtEveryEdge(t *testing.T) {
 // dead, and never becomes one.
 func TestCancelStalledStub(t *testing.T) {
 	t.Parallel()
-	for _, edge := range []string{"before-started", "started-written", "before-execve"} {
-		for _, killed := range []bool{false, true} {
-			t.Run(fmt.Sprintf("%s runner killed %v", edge, killed), func(t *testing.T) {
-				t.Parallel()
-				once := t.TempDir()
-				w := newWorld(t, failpoint.Env+"="+edge+":stall", failpoint.EnvOnce+"="+once)
-				ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-				defer cancel()
-				ticket := newTicket()
-				if _, err := w.start(ctx, agent.StartRequest{Ticket: ticket, Body: w.script(ticket, "m", 1, 0)}); err != nil {
-					t.Fatal(err)
-				}
-				await(t, "the stub stalls", func() bool {
-					_, err := os.Stat(filepath.Join(once, edge))
-					return err == nil
-				})
-				if killed && !w.killIn(ticket, "lock") {
-					t.Fatal("there is no runner to kill")
-				}
-				if _, err := w.cancel(ctx, ticket); err != nil {
-					t.Fatal(err)
-				}
-				st, log, err := w.follow(ctx, ticket)
-				if err != nil || st.ExitCode != agent.ExitCanceled {
-					t.Errorf("%+v %v, %v", st, log, err)
-				}
-				if n := w.runs(ticket); n != 0 {
-					t.Errorf("the script ran %d times", n)
-				}
-				if left := membersOf(ticket); len(left) > 0 {
-					t.Errorf("processes %v still live", left)
-				}
+	for edge, killed := range map[string]bool{"before-started": true, "started-written": true, "before-execve": false} {
+		t.Run(edge, func(t *testing.T) {
+			t.Parallel()
+			once := t.TempDir()
+			w := newWorld(t, failpoint.Env+"="+edge+":stall", failpoint.EnvOnce+"="+once)
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			defer cancel()
+			ticket := newTicket()
+			if _, err := w.start(ctx, agent.StartRequest{Ticket: ticket, Body: w.script(ticket, "m", 1, 0)}); err != nil {
+				t.Fatal(err)
+			}
+			await(t, "the stub stalls", func() bool {
+				_, err := os.Stat(filepath.Join(once, edge))
+				return err == nil
 			})
-		}
+			if killed && !w.killIn(ticket, "lock") {
+				t.Fatal("there is no runner to kill")
+			}
+			if _, err := w.cancel(ctx, ticket); err != nil {
+				t.Fatal(err)
+			}
+			st, log, err := w.follow(ctx, ticket)
+			if err != nil || st.ExitCode != agent.ExitCanceled {
+				t.Errorf("%+v %v, %v", st, log, err)
+			}
+			if n := w.runs(ticket); n != 0 {
+				t.Errorf("the script ran %d times", n)
+			}
+			if left := membersOf(ticket); len(left) > 0 {
+				t.Errorf("processes %v still live", left)
+			}
+		})
 	}
 }
 

@@ -24,8 +24,8 @@ import (
 )
 
 // alivePID reports whether a process lives; a zombie does not.
-func alivePID(pid string) bool {
-	b, err := os.ReadFile("/proc/" + pid + "/stat")
+func alivePID(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return false
 	}
@@ -123,7 +123,7 @@ func TestCancel(t *testing.T) {
 			}
 			for _, pid := range members {
 				if alivePID(pid) {
-					t.Errorf("process %s still lives", pid)
+					t.Errorf("process %d still lives", pid)
 				}
 			}
 			if left := membersOf(ticket); len(left) > 0 {
@@ -133,18 +133,24 @@ func TestCancel(t *testing.T) {
 	}
 }
 
-// membersOf lists the living processes that have the ticket in their environment.
-func membersOf(ticket agent.Ticket) []string {
-	var out []string
+// processesWith lists the living processes with a variable in their environment.
+func processesWith(variable string) []int {
+	var out []int
 	envs, _ := filepath.Glob("/proc/[0-9]*/environ")
 	for _, name := range envs {
 		b, err := os.ReadFile(name)
 		pid := strings.Split(name, "/")[2]
-		if err == nil && strings.Contains(string(b), "TAKO_SCRIPT_TICKET="+strings.ToLower(string(ticket))+"\x00") && alivePID(pid) {
-			out = append(out, pid)
+		n, err2 := strconv.Atoi(pid)
+		if err == nil && err2 == nil && strings.Contains("\x00"+string(b), "\x00"+variable+"\x00") && alivePID(n) {
+			out = append(out, n)
 		}
 	}
 	return out
+}
+
+// membersOf lists the living processes of a script.
+func membersOf(ticket agent.Ticket) []int {
+	return processesWith("TAKO_SCRIPT_TICKET=" + strings.ToLower(string(ticket)))
 }
 
 // A runner that somebody stopped cannot end its script; the agent does.
@@ -345,11 +351,7 @@ func TestReboot(t *testing.T) {
 		t.Errorf("%+v %v", st, log)
 	}
 	for _, pid := range membersOf(ticket) {
-		n, err := strconv.Atoi(pid)
-		if err == nil {
-			err = syscall.Kill(n, syscall.SIGKILL)
-		}
-		if err != nil {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 			t.Error(err)
 		}
 	}
@@ -423,7 +425,7 @@ func TestScriptLeavesService(t *testing.T) {
 		t.Fatalf("after %v: %+v %v", time.Since(begin), st, log)
 	}
 	pid, err := strconv.Atoi(log[0].Text)
-	if err != nil || !alivePID(log[0].Text) {
+	if err != nil || !alivePID(pid) {
 		t.Fatalf("the service %s does not live", log[0].Text)
 	}
 	if err := a.CompleteScript(t.Context(), ticket); err != nil {
@@ -646,9 +648,8 @@ func processesOf(home string) []int {
 	var out []int
 	names, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, name := range names {
-		pid := strings.Split(name, "/")[2]
 		b, err := os.ReadFile(name)
-		if n, err2 := strconv.Atoi(pid); err == nil && err2 == nil && strings.Contains(string(b), home+"\x00") && alivePID(pid) {
+		if n, err2 := strconv.Atoi(strings.Split(name, "/")[2]); err == nil && err2 == nil && strings.Contains(string(b), home+"\x00") && alivePID(n) {
 			out = append(out, n)
 		}
 	}
