@@ -69,61 +69,87 @@ func TestCan(t *testing.T) {
 		},
 		"a scope does not limit what the role grants on the system": {
 			deployers(deploy, []octopus.Permission{octopus.PermEventView}, scope(func(s *octopus.ScopedUserRole) { s.ProjectIDs = []string{"Projects-1"} })),
-			octopus.PermEventView, "", Target{}, true,
+			octopus.PermEventView, "",
+			Target{},
+			true,
 		},
 		"its project": {
 			deployers(deploy, nil, scope(func(s *octopus.ScopedUserRole) { s.ProjectIDs = []string{"Projects-1", "Projects-2"} })),
-			octopus.PermDeploymentCreate, home, Target{Project: "Projects-2"}, true,
+			octopus.PermDeploymentCreate, home,
+			Target{Project: "Projects-2"},
+			true,
 		},
 		"its project, in another case": {
 			deployers(deploy, nil, scope(func(s *octopus.ScopedUserRole) { s.ProjectIDs = []string{"Projects-1"} })),
-			octopus.PermDeploymentCreate, home, Target{Project: "projects-1"}, true,
+			octopus.PermDeploymentCreate, home,
+			Target{Project: "projects-1"},
+			true,
 		},
 		"another project": {
 			deployers(deploy, nil, scope(func(s *octopus.ScopedUserRole) { s.ProjectIDs = []string{"Projects-1"} })),
-			octopus.PermDeploymentCreate, home, Target{Project: "Projects-3"}, false,
+			octopus.PermDeploymentCreate, home,
+			Target{Project: "Projects-3"},
+			false,
 		},
 		"its project in another environment": {
 			deployers(deploy, nil, scope(func(s *octopus.ScopedUserRole) {
 				s.ProjectIDs, s.EnvironmentIDs = []string{"Projects-1"}, []string{"Environments-1"}
 			})),
-			octopus.PermDeploymentCreate, home, Target{Project: "Projects-1", Environment: "Environments-2"}, false,
+			octopus.PermDeploymentCreate, home,
+			Target{Project: "Projects-1", Environment: "Environments-2"},
+			false,
 		},
 		"a project of its group": {
 			deployers(deploy, nil, scope(func(s *octopus.ScopedUserRole) { s.ProjectGroupIDs = []string{"ProjectGroups-1"} })),
-			octopus.PermDeploymentCreate, home, Target{Project: "Projects-7", ProjectGroup: "ProjectGroups-1"}, true,
+			octopus.PermDeploymentCreate, home,
+			Target{Project: "Projects-7", ProjectGroup: "ProjectGroups-1"},
+			true,
 		},
 		"a project outside of its group that is listed": {
 			deployers(deploy, nil, scope(func(s *octopus.ScopedUserRole) {
 				s.ProjectIDs, s.ProjectGroupIDs = []string{"Projects-5"}, []string{"ProjectGroups-1"}
 			})),
-			octopus.PermDeploymentCreate, home, Target{Project: "Projects-5", ProjectGroup: "ProjectGroups-2"}, true,
+			octopus.PermDeploymentCreate, home,
+			Target{Project: "Projects-5", ProjectGroup: "ProjectGroups-2"},
+			true,
 		},
 		"a project of its group that is not listed": {
 			deployers(deploy, nil, scope(func(s *octopus.ScopedUserRole) {
 				s.ProjectIDs, s.ProjectGroupIDs = []string{"Projects-5"}, []string{"ProjectGroups-1"}
 			})),
-			octopus.PermDeploymentCreate, home, Target{Project: "Projects-1", ProjectGroup: "ProjectGroups-1"}, true,
+			octopus.PermDeploymentCreate, home,
+			Target{Project: "Projects-1", ProjectGroup: "ProjectGroups-1"},
+			true,
 		},
 		"a dimension that the permission does not know": {
 			deployers(deploy, nil, scope(func(s *octopus.ScopedUserRole) { s.EnvironmentIDs = []string{"Environments-1"} })),
-			octopus.PermLifecycleView, home, Target{}, true,
+			octopus.PermLifecycleView, home,
+			Target{},
+			true,
 		},
 		"a project, where only groups limit": {
 			deployers(deploy, nil, scope(func(s *octopus.ScopedUserRole) { s.ProjectIDs = []string{"Projects-1"} })),
-			octopus.PermProjectCreate, home, Target{ProjectGroup: "ProjectGroups-9"}, true,
+			octopus.PermProjectCreate, home,
+			Target{ProjectGroup: "ProjectGroups-9"},
+			true,
 		},
 		"its tenant": {
 			deployers(deploy, nil, scope(func(s *octopus.ScopedUserRole) { s.TenantIDs = []string{"Tenants-1"} })),
-			octopus.PermDeploymentCreate, home, Target{Project: "Projects-1", Tenant: "Tenants-1"}, true,
+			octopus.PermDeploymentCreate, home,
+			Target{Project: "Projects-1", Tenant: "Tenants-1"},
+			true,
 		},
 		"no tenant, where tenants limit": {
 			deployers(deploy, nil, scope(func(s *octopus.ScopedUserRole) { s.TenantIDs = []string{"Tenants-1"} })),
-			octopus.PermDeploymentCreate, home, Target{Project: "Projects-1"}, false,
+			octopus.PermDeploymentCreate, home,
+			Target{Project: "Projects-1"},
+			false,
 		},
 		"no project, where projects limit": {
 			deployers(deploy, nil, scope(func(s *octopus.ScopedUserRole) { s.ProjectIDs = []string{"Projects-1"} })),
-			octopus.PermEventView, home, Target{}, false,
+			octopus.PermEventView, home,
+			Target{},
+			false,
 		},
 		"a name in another case":  {deployers(deploy, nil, inSpace), "deploymentcreate", home, Target{}, true},
 		"an unknown name":         {deployers(deploy, nil, inSpace), "DeploymentAdore", home, Target{}, false},

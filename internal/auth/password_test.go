@@ -93,7 +93,7 @@ func TestIsAPIKey(t *testing.T) {
 			t.Errorf("IsAPIKey(%q) = %v", key, got)
 		}
 	}
-	if newKey() == newKey() {
+	if a, b := newKey(), newKey(); a == b {
 		t.Error("two keys are the same")
 	}
 }

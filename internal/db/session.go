@@ -30,7 +30,8 @@ const minReaderQuery = `SELECT min_reader_level FROM tako_meta WHERE id = 1`
 // lost answer to COMMIT must be resolved by, and whether this process may still
 // write: both together in one round trip.
 func (t *Tx) begin(ctx context.Context, level isolation) error {
-	minReader, err := t.d.levels.Level, error(nil)
+	var minReader int
+	var err error
 	if t.d.dialect == Postgres {
 		minReader, err = t.beginPostgres(ctx, level)
 	} else {

@@ -70,7 +70,8 @@ func (s *turnstile) enter(ctx context.Context) error {
 	// end when they are closed, and the next one gets others.
 	go func() {
 		<-got
-		_, _ = next.Close(), turn.Close() // they were only locks
+		_ = next.Close() // they were only locks
+		_ = turn.Close()
 	}()
 	if err := s.open(); err != nil {
 		return fmt.Errorf("wait for the turn to write: %w", err)

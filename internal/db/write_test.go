@@ -68,7 +68,7 @@ func TestWriteCommitsAllOrNothing(t *testing.T) {
 				if err := all(tx); err != nil {
 					return err
 				}
-				panic("broken")
+				panic("broken") //nolint:forbidigo // that is the test
 			})
 		}()
 		if state() != [4]int64{} {
@@ -311,7 +311,7 @@ func TestOneQueryAtATime(t *testing.T) {
 		// Rows and a row that were left open do not block the pool for ever.
 		for range 50 {
 			err := d.Read(ctx, func(tx *db.Tx) error {
-				rows, err := tx.Query(ctx, `SELECT id FROM documents`) //nolint:sqlclosecheck // that is the test
+				rows, err := tx.Query(ctx, `SELECT id FROM documents`)
 				if err != nil {
 					return err
 				}

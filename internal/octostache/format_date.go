@@ -266,7 +266,7 @@ func customDate(d date, format string) (string, bool) {
 			}
 			n = 1
 		default:
-			ok := true
+			var ok bool
 			if n, ok = datePart(&b, d, c, n); !ok {
 				return "", false
 			}

@@ -242,7 +242,10 @@ func lists(t *testing.T, s Store) {
 			t.Errorf("%+v is listed, want size %d", info, size)
 		}
 	}
-	for range s.List(t.Context()) { // who stops early is not called again
+	for _, err := range s.List(t.Context()) { // who stops early is not called again
+		if err != nil {
+			t.Error(err)
+		}
 		break
 	}
 	ctx, cancel := context.WithCancel(t.Context())
