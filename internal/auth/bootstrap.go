@@ -150,16 +150,28 @@ func (s *Service) CreateAdministrator(ctx context.Context, a Administrator) (str
 		user:     &octopus.User{Username: a.Username},
 		password: a.Password,
 	}
-	if err := in.prepare(ctx, s, a.Username, false); err != nil {
+	var id string
+	err := s.db.Read(ctx, func(tx *db.Tx) (err error) {
+		id, err = s.idOf(ctx, tx, a.Username)
+		return err
+	})
+	if err != nil {
 		return "", err
 	}
-	var id string
-	err := s.db.Write(ctx, func(tx *db.Tx) error {
+	if id == "" { // else the password is not looked at, and not hashed at every start
+		if err := in.prepare(ctx, s, a.Username, false); err != nil {
+			return "", err
+		}
+	}
+	err = s.db.Write(ctx, func(tx *db.Tx) error {
 		var err error
 		if id, err = s.idOf(ctx, tx, a.Username); err != nil {
 			return err
 		}
 		if id == "" {
+			if in.password != "" && in.hash == "" {
+				return fault.New(fault.Conflict, "The administrator '%s' was deleted in this moment; start again.", a.Username)
+			}
 			doc, err := s.insertUser(ctx, tx, in)
 			if err != nil {
 				return err

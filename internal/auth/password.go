@@ -77,10 +77,21 @@ func newHasher(params Argon2) (*hasher, error) {
 	if params.Memory == 0 || params.Memory > maxArgonMemory || params.Time == 0 || params.Time > maxArgonTime || params.Threads == 0 || params.Threads > maxArgonThreads {
 		return nil, fmt.Errorf("argon2 parameters %+v are out of bounds", params)
 	}
-	h := &hasher{params: params, slots: make(chan struct{}, min(max(runtime.GOMAXPROCS(0), 2), 4))}
-	var err error
-	h.decoy, err = h.hash(context.Background(), rand.Text())
-	return h, err
+	// The decoy is compared with and never made: a run at every start would take
+	// most of its time and leave its memory behind.
+	decoy := make([]byte, saltSize+hashSize)
+	_, _ = rand.Read(decoy) // never fails
+	return &hasher{
+		params: params,
+		slots:  make(chan struct{}, min(max(runtime.GOMAXPROCS(0), 2), 4)),
+		decoy:  phc(params, decoy[:saltSize], decoy[saltSize:]),
+	}, nil
+}
+
+// phc writes parameters, salt and key as one text.
+func phc(p Argon2, salt, key []byte) string {
+	b64 := base64.RawStdEncoding
+	return fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, p.Memory, p.Time, p.Threads, b64.EncodeToString(salt), b64.EncodeToString(key))
 }
 
 // acquire takes a slot; the caller gives it back.
@@ -118,20 +129,18 @@ func (h *hasher) hash(ctx context.Context, password string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	b64 := base64.RawStdEncoding
-	return fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, h.params.Memory, h.params.Time, h.params.Threads,
-		b64.EncodeToString(salt), b64.EncodeToString(key)), nil
+	return phc(h.params, salt, key), nil
 }
 
 // verify reports whether a password is the one of a PHC string, and whether the
 // string was made with other parameters than today's. An empty string, of a user
 // without a password or of none, takes its time and matches nothing.
-func (h *hasher) verify(ctx context.Context, phc, password string) (ok, outdated bool, err error) {
-	known := phc != ""
+func (h *hasher) verify(ctx context.Context, stored, password string) (ok, outdated bool, err error) {
+	known := stored != ""
 	if !known {
-		phc = h.decoy
+		stored = h.decoy
 	}
-	p, salt, want, err := parsePHC(phc)
+	p, salt, want, err := parsePHC(stored)
 	if err != nil {
 		return false, false, err
 	}
