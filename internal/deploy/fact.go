@@ -140,6 +140,20 @@ const (
 	RunAgain      Choice = "RunAgain"
 )
 
+// Choices lists the answers to a question of this kind, nil for one that is not known.
+func (k AskKind) Choices() []Choice {
+	switch k {
+	case AskManual:
+		return []Choice{Proceed, Abort}
+	case AskGuided:
+		return []Choice{Fail, Retry, Ignore, Exclude}
+	case AskUnknown:
+		return []Choice{MarkSucceeded, MarkFailed, RunAgain}
+	default:
+		return nil
+	}
+}
+
 // Answer is what a person decided.
 type Answer struct {
 	ID     string `json:"id"` // of the Ask

@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"slices"
 	"time"
 
 	"github.com/takodeploy/tako/octopus"
@@ -42,7 +43,8 @@ type Move struct {
 // Next lists what may be done now. It depends on the facts alone: a unit that has
 // an intent is never started again unless its attempt has ended and another one
 // was allowed. An empty answer means that something must end, or somebody answer,
-// first; see Waiting.
+// first; see Waiting. It may note in the state which steps are over, so it is not
+// for two goroutines at once.
 func (s *State) Next() []Move {
 	if s.Cancelled {
 		if s.anyOpen() {
@@ -50,11 +52,16 @@ func (s *State) Next() []Move {
 		}
 		return []Move{{Kind: MoveFinish, Outcome: Canceled}}
 	}
-	for start := 0; start < len(s.Plan.Steps); {
+	for start := s.over; start < len(s.Plan.Steps); {
 		end := s.groupEnd(start)
 		moves, done := s.group(start, end)
 		if !done {
 			return moves
+		}
+		// A machine that was taken out may still end what it had begun in an
+		// earlier group; without any, nothing comes back to what is over.
+		if start == s.over && len(s.Excluded) == 0 {
+			s.over = end
 		}
 		start = end
 	}
@@ -74,7 +81,7 @@ func (s *State) Waiting() bool {
 		}
 		asked = asked || u.Asked != nil
 	}
-	return asked && !s.Cancelled && len(s.Next()) == 0
+	return asked && len(s.Next()) == 0
 }
 
 // anyOpen reports whether something still runs. A unit that only waits for a
@@ -137,20 +144,15 @@ func (s *State) decideStep(i int) Move {
 			m.Run, m.Reason = false, "a previous step has failed"
 		}
 	}
-	if (m.Run || m.Evaluate) && len(s.liveLanes(step)) == 0 {
+	if (m.Run || m.Evaluate) && !s.anyLane(step) {
 		m.Run, m.Evaluate, m.Reason = false, false, "no deployment targets match the step"
 	}
 	return m
 }
 
-func (s *State) liveLanes(step *Step) []string {
-	var lanes []string
-	for _, lane := range step.Lanes {
-		if lane == "" || !s.Excluded[lane] {
-			lanes = append(lanes, lane)
-		}
-	}
-	return lanes
+// anyLane reports whether a step has a lane that was not taken out.
+func (s *State) anyLane(step *Step) bool {
+	return slices.ContainsFunc(step.Lanes, func(lane string) bool { return !s.Excluded[lane] })
 }
 
 // lane is how far one machine (or none) has come within a step.
@@ -199,7 +201,7 @@ func (s *State) step(i int) (moves []Move, done bool) {
 func (s *State) lane(i int, name string) lane {
 	step := &s.Plan.Steps[i]
 	var l lane
-	if name != "" && s.Excluded[name] {
+	if s.Excluded[name] {
 		l.done = true
 	}
 	for a := range step.Actions {

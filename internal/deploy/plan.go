@@ -139,7 +139,8 @@ type Input struct {
 	SkipActions []string
 	// SpecificMachines limits the targets; empty is no limit.
 	SpecificMachines, ExcludedMachines []string
-	// Versions are the selected packages' versions by action name and reference name.
+	// Versions are the selected packages' versions by action name and reference
+	// name, both in lower case.
 	Versions map[PackageKey]string
 }
 
@@ -159,12 +160,18 @@ func Build(in Input) (*Plan, error) {
 		return nil, fault.New(fault.Invalid, "The deployment has %d targets; the limit is %d.", len(machines), MaxMachines)
 	}
 	used := map[string]bool{}
+	joinable := false // a step of the group that is being read takes part
 	for i, s := range in.Process {
+		if s.StartTrigger != octopus.StartWithPrevious {
+			joinable = false
+		}
 		step := Step{
 			ID: s.ID, Name: s.Name, Number: fmt.Sprint(i + 1),
-			Condition:    s.Condition,
-			WithPrevious: s.StartTrigger == octopus.StartWithPrevious,
-			Roles:        tags(s.Properties.Get(octopus.PropTargetRoles)),
+			Condition: s.Condition,
+			// Where the step that begins a group is left out, the next one
+			// begins it: it must not join the group before.
+			WithPrevious: joinable,
+			Roles:        roles(s),
 		}
 		if step.Condition == "" {
 			step.Condition = octopus.StepConditionSuccess
@@ -179,18 +186,11 @@ func Build(in Input) (*Plan, error) {
 				number = fmt.Sprintf("%d.%d", i+1, j+1)
 			}
 			step.Actions = append(step.Actions, action(a, number, len(step.Roles) > 0, in))
-			if len(step.Roles) == 0 {
-				// Older clients put the tags on a plain step's only action.
-				step.Roles = tags(a.Properties.Get(octopus.PropTargetRoles))
-				if len(step.Roles) > 0 {
-					last := &step.Actions[len(step.Actions)-1]
-					*last = action(a, number, true, in)
-				}
-			}
 		}
 		if len(step.Actions) == 0 {
 			continue // scoped out: no part of this deployment
 		}
+		joinable = true
 		if len(step.Roles) == 0 {
 			step.Lanes = []string{""}
 		} else {
@@ -212,15 +212,25 @@ func Build(in Input) (*Plan, error) {
 	return &p, nil
 }
 
+// roles are the target tags of a step. Older clients put them on a plain step's
+// only action.
+func roles(s octopus.Step) []string {
+	own := tags(s.Properties.Get(octopus.PropTargetRoles))
+	if len(own) == 0 && len(s.Actions) == 1 {
+		own = tags(s.Actions[0].Properties.Get(octopus.PropTargetRoles))
+	}
+	return own
+}
+
 func chosen(in Input) []Machine {
 	var out []Machine
+	specific, excluded, seen := folded(in.SpecificMachines), folded(in.ExcludedMachines), map[string]bool{}
 	for _, m := range in.Machines {
-		if len(in.SpecificMachines) > 0 && !slices.Contains(in.SpecificMachines, m.ID) {
+		id := strings.ToLower(m.ID)
+		if len(specific) > 0 && !specific[id] || excluded[id] || seen[id] {
 			continue
 		}
-		if slices.Contains(in.ExcludedMachines, m.ID) {
-			continue
-		}
+		seen[id] = true
 		out = append(out, m)
 	}
 	slices.SortStableFunc(out, func(a, b Machine) int {
@@ -229,17 +239,30 @@ func chosen(in Input) []Machine {
 	return out
 }
 
+// folded is a set of ids, which are compared without case.
+func folded(ids []string) map[string]bool {
+	set := make(map[string]bool, len(ids))
+	for _, id := range ids {
+		set[strings.ToLower(id)] = true
+	}
+	return set
+}
+
+func containsID(ids []string, id string) bool {
+	return slices.ContainsFunc(ids, func(s string) bool { return strings.EqualFold(s, id) })
+}
+
 // takesPart applies the scopes of an action: what they leave out is no part of
 // the plan, as if it were not in the process.
 func takesPart(a octopus.Action, in Input) bool {
 	switch {
 	case a.IsDisabled:
 		return false
-	case len(a.Environments) > 0 && !slices.Contains(a.Environments, in.Plan.EnvironmentID):
+	case len(a.Environments) > 0 && !containsID(a.Environments, in.Plan.EnvironmentID):
 		return false
-	case slices.Contains(a.ExcludedEnvironments, in.Plan.EnvironmentID):
+	case containsID(a.ExcludedEnvironments, in.Plan.EnvironmentID):
 		return false
-	case len(a.Channels) > 0 && in.Plan.ChannelID != "" && !slices.Contains(a.Channels, in.Plan.ChannelID):
+	case len(a.Channels) > 0 && in.Plan.ChannelID != "" && !containsID(a.Channels, in.Plan.ChannelID):
 		return false
 	default:
 		return MatchTags(a.TenantTags, in.Plan.TenantTags)
@@ -250,7 +273,7 @@ func action(a octopus.Action, number string, hasRoles bool, in Input) Action {
 	out := Action{
 		ID: a.ID, Name: a.Name, Number: number, Type: a.ActionType,
 		Place:              place(a, hasRoles),
-		Skip:               slices.Contains(in.SkipActions, a.ID) && !a.IsRequired,
+		Skip:               containsID(in.SkipActions, a.ID) && !a.IsRequired,
 		Required:           a.IsRequired,
 		Variable:           a.Condition == octopus.ActionConditionVariable,
 		WorkerPoolID:       string(a.WorkerPoolID),

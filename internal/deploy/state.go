@@ -2,6 +2,7 @@ package deploy
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -21,6 +22,8 @@ type State struct {
 	Excluded map[string]bool
 	// Facts counts the facts that were folded.
 	Facts int64
+
+	over int // steps before this one are over for ever; what Next need not look at
 }
 
 // StepState is the state of a step.
@@ -138,26 +141,27 @@ func (s *State) check(f Fact) error {
 	default:
 		return fmt.Errorf("kind %q is not known", f.Kind)
 	}
-	if f.Unit == nil || f.Unit.Step < 0 || f.Unit.Step >= len(s.Steps) || f.Unit.Action < 0 || f.Unit.Action >= len(s.Plan.Steps[f.Unit.Step].Actions) {
+	if f.Unit == nil || !s.planned(*f.Unit) {
 		return fmt.Errorf("%s names no unit of the plan", f.Kind)
 	}
 	u := s.Unit(*f.Unit)
+	same := f.Attempt == u.Attempt && u.Open // about the attempt that is under way
 	bad := false
 	switch f.Kind {
 	case FactUnit:
-		bad = u.Decided || u.Attempt > 0
+		bad = !s.Steps[f.Unit.Step].Run || u.Decided || u.Attempt > 0
 	case FactIntent:
-		bad = f.Intent == nil || f.Attempt != u.Attempt+1 || u.Open || u.Final
+		bad = f.Intent == nil || !s.Steps[f.Unit.Step].Run || f.Attempt != u.Attempt+1 || u.Open || u.Final || u.Asked != nil
 	case FactAck:
-		bad = f.Attempt != u.Attempt || !u.Open
+		bad = !same
 	case FactResult:
-		bad = f.Result == nil || f.Attempt != u.Attempt || !u.Open
+		bad = !same || u.Asked != nil || !f.Result.fits(f.Ask)
 	case FactAsk:
-		bad = f.Ask == nil || !u.Open || u.Asked != nil
+		bad = !same || u.Asked != nil || !f.Ask.fits()
 	case FactAnswer:
-		bad = f.Answer == nil || u.Asked == nil || u.Asked.ID != f.Answer.ID
+		bad = f.Answer == nil || u.Asked == nil || u.Asked.ID != f.Answer.ID || !slices.Contains(u.Asked.Kind.Choices(), f.Answer.Choice)
 	case FactOutput:
-		bad = f.Output == nil
+		bad = !same || f.Output == nil || f.Output.Name == ""
 	case FactStep, FactCancel:
 	}
 	if bad {
@@ -166,6 +170,39 @@ func (s *State) check(f Fact) error {
 	return nil
 }
 
+// planned reports whether the plan has the unit.
+func (s *State) planned(u Unit) bool {
+	if s.Units[u] != nil {
+		return true
+	}
+	if u.Step < 0 || u.Step >= len(s.Steps) {
+		return false
+	}
+	step := &s.Plan.Steps[u.Step]
+	return u.Action >= 0 && u.Action < len(step.Actions) && slices.Contains(step.Lanes, u.Lane)
+}
+
+// fits reports whether a result says one thing: that it stands, that another
+// attempt follows, or that a person is asked. Only a failure may be tried again
+// by itself; an unknown fate never is.
+func (r *Result) fits(ask *Ask) bool {
+	if r == nil || ask != nil && (!ask.fits() || r.RetryAt != nil) {
+		return false
+	}
+	switch r.Outcome {
+	case Failed:
+		return ask == nil || ask.Kind == AskGuided
+	case Unknown:
+		return r.RetryAt == nil && (ask == nil || ask.Kind == AskUnknown)
+	case Succeeded, Skipped, Canceled:
+		return r.RetryAt == nil && ask == nil
+	default:
+		return false
+	}
+}
+
+func (a *Ask) fits() bool { return a != nil && a.ID != "" && a.Kind.Choices() != nil }
+
 func (s *State) result(u *UnitState, f Fact) {
 	u.Open, u.Result, u.Ended, u.Asked = false, f.Result, f.At, f.Ask
 	s.Warnings = s.Warnings || f.Result.Warnings || f.Result.Outcome == Failed || f.Result.Outcome == Unknown
@@ -173,6 +210,8 @@ func (s *State) result(u *UnitState, f Fact) {
 		return
 	}
 	u.Final, u.Outcome = true, f.Result.Outcome
+	// A script is canceled with its deployment only, whichever fact comes first.
+	s.Cancelled = s.Cancelled || u.Outcome == Canceled
 	if u.Outcome == Failed || u.Outcome == Unknown {
 		s.fail(f.Result.Message)
 	}
@@ -205,7 +244,9 @@ func (s *State) answer(unit Unit, f Fact) {
 	case Exclude:
 		end(Failed)
 		u.Ignored = true
-		s.Excluded[unit.Lane] = true
+		if unit.Lane != "" {
+			s.Excluded[unit.Lane] = true
+		}
 	case Abort, Fail, MarkFailed:
 		end(Failed)
 		if f.Answer.Choice == Abort {

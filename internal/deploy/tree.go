@@ -65,12 +65,16 @@ func (s *State) stepNode(task string, i int, over bool) octopus.Activity {
 	if !st.Decided {
 		return node
 	}
+	over = over || s.stepOver(i)
 	var c counts
 	for _, lane := range step.Lanes {
 		for a := range step.Actions {
 			u := s.Unit(Unit{Step: i, Action: a, Lane: lane})
 			child := s.unitNode(task, Unit{Step: i, Action: a, Lane: lane}, u, over)
-			c.add(child)
+			c.add(child.Status)
+			if child.Ended != nil && child.Ended.After(c.last) {
+				c.last = child.Ended.Time
+			}
 			node.Children = append(node.Children, child)
 		}
 	}
@@ -79,6 +83,36 @@ func (s *State) stepNode(task string, i int, over bool) octopus.Activity {
 		node.Ended = octopus.OptionalTime(c.last)
 	}
 	return node
+}
+
+// stepOver reports whether nothing more happens in a step, though it may have
+// units that never run: those behind a failure, or on machines that were taken out.
+func (s *State) stepOver(i int) bool {
+	if i < s.over {
+		return true
+	}
+	_, done := s.step(i)
+	return done
+}
+
+// StepStatus is how a step of a running deployment goes, as its node in Tree says.
+func (s *State) StepStatus(i int) octopus.ActivityStatus {
+	step, st := &s.Plan.Steps[i], &s.Steps[i]
+	switch {
+	case !st.Decided:
+		return octopus.ActivityPending
+	case !st.Run:
+		return octopus.ActivitySkipped
+	}
+	over := s.stepOver(i)
+	var c counts
+	for _, lane := range step.Lanes {
+		for a := range step.Actions {
+			c.add(unitStatus(s.Unit(Unit{Step: i, Action: a, Lane: lane}), over))
+		}
+	}
+	status, _ := c.status(over)
+	return status
 }
 
 func (s *State) unitNode(task string, unit Unit, u UnitState, over bool) octopus.Activity {
@@ -93,16 +127,14 @@ func (s *State) unitNode(task string, unit Unit, u UnitState, over bool) octopus
 		name += fmt.Sprintf(" (attempt %d)", u.Attempt)
 	}
 	node := octopus.Activity{ID: UnitActivity(task, unit), Name: name, Status: octopus.ActivityPending, Started: octopus.OptionalTime(u.Started), ShowAtSummaryLevel: true}
-	switch {
-	case u.Final:
-		node.Status, node.ProgressPercentage, node.Ended = unitStatus(u), 100, octopus.OptionalTime(u.Ended)
-	case over:
-		node.Status, node.ProgressPercentage = octopus.ActivitySkipped, 100
-		if u.Attempt > 0 {
-			node.Status = octopus.ActivityCanceled
+	node.Status = unitStatus(u, over)
+	switch node.Status {
+	case octopus.ActivityPending, octopus.ActivityRunning:
+	default:
+		node.ProgressPercentage = 100
+		if u.Final {
+			node.Ended = octopus.OptionalTime(u.Ended)
 		}
-	case u.Attempt > 0 || u.Decided:
-		node.Status = octopus.ActivityRunning
 	}
 	return node
 }
@@ -117,7 +149,19 @@ func (p *Plan) MachineName(id string) string {
 	return id
 }
 
-func unitStatus(u UnitState) octopus.ActivityStatus {
+// unitStatus is how a unit goes; over tells that nothing more happens in its step.
+func unitStatus(u UnitState, over bool) octopus.ActivityStatus {
+	switch {
+	case u.Final:
+	case over && u.Attempt > 0:
+		return octopus.ActivityCanceled
+	case over:
+		return octopus.ActivitySkipped
+	case u.Attempt > 0 || u.Decided:
+		return octopus.ActivityRunning
+	default:
+		return octopus.ActivityPending
+	}
 	switch u.Outcome {
 	case Succeeded:
 		if u.Result != nil && u.Result.Warnings {
@@ -154,21 +198,18 @@ func taskStatus(state octopus.TaskState, warnings bool) octopus.ActivityStatus {
 	return octopus.ActivityFailed
 }
 
-// counts sums up the children of a step.
+// counts sums up the units of a step.
 type counts struct {
 	total, done, failed, canceled, skipped, warned int
-	last                                           time.Time
+	last                                           time.Time // when the last one ended
 }
 
-func (c *counts) add(a octopus.Activity) {
+func (c *counts) add(status octopus.ActivityStatus) {
 	c.total++
-	if a.ProgressPercentage == 100 {
-		c.done++
-	}
-	if a.Ended != nil && a.Ended.After(c.last) {
-		c.last = a.Ended.Time
-	}
-	switch a.Status {
+	c.done++
+	switch status {
+	case octopus.ActivityPending, octopus.ActivityRunning:
+		c.done--
 	case octopus.ActivityFailed:
 		c.failed++
 	case octopus.ActivityCanceled:
@@ -177,20 +218,17 @@ func (c *counts) add(a octopus.Activity) {
 		c.skipped++
 	case octopus.ActivitySuccessWithWarning:
 		c.warned++
-	case octopus.ActivityPending, octopus.ActivityRunning, octopus.ActivitySuccess:
+	case octopus.ActivitySuccess:
 	}
 }
 
+// status is that of a step with these units.
 func (c *counts) status(over bool) (octopus.ActivityStatus, int) {
-	if c.total == 0 {
-		return octopus.ActivitySkipped, 100
-	}
-	percent := c.done * 100 / c.total
 	switch {
-	case c.failed > 0 && (over || c.open() == 0):
+	case !over && c.done < c.total:
+		return octopus.ActivityRunning, c.done * 100 / c.total
+	case c.failed > 0:
 		return octopus.ActivityFailed, 100
-	case percent < 100 && !over:
-		return octopus.ActivityRunning, percent
 	case c.canceled > 0:
 		return octopus.ActivityCanceled, 100
 	case c.skipped == c.total:
@@ -201,6 +239,3 @@ func (c *counts) status(over bool) (octopus.ActivityStatus, int) {
 		return octopus.ActivitySuccess, 100
 	}
 }
-
-// open counts the children that have neither ended nor been left behind by a failure.
-func (c *counts) open() int { return c.total - c.done }
