@@ -33,10 +33,22 @@ const Prefix = "Events"
 
 // Trail reads the audit trail. It is safe for concurrent use and holds no state
 // but the declared kinds.
-type Trail struct{ kinds resource.Set }
+type Trail struct {
+	kinds    resource.Set
+	prefixes map[string]string // of ids, by their folded form
+}
 
 // New makes a reader that knows kinds by the prefixes of their ids.
-func New(kinds resource.Set) *Trail { return &Trail{kinds} }
+func New(kinds resource.Set) *Trail {
+	t := &Trail{kinds, map[string]string{}}
+	for _, k := range kinds {
+		t.prefixes[strings.ToLower(k.Prefix)] = k.Prefix
+	}
+	for prefix := range unkinded() {
+		t.prefixes[strings.ToLower(prefix)] = prefix
+	}
+	return t
+}
 
 // Place is a part of the trail that may be looked into.
 type Place struct {

@@ -5,7 +5,6 @@ import (
 	"strings"
 
 	"github.com/takodeploy/tako/internal/db"
-	"github.com/takodeploy/tako/internal/docstore"
 	"github.com/takodeploy/tako/internal/ident"
 	"github.com/takodeploy/tako/internal/resource"
 )
@@ -109,15 +108,15 @@ func number(id string) (int64, bool) {
 	return ident.Seq(id)
 }
 
-// canonical spells ids as they are stored: they are compared without case.
+// canonical spells numbered ids as they are stored: they are compared without
+// case. Others ("teams-everyone") are spelled in one way only.
 func (t *Trail) canonical(ids []string) []string {
 	out := make([]string, len(ids))
 	for i, id := range ids {
 		out[i] = id
-		for _, k := range t.kinds {
-			if canonical := docstore.CanonicalID(k, id); canonical != id {
-				out[i] = canonical
-			}
+		word, number, ok := strings.Cut(id, "-")
+		if prefix := t.prefixes[strings.ToLower(word)]; ok && prefix != "" && number != "" && strings.Trim(number, "0123456789") == "" {
+			out[i] = prefix + "-" + number
 		}
 	}
 	return out

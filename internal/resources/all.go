@@ -4,7 +4,7 @@ import "github.com/takodeploy/tako/internal/resource"
 
 // All lists every declared kind.
 func All() []*resource.Kind {
-	return []*resource.Kind{
+	return append([]*resource.Kind{
 		Accounts(),
 		Channels(),
 		DeploymentProcesses(),
@@ -26,5 +26,5 @@ func All() []*resource.Kind {
 		VariableSets(),
 		WorkerPools(),
 		Workers(),
-	}
+	}, Configurations()...)
 }

@@ -41,6 +41,7 @@ type World struct {
 	T     testing.TB
 	DB    *db.DB
 	Store *docstore.Store
+	Keys  *secret.Box
 	Auth  *auth.Service
 	API   *rest.Server
 	URL   string
@@ -50,27 +51,30 @@ type World struct {
 	people atomic.Int64
 }
 
-// New starts a server on SQLite with what routes returns; it may be nil.
+// New starts a server on SQLite with what routes returns.
 func New(t testing.TB, routes func(w *World) []rest.Route, aliases ...rest.Alias) *World {
 	t.Helper()
-	return NewOn(t, dbtest.Open(t, db.SQLite), routes, aliases...)
+	return With(t, dbtest.Open(t, db.SQLite), func(w *World, cfg *rest.Config) { cfg.Routes, cfg.Aliases = routes(w), aliases })
 }
 
 // Each runs fn against a server on each database there is.
 func Each(t *testing.T, routes func(w *World) []rest.Route, fn func(t *testing.T, w *World), aliases ...rest.Alias) {
 	t.Helper()
-	dbtest.Run(t, func(t *testing.T, d *db.DB) { fn(t, NewOn(t, d, routes, aliases...)) })
+	dbtest.Run(t, func(t *testing.T, d *db.DB) {
+		fn(t, With(t, d, func(w *World, cfg *rest.Config) { cfg.Routes, cfg.Aliases = routes(w), aliases }))
+	})
 }
 
-// NewOn is New on a given database.
-func NewOn(t testing.TB, d *db.DB, routes func(w *World) []rest.Route, aliases ...rest.Alias) *World {
+// With starts a server on a database. setup completes the configuration of the
+// API, when all else is there.
+func With(t testing.TB, d *db.DB, setup func(w *World, cfg *rest.Config)) *World {
 	t.Helper()
 	ctx := t.Context()
 	keys, err := secret.Open(ctx, d, secret.Source{Dir: t.TempDir()})
 	check(t, err)
-	kinds, err := resource.NewSet(append(withTenants(resources.All()), releases.Kinds()...)...)
+	kinds, err := resource.NewSet(append(resources.All(), releases.Kinds()...)...)
 	check(t, err)
-	w := &World{T: t, DB: d, Store: docstore.New(kinds, keys)}
+	w := &World{T: t, DB: d, Store: docstore.New(kinds, keys), Keys: keys}
 	w.Auth, err = auth.Open(d, w.Store, auth.Options{
 		Log: dbtest.Log(t), Argon2: auth.Argon2{Memory: 8, Time: 1, Threads: 1}, Installation: "9b1deb4d",
 	})
@@ -85,12 +89,8 @@ func NewOn(t testing.TB, d *db.DB, routes func(w *World) []rest.Route, aliases .
 	check(t, d.Write(ctx, func(tx *db.Tx) error {
 		return resources.ManageSpace(ctx, w.Store.In(tx), resources.DefaultSpace, nil, []string{id})
 	}))
-	var more []rest.Route
-	if routes != nil {
-		more = routes(w)
-	}
-	w.API, err = rest.New(rest.Config{
-		Log: dbtest.Log(t), DB: d, Store: w.Store, Routes: more, Aliases: aliases,
+	cfg := rest.Config{
+		Log: dbtest.Log(t), DB: d, Store: w.Store,
 		Version: "2026.4.0-dev.1", InstallationID: "9b1deb4d-3b7d-4bad-9bdd-2b0d7b3dcb6d",
 		Auth: rest.AuthenticatorFunc(func(r *http.Request) (rest.Principal, error) {
 			p, err := w.Auth.FromRequest(r)
@@ -99,7 +99,9 @@ func NewOn(t testing.TB, d *db.DB, routes func(w *World) []rest.Route, aliases .
 			}
 			return p, nil
 		}),
-	})
+	}
+	setup(w, &cfg)
+	w.API, err = rest.New(cfg)
 	check(t, err)
 	srv := httptest.NewServer(w.API)
 	t.Cleanup(srv.Close)
@@ -107,20 +109,6 @@ func NewOn(t testing.TB, d *db.DB, routes func(w *World) []rest.Route, aliases .
 	w.Client = &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	w.Client.Transport = openapitest.Load(t, w.Do(http.MethodGet, "/api/openapi.json", "", "").Body).Transport(http.DefaultTransport)
 	return w
-}
-
-// withTenants adds the kind of tenants where there is none yet, for roles refer to it.
-func withTenants(kinds []*resource.Kind) []*resource.Kind {
-	for _, k := range kinds {
-		if k.Name == "tenants" {
-			return kinds
-		}
-	}
-	return append(kinds, resource.Declare(resource.Declaration[octopus.Tenant]{
-		Name: "tenants", ItemType: "Tenant", Prefix: "Tenants", Slugged: true,
-		Permissions: resource.Permissions{View: "TenantView", Create: "TenantCreate", Edit: "TenantEdit", Delete: "TenantDelete"},
-		Dimensions:  resource.Dimensions{Tenant: "Id"},
-	}))
 }
 
 func check(t testing.TB, err error) {

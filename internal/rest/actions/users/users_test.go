@@ -16,11 +16,9 @@ import (
 	"github.com/takodeploy/tako/octopus"
 )
 
-func routes(w *actiontest.World) []rest.Route { return users.Routes(w.DB, w.Store, w.Auth) }
-
 func newWorld(t *testing.T) *actiontest.World {
 	t.Helper()
-	return actiontest.New(t, routes, users.Aliases()...)
+	return actiontest.New(t, func(w *actiontest.World) []rest.Route { return users.Routes(w.DB, w.Store, w.Auth) }, users.Aliases()...)
 }
 
 // An agent that registers itself goes this way: who am I, which spaces, where is one.

@@ -1,0 +1,70 @@
+package resources
+
+import (
+	"context"
+	"net/url"
+	"strings"
+
+	"github.com/takodeploy/tako/internal/fault"
+	"github.com/takodeploy/tako/internal/resource"
+	"github.com/takodeploy/tako/octopus"
+)
+
+// Configurations declares the settings of the whole server. Of each kind there is
+// at most one document; until somebody has changed it there is none, and the
+// defaults hold.
+func Configurations() []*resource.Kind {
+	return []*resource.Kind{
+		configuration("maintenanceconfiguration", "MaintenanceConfiguration", "maintenance configuration", MaintenanceID, octopus.PermAdministerSystem,
+			resource.Declaration[octopus.MaintenanceConfiguration]{}),
+		configuration("upgradeconfiguration", "UpgradeConfiguration", "upgrade configuration", "upgrade", octopus.PermConfigureServer,
+			resource.Declaration[octopus.UpgradeConfiguration]{
+				Prepare: func(v *octopus.UpgradeConfiguration) {
+					if v.NotificationMode == "" {
+						v.NotificationMode = octopus.UpgradeAlwaysShow
+					}
+				},
+			}),
+		configuration("featuresconfiguration", "FeaturesConfiguration", "features configuration", "features", octopus.PermConfigureServer,
+			resource.Declaration[octopus.FeaturesConfiguration]{Owned: []string{"IsBuiltInWorkerEnabled"}}),
+		configuration("performanceconfiguration", "PerformanceConfiguration", "performance configuration", "performance", octopus.PermConfigureServer,
+			resource.Declaration[octopus.PerformanceConfiguration]{
+				Prepare: func(v *octopus.PerformanceConfiguration) {
+					if v.DefaultDashboardRenderMode == "" {
+						v.DefaultDashboardRenderMode = "VirtualizeColumns"
+					}
+				},
+			}),
+		configuration("serverconfiguration", "ServerConfiguration", "server configuration", "server", octopus.PermConfigureServer,
+			resource.Declaration[octopus.ServerConfiguration]{
+				Prepare: func(v *octopus.ServerConfiguration) {
+					v.ServerURI = strings.TrimRight(strings.TrimSpace(v.ServerURI), "/")
+				},
+				Check: checkServerURI,
+			}),
+	}
+}
+
+// MaintenanceID is the id of the one document of the kind maintenanceconfiguration.
+const MaintenanceID = "maintenance"
+
+// configuration completes the declaration of a kind with one document, whose id
+// is the prefix of the kind.
+func configuration[T any](name, item, noun, id string, edit octopus.Permission, d resource.Declaration[T]) *resource.Kind {
+	d.Name, d.ItemType, d.Noun, d.Prefix = name, item, noun, id
+	d.Scope, d.Unnamed, d.Hidden = resource.InSystem, true, true
+	d.Permissions = resource.Permissions{Edit: string(edit)}
+	d.Links = map[string]string{"Self": "/api/" + name}
+	return resource.Declare(d)
+}
+
+func checkServerURI(_ context.Context, _ resource.Reader, _, v *octopus.ServerConfiguration) error {
+	if v.ServerURI == "" {
+		return nil
+	}
+	at, err := url.Parse(v.ServerURI)
+	if err != nil || at.Scheme != "http" && at.Scheme != "https" || at.Host == "" || at.User != nil || at.RawQuery != "" || at.Fragment != "" {
+		return fault.InvalidField("ServerUri", "ServerUri is '%.200s'; give the address at which people reach the server, such as https://deploy.example.com.", v.ServerURI)
+	}
+	return nil
+}

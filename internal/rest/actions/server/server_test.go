@@ -1,0 +1,341 @@
+package server_test
+
+import (
+	"encoding/csv"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/takodeploy/tako/internal/db"
+	"github.com/takodeploy/tako/internal/db/dbtest"
+	"github.com/takodeploy/tako/internal/rest"
+	"github.com/takodeploy/tako/internal/rest/actions/actiontest"
+	"github.com/takodeploy/tako/internal/rest/actions/server"
+	"github.com/takodeploy/tako/octopus"
+)
+
+func routes(w *actiontest.World) []rest.Route {
+	return server.Routes(server.Config{DB: w.DB, Store: w.Store, Version: "2026.4.0", Node: "here", BuiltinWorker: true, Started: time.Now().Add(-90 * time.Second)})
+}
+
+const project = `{"Name":"Web","ProjectGroupId":"ProjectGroups-1","LifecycleId":"Lifecycles-1"}`
+
+func TestStatus(t *testing.T) {
+	t.Parallel()
+	actiontest.Each(t, routes, func(t *testing.T, w *actiontest.World) {
+		w.Create("/api/projects", project)
+		for path, says := range map[string]string{
+			"/api/serverstatus":                         `"IsInMaintenanceMode":false`,
+			"/api/serverstatus/health":                  `"IsOperatingNormally":true`,
+			"/api/serverstatus/counts":                  `"Projects":1,"Environments":0`,
+			"/api/serverstatus/system-info":             `"Uptime":"00:01:3`,
+			"/api/serverstatus/extensions":              `[]`,
+			"/api/serverstatus/timezones":               `{"Id":"Europe/Berlin","Name":"(UTC+01:00) Europe/Berlin","IsLocal":false,"SupportsDaylightSavingTime":true}`,
+			"/api/licenses":                             `"TotalResults":1`,
+			"/api/licenses/licenses-current":            `"Id":"licenses-current"`,
+			"/api/licenses/licenses-current-status":     `"IsCompliant":true`,
+			"/api/serverconfiguration/settings":         `"Key":"node","Value":"here"`,
+			"/api/dynamic-extensions":                   `[]`,
+			"/api/dynamic-extensions/features/metadata": `[]`,
+			"/api/dynamic-extensions/features/values":   `[]`,
+			"/api/dynamic-extensions/scripts":           `[]`,
+			"/api/externalsecuritygroupproviders":       `[]`,
+			"/api/issuetrackers":                        `"Items":[]`,
+			"/api/smtpconfiguration/isconfigured":       `"IsConfigured":false`,
+			"/api/events/agents":                        `"Id":"Browser"`,
+			"/api/events/categories?appliesTo=machine":  `{"Id":"MachineHealthy","Name":"Machine healthy","Links":{}}`,
+			"/api/events/groups":                        `"Id":"MachineCritical"`,
+			"/api/events/documenttypes":                 `{"Id":"Projects","Name":"Project","Links":{}}`,
+			"/api/Spaces-1/events/documenttypes":        `{"Id":"MachinePolicies","Name":"Machine policy","Links":{}}`,
+		} {
+			if body := string(w.Get(path).Body); !strings.Contains(body, says) {
+				t.Errorf("%s: %s", path, body)
+			}
+		}
+		var license octopus.LicenseStatus
+		w.Get("/api/licenses/licenses-current-status").Into(&license)
+		for _, l := range license.Limits {
+			if !l.IsUnlimited || l.Name == "Projects" && l.CurrentUsage != 1 {
+				t.Errorf("%+v", l)
+			}
+		}
+		// An agent that registers itself is told that there is none yet.
+		w.Must(http.StatusNotFound, http.MethodGet, "/api/configuration/certificates/certificate-global", "")
+	})
+}
+
+func TestWhoMayNotSee(t *testing.T) {
+	t.Parallel()
+	w := actiontest.New(t, routes)
+	key := w.Person()
+	for _, tc := range []struct {
+		method, path string
+		status       int
+	}{
+		{"GET", "/api/serverstatus", 200},
+		{"GET", "/api/maintenanceconfiguration", 200},
+		{"GET", "/api/featuresconfiguration", 200},
+		{"GET", "/api/serverstatus/counts", 403},
+		{"GET", "/api/serverstatus/system-info", 403},
+		{"GET", "/api/octopusservernodes", 403},
+		{"GET", "/api/octopusservernodes/summary", 403},
+		{"PUT", "/api/octopusservernodes/x", 403},
+		{"DELETE", "/api/octopusservernodes/x", 403},
+		{"PUT", "/api/maintenanceconfiguration", 403},
+		{"PUT", "/api/performanceconfiguration", 403},
+		{"GET", "/api/serverconfiguration", 403},
+		{"GET", "/api/serverconfiguration/settings", 403},
+		{"GET", "/api/events", 403},
+	} {
+		if a := w.Do(tc.method, tc.path, key, "{}"); a.Status != tc.status {
+			t.Errorf("%s %s: %d %s; want %d", tc.method, tc.path, a.Status, a.Body, tc.status)
+		}
+	}
+}
+
+func TestSettings(t *testing.T) {
+	t.Parallel()
+	w := actiontest.New(t, routes)
+	upgrade := w.Get("/api/upgradeconfiguration")
+	if upgrade.Text("NotificationMode") != "AlwaysShow" || upgrade.Text("Id") != "upgrade" || upgrade.JSON()["AllowChecking"] != false {
+		t.Errorf("%s", upgrade.Body)
+	}
+	w.Must(200, http.MethodPut, "/api/upgradeconfiguration", `{"Id":"upgrade","NotificationMode":"NeverShow","Extra":1}`)
+	changed := w.Must(200, http.MethodPut, "/api/upgradeconfiguration", `{"NotificationMode":"NeverShow","IncludeStatistics":true,"Extra":1}`)
+	again := w.Get("/api/upgradeconfiguration")
+	if diff := cmp.Diff(changed.JSON(), again.JSON()); diff != "" || again.JSON()["Extra"] != 1.0 || again.JSON()["IncludeStatistics"] != true {
+		t.Errorf("%s (-want +got):\n%s", again.Body, diff)
+	}
+	if links := again.JSON()["Links"]; !cmp.Equal(links, map[string]any{"Self": "/api/upgradeconfiguration"}) {
+		t.Errorf("links %v", links)
+	}
+	w.Must(http.StatusConflict, http.MethodPut, "/api/upgradeconfiguration", `{}`, "If-Match", `"1"`)
+
+	w.Must(200, http.MethodPut, "/api/featuresconfiguration", `{"IsBuiltInWorkerEnabled":true,"IsHelpSidebarEnabled":true}`)
+	if got := w.Get("/api/featuresconfiguration").JSON(); got["IsBuiltInWorkerEnabled"] != true || got["IsHelpSidebarEnabled"] != true {
+		t.Errorf("%v", got)
+	}
+	if a := w.Must(400, http.MethodPut, "/api/featuresconfiguration", `{"IsBuiltInWorkerEnabled":false}`); !strings.Contains(string(a.Body), "builtin_worker") {
+		t.Errorf("%s", a.Body)
+	}
+	w.Must(200, http.MethodPut, "/api/serverconfiguration", `{"ServerUri":"https://deploy.example.com/"}`)
+	if got := w.Get("/api/serverconfiguration").Text("ServerUri"); got != "https://deploy.example.com" {
+		t.Error(got)
+	}
+	for _, bad := range []string{"deploy.example.com", "ftp://x", "https://user@x", "https://x/?q", "::"} {
+		w.Must(400, http.MethodPut, "/api/serverconfiguration", fmt.Sprintf(`{"ServerUri":%q}`, bad))
+	}
+	if got := w.Get("/api/performanceconfiguration").Text("DefaultDashboardRenderMode"); got != "VirtualizeColumns" {
+		t.Error(got)
+	}
+}
+
+func TestMaintenance(t *testing.T) {
+	t.Parallel()
+	w := actiontest.With(t, dbtest.Open(t, db.SQLite), func(w *actiontest.World, cfg *rest.Config) {
+		cfg.Routes, cfg.Guard = routes(w), server.Guard(w.DB, w.Store)
+	})
+	key := w.Person(actiontest.Role{Space: "Spaces-1", Permissions: []string{"EnvironmentView", "EnvironmentCreate"}})
+	create := func(key, name string) int {
+		return w.Do(http.MethodPost, "/api/environments", key, `{"Name":"`+name+`"}`).Status
+	}
+	if got := create(key, "One"); got != http.StatusCreated {
+		t.Fatal(got)
+	}
+	w.Must(200, http.MethodPut, "/api/maintenanceconfiguration", `{"Id":"maintenance","IsInMaintenanceMode":true}`)
+	if w.Get("/api/serverstatus").JSON()["IsInMaintenanceMode"] != true {
+		t.Error("the status does not say so")
+	}
+	if got := create(key, "Two"); got != http.StatusForbidden {
+		t.Errorf("a change in maintenance mode: %d", got)
+	}
+	w.MustAs(key, 200, http.MethodGet, "/api/environments", "")
+	if got := create(actiontest.Admin, "Three"); got != http.StatusCreated {
+		t.Errorf("an administrator's change: %d", got)
+	}
+	w.Must(200, http.MethodPut, "/api/maintenanceconfiguration", `{"IsInMaintenanceMode":false}`)
+	if got := create(key, "Four"); got != http.StatusCreated {
+		t.Errorf("afterwards: %d", got)
+	}
+}
+
+// join adds nodes as processes that start do.
+func join(w *actiontest.World, names ...string) {
+	w.T.Helper()
+	err := w.DB.Write(w.T.Context(), func(tx *db.Tx) error {
+		for i, name := range names {
+			if _, err := tx.Exec(w.T.Context(), `INSERT INTO node_setting (name, seq, capacity, draining) VALUES (?, ?, 5, 0)`, name, i+1); err != nil {
+				return err
+			}
+			if _, err := tx.Exec(w.T.Context(), `INSERT INTO node (incarnation, name, version, started, heartbeat) VALUES (?, ?, '1', 1, 1)`, name, name); err != nil {
+				return err
+			}
+		}
+		_, err := tx.Exec(w.T.Context(), `INSERT INTO slot (task, node) VALUES ('ServerTasks-1', 'here')`)
+		return err
+	})
+	if err != nil {
+		w.T.Fatal(err)
+	}
+}
+
+func TestNodes(t *testing.T) {
+	t.Parallel()
+	actiontest.Each(t, routes, func(t *testing.T, w *actiontest.World) {
+		join(w, "here", "gone")
+		var here octopus.ServerNode
+		w.Get("/api/octopusservernodes/HERE").Into(&here)
+		if here.ID != "OctopusServerNodes-1" || here.MaxConcurrentTasks != 5 || here.IsOffline || here.RunningTaskCount != 1 || here.LastSeen == nil {
+			t.Errorf("%+v", here)
+		}
+		var gone octopus.ServerNode
+		w.Get("/api/octopusservernodes/octopusservernodes-2").Into(&gone)
+		if gone.Name != "gone" || !gone.IsOffline {
+			t.Errorf("%+v", gone)
+		}
+		for path, want := range map[string][]string{
+			"/api/octopusservernodes":                                                 {"OctopusServerNodes-1", "OctopusServerNodes-2"},
+			"/api/octopusservernodes/all":                                             {"OctopusServerNodes-1", "OctopusServerNodes-2"},
+			"/api/octopusservernodes?skip=1":                                          {"OctopusServerNodes-2"},
+			"/api/octopusservernodes?partialName=ER":                                  {"OctopusServerNodes-1"},
+			"/api/octopusservernodes?ids=OctopusServerNodes-2,Projects-1":             {"OctopusServerNodes-2"},
+			"/api/octopusservernodes?ids=OctopusServerNodes-2&partialName=her&take=5": {},
+		} {
+			if diff := cmp.Diff(want, w.Get(path).IDs()); diff != "" {
+				t.Errorf("%s (-want +got):\n%s", path, diff)
+			}
+		}
+		if a := w.Must(400, http.MethodPut, here.Links["Self"], `{"MaxConcurrentTasks":0}`); !strings.Contains(string(a.Body), "MaxConcurrentTasks") {
+			t.Errorf("%s", a.Body)
+		}
+		var put octopus.ServerNode
+		w.Must(200, http.MethodPut, here.Links["Self"], `{"Name":"other","MaxConcurrentTasks":9,"IsInMaintenanceMode":true}`).Into(&put)
+		if put.Name != "here" || put.MaxConcurrentTasks != 9 || !put.IsInMaintenanceMode {
+			t.Errorf("%+v", put)
+		}
+		if health := w.Get("/api/serverstatus/health").JSON(); health["IsEntireClusterDrained"] != true || health["IsOperatingNormally"] != false {
+			t.Errorf("%v", health)
+		}
+		var summary octopus.ServerNodesSummary
+		w.Get("/api/octopusservernodes/summary").Into(&summary)
+		if len(summary.Nodes) != 2 || !summary.Nodes[0].IsInMaintenanceMode {
+			t.Errorf("%+v", summary)
+		}
+		w.Must(http.StatusConflict, http.MethodDelete, here.Links["Self"], "")
+		w.Must(http.StatusOK, http.MethodDelete, gone.Links["Self"], "")
+		w.Must(http.StatusNotFound, http.MethodGet, gone.Links["Self"], "")
+		found := w.Get("/api/events?regarding=octopusservernodes-1&regardingAny=OctopusServerNodes-1")
+		if !strings.Contains(string(found.Body), `"Message":"Node here was changed"`) {
+			t.Errorf("%s", found.Body)
+		}
+	})
+}
+
+func TestEvents(t *testing.T) {
+	t.Parallel()
+	actiontest.Each(t, routes, func(t *testing.T, w *actiontest.World) {
+		id := w.Create("/api/projects", project)
+		w.Must(200, http.MethodPut, "/api/projects/"+id, `{"Name":"<Web>","ProjectGroupId":"ProjectGroups-1","LifecycleId":"Lifecycles-1"}`)
+		second := w.Create("/api/projects", strings.Replace(project, "Web", "=cmd", 1))
+		w.Create("/api/environments", `{"Name":"Dev"}`)
+		categories := func(key, query string) (all []string) {
+			t.Helper()
+			var page octopus.Page[octopus.Event]
+			w.MustAs(key, 200, http.MethodGet, query, "").Into(&page)
+			for _, e := range page.Items {
+				all = append(all, string(e.Category)+" "+e.RelatedDocumentIDs[0])
+			}
+			if int64(len(all)) != page.TotalResults {
+				t.Errorf("%s: %d of %d", query, len(all), page.TotalResults)
+			}
+			return all
+		}
+		if diff := cmp.Diff([]string{"Modified ProjectGroups-1", "Created ProjectGroups-1"}, categories(actiontest.Admin, "/api/events?regarding="+id+"&documentTypes=Projects&eventGroups=Document")); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+		var page octopus.Page[octopus.Event]
+		w.Get("/api/Spaces-1/events?eventCategories=Modified&regarding=" + id).Into(&page)
+		e := page.Items[0]
+		if want := `Project <a href="/app#/Spaces-1/projects/` + id + `">&lt;Web&gt;</a> was changed`; e.MessageHTML != want {
+			t.Errorf("%s, want %s", e.MessageHTML, want)
+		}
+		if e.Username != actiontest.AdminName || e.IdentityEstablishedWith != "ApiKey" || e.IPAddress == "" || !strings.Contains(string(e.ChangeDetails.Differences), `"path":"/Name"`) {
+			t.Errorf("%+v", e)
+		}
+		var one octopus.Event
+		w.Get(e.Links["Self"]).Into(&one)
+		if diff := cmp.Diff(e, one); diff != "" {
+			t.Errorf("by its link (-want +got):\n%s", diff)
+		}
+
+		// Who may see one project's events sees those, wherever they ask.
+		key := w.Person(actiontest.Role{Space: "Spaces-1", Permissions: []string{"EventView"}, Scope: octopus.ScopedUserRole{ProjectIDs: []string{id}}})
+		for _, path := range []string{"/api/events", "/api/Spaces-1/events", "/api/events?spaces=all&includeSystem=true"} {
+			for _, got := range categories(key, path+"&take=1000"[:0]) {
+				if strings.Contains(got, "Environments") || strings.Contains(got, second) {
+					t.Errorf("%s shows %s", path, got)
+				}
+			}
+		}
+		if got := categories(key, "/api/events?regarding="+second); got != nil {
+			t.Errorf("another project: %v", got)
+		}
+		var other octopus.Page[octopus.Event]
+		w.Get("/api/events?regarding=" + second).Into(&other)
+		w.MustAs(key, http.StatusNotFound, http.MethodGet, other.Items[0].Links["Self"], "")
+
+		// Events of the system are asked for in a space.
+		if got := categories(actiontest.Admin, "/api/Spaces-1/events?documentTypes=Users"); got != nil {
+			t.Errorf("in a space: %v", got)
+		}
+		if got := categories(actiontest.Admin, "/api/Spaces-1/events?documentTypes=Users&includeSystem=true"); len(got) == 0 {
+			t.Error("no users were made")
+		}
+		if got := categories(actiontest.Admin, "/api/events?documentTypes=Users&includeSystem=false"); got != nil {
+			t.Errorf("without the system: %v", got)
+		}
+		for _, bad := range []string{"from=x", "to=1", "fromAutoId=-1", "skip=x", "includeSystem=perhaps", "asCsv=x"} {
+			w.Must(400, http.MethodGet, "/api/events?"+bad, "")
+		}
+	})
+}
+
+func TestEventsAsTable(t *testing.T) {
+	t.Parallel()
+	w := actiontest.New(t, routes)
+	w.Create("/api/projects", strings.Replace(project, "Web", "A, \\\"B\\\"", 1))
+	as := db.WithActor(w.T.Context(), db.Actor{Username: "=1+1"})
+	err := w.DB.Write(as, func(tx *db.Tx) error {
+		for i := range 1500 {
+			tx.Event(db.Event{Category: "MachineHealthy", SpaceID: "Spaces-1", Message: fmt.Sprint("Number ", i)})
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := w.Get("/api/events?asCsv=true")
+	rows, err := csv.NewReader(strings.NewReader(string(a.Body))).ReadAll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var total octopus.Page[octopus.Event]
+	w.Get("/api/events?take=1").Into(&total)
+	if int64(len(rows)) != total.TotalResults+1 || len(rows) < 1500 {
+		t.Errorf("%d rows for %d events", len(rows), total.TotalResults)
+	}
+	if rows[1][6] != "Number 1499" || rows[1][3] != "'=1+1" {
+		t.Errorf("the newest is %q", rows[1])
+	}
+	if !slices.ContainsFunc(rows, func(row []string) bool { return row[6] == `Project A, "B" was created` }) {
+		t.Error("the project is not there")
+	}
+	if !strings.HasPrefix(a.Header.Get("Content-Type"), "text/csv") || !strings.Contains(a.Header.Get("Content-Disposition"), "events.csv") {
+		t.Errorf("%v", a.Header)
+	}
+}
