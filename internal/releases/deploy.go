@@ -151,6 +151,11 @@ func (s *Service) stage(ctx context.Context, tx *db.Tx, in *NewDeployments, rele
 	if err != nil {
 		return nil, nil, err
 	}
+	if in.UpdateVariables {
+		if err := allow.check(octopus.PermReleaseEdit, auth.Target{Project: sc.project.ID, ProjectGroup: sc.project.ProjectGroupID}); err != nil {
+			return nil, nil, err
+		}
+	}
 	places, err := sc.places(ctx, tx, in)
 	if err != nil {
 		return nil, nil, err

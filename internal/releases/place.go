@@ -95,8 +95,8 @@ func (sc *scene) tenant(ctx context.Context, tx *db.Tx, ref string) (*octopus.Te
 	return get[octopus.Tenant](ctx, sc.s, tx, sc.space, tenantKind, ref)
 }
 
-// tenants are those that are connected to the project in an environment and that
-// the channel lets in.
+// tenants are those that are connected to the project in an environment ("" is
+// any) and that the channel lets in.
 func (sc *scene) tenants(ctx context.Context, tx *db.Tx, environment string) ([]octopus.Tenant, error) {
 	if !sc.s.knows(tenantKind) {
 		return nil, nil
@@ -106,7 +106,8 @@ func (sc *scene) tenants(ctx context.Context, tx *db.Tx, environment string) ([]
 		return nil, err
 	}
 	return slices.DeleteFunc(found, func(t octopus.Tenant) bool {
-		return t.IsDisabled || !slices.Contains(t.ProjectEnvironments[sc.project.ID], environment) || !deploy.MatchTags(sc.channel.TenantTags, t.TenantTags)
+		here := environment == "" || slices.Contains(t.ProjectEnvironments[sc.project.ID], environment)
+		return t.IsDisabled || !here || !deploy.MatchTags(sc.channel.TenantTags, t.TenantTags)
 	}), nil
 }
 
