@@ -314,6 +314,7 @@ func (a *attempt) send(ctx context.Context, req agent.StartRequest) error {
 		case !errors.Is(err, agent.ErrNotSent):
 			return a.conclude(ctx, deploy.Result{Outcome: deploy.Failed, Message: publicText(err, "The worker refused the script.")}, tasks.Batch{})
 		}
+		a.r.log.Warn("start script", "unit", a.unit.Key(), "err", err)
 		if time.Now().After(deadline) {
 			if a.lost > 0 || a.r.l.Epoch() > 1 {
 				return a.unknown(ctx, "The worker could not be reached, and it is not known whether it started the script.", tasks.Batch{})

@@ -109,11 +109,17 @@ type resilient struct {
 }
 
 func again[T any](ctx context.Context, r *resilient, call func(*agent.Client) (T, error)) (T, error) {
-	v, err := call(r.Client)
+	// The worker may have been started anew since r was made.
+	client, _, err := r.t.spawned(ctx, nil)
+	if err != nil {
+		var none T
+		return none, errors.Join(agent.ErrNotSent, err)
+	}
+	v, err := call(client)
 	if !errors.Is(err, agent.ErrNotSent) || ctx.Err() != nil {
 		return v, err
 	}
-	fresh, _, spawnErr := r.t.spawned(ctx, r.Client)
+	fresh, _, spawnErr := r.t.spawned(ctx, client)
 	if spawnErr != nil {
 		return v, errors.Join(err, spawnErr)
 	}
