@@ -2,6 +2,7 @@ package releases_test
 
 import (
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -267,6 +268,64 @@ func TestReleaseNotesTemplate(t *testing.T) {
 		}
 		if got := string(w.release("3.2", func(in *releases.NewRelease) { in.Notes = "mine" }).ReleaseNotes); got != "mine" {
 			t.Errorf("notes are %q, want mine", got)
+		}
+	})
+}
+
+func TestUpdateSomeVariables(t *testing.T) {
+	onBoth(t, func(t *testing.T, w *world) {
+		w.steps(onWorker("Tell"))
+		w.variables(value("A", "old"), sensitive("B", "old secret"), value("Gone", "old"), value("C", "old"))
+		r := w.release("1.0.0")
+		w.variables(value("A", "new"), sensitive("B", "new secret"), value("C", "new"))
+		update := func(names ...releases.VariableName) error {
+			return w.db.Write(t.Context(), func(tx *db.Tx) error {
+				fresh, err := w.rel.Release(t.Context(), tx, space, r.ID)
+				if err != nil {
+					return err
+				}
+				return w.rel.UpdateVariablesByName(t.Context(), tx, fresh, names)
+			})
+		}
+		check(t, update(releases.VariableName{Name: "b"}, releases.VariableName{OwnerID: w.project.ID, Name: "Gone"}))
+		check(t, update(releases.VariableName{Name: "b"}))
+		vars := w.manifest(w.deploy(r.ID, w.dev))
+		for name, want := range map[string]string{"A": "old", "B": "new secret", "C": "old", "Gone": ""} {
+			if got := vars.Value(name); got != want {
+				t.Errorf("%s is %q, want %q", name, got, want)
+			}
+		}
+		refused(t, update(releases.VariableName{OwnerID: "LibraryVariableSets-9", Name: "A"}), fault.Invalid, "LibraryVariableSets-9")
+	})
+}
+
+func TestManyReleasesAtOnce(t *testing.T) {
+	onBoth(t, func(t *testing.T, w *world) {
+		w.steps(onWorker("Tell"))
+		const n = 8
+		versions := make(chan string, n)
+		var all sync.WaitGroup
+		for range n {
+			all.Go(func() {
+				made, err := w.rel.CreateRelease(t.Context(), releases.NewRelease{Space: space, Project: w.project.ID}, nil)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				versions <- made.Release.Version
+			})
+		}
+		all.Wait()
+		close(versions)
+		seen := map[string]bool{}
+		for v := range versions {
+			if seen[v] {
+				t.Errorf("version %s was given twice", v)
+			}
+			seen[v] = true
+		}
+		if !seen["0.0.1"] || !seen["0.0.8"] {
+			t.Errorf("versions are %v", seen)
 		}
 	})
 }

@@ -148,7 +148,7 @@ func (sc *scene) released(ctx context.Context, tx *db.Tx) error {
 			if err != nil {
 				return err
 			}
-			if err := sc.automatically(ctx, tx, place{e, t}); err != nil {
+			if _, err := sc.automatically(ctx, tx, place{e, t}); err != nil {
 				return err
 			}
 		}

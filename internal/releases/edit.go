@@ -207,16 +207,22 @@ func settle(ctx context.Context, tx *db.Tx, at Current) error {
 	return nil
 }
 
-// DeleteProject removes all releases of a project, with everything that hangs on
-// them, for whoever deletes the project. A deployment that has not ended is
-// refused. It is one transaction: a project with very many releases is better
-// emptied by DeleteReleases before.
-func (s *Service) DeleteProject(ctx context.Context, tx *db.Tx, project string) error {
+// DeleteProject removes a project with all its releases and what hangs on them. A
+// deployment that has not ended is refused. It is one transaction: a project with
+// very many releases is better emptied by DeleteReleases before.
+func (s *Service) DeleteProject(ctx context.Context, tx *db.Tx, space ident.SpaceID, project string) error {
 	for {
-		n, err := s.DeleteReleases(ctx, tx, project, 100)
-		if err != nil || n == 0 {
+		switch n, err := s.DeleteReleases(ctx, tx, project, 100); {
+		case err != nil:
+			return err
+		case n > 0:
+			continue
+		}
+		k, err := s.store.Kind("projects")
+		if err != nil {
 			return err
 		}
+		return s.store.Delete(ctx, tx, k, space, project)
 	}
 }
 

@@ -112,7 +112,7 @@ func (s *Service) follow(ctx context.Context, tx *db.Tx, d *octopus.Deployment, 
 		if err != nil {
 			return err
 		}
-		if err := sc.automatically(ctx, tx, place{environment, p.tenant}); err != nil {
+		if _, err := sc.automatically(ctx, tx, place{environment, p.tenant}); err != nil {
 			return err
 		}
 	}
@@ -136,12 +136,15 @@ func (s *Service) deployNew(ctx context.Context, tx *db.Tx, project *octopus.Pro
 		if err != nil {
 			return nil, err
 		}
+		queued := false
 		for _, p := range places {
-			if err := sc.automatically(ctx, tx, p); err != nil {
+			made, err := sc.automatically(ctx, tx, p)
+			if err != nil {
 				return nil, err
 			}
+			queued = queued || made
 		}
-		if len(places) > 0 {
+		if queued {
 			deployed = append(deployed, octopus.Named{ID: e.ID, Name: e.Name})
 		}
 	}
@@ -172,20 +175,21 @@ func (sc *scene) automaticPlaces(ctx context.Context, tx *db.Tx, project *octopu
 	return out, err
 }
 
-// automatically makes an automatic deployment. One that the rules refuse (a
-// required prompt without a value, no targets) is told of in the audit trail.
-func (sc *scene) automatically(ctx context.Context, tx *db.Tx, p place) error {
+// automatically makes an automatic deployment, and says whether it did. One that
+// the rules refuse (a required prompt without a value, no targets) is told of in
+// the audit trail.
+func (sc *scene) automatically(ctx context.Context, tx *db.Tx, p place) (made bool, err error) {
 	if sc.frozen == nil {
 		if err := sc.freeze(ctx, tx, sc.s.newSnapshots()); err != nil {
-			return err
+			return false, err
 		}
 	}
-	_, err := sc.deploy(ctx, tx, p, Options{Comments: "Deployed automatically by the lifecycle '" + sc.lifecycle.Name + "'."})
+	_, err = sc.deploy(ctx, tx, p, Options{Comments: "Deployed automatically by the lifecycle '" + sc.lifecycle.Name + "'."})
 	if err == nil || !harmless(err) {
-		return err
+		return err == nil, err
 	}
 	for _, message := range fault.Messages(err) {
 		tx.Event(sc.event(octopus.EventDeploymentFailed, p, sc.release.ID, "", "could not be queued automatically", message))
 	}
-	return nil
+	return false, nil
 }

@@ -73,9 +73,6 @@ func (s *Service) storeManifest(ctx context.Context, tx *db.Tx, sc *scene, d *oc
 }
 
 func (s *Service) sealAnswers(owner, by string, answers map[string]string) (map[string]string, error) {
-	if len(answers) == 0 {
-		return nil, nil //nolint:nilnil // none is an answer here
-	}
 	out := make(map[string]string, len(answers))
 	for name, text := range answers {
 		sealed, err := s.cfg.Sealer.Seal(owner, by+"."+name, []byte(text))
@@ -161,7 +158,7 @@ func (s *Service) manifestValues(ctx context.Context, tx *db.Tx, space ident.Spa
 	return out, nil
 }
 
-// accountTypes are the types of variables whose value is the id of an account.
+// isAccount reports whether the value of a variable of a type is the id of an account.
 func isAccount(t octopus.VariableType) bool {
 	switch t {
 	case octopus.VariableAWSAccount, octopus.VariableAzureAccount, octopus.VariableGoogleAccount, octopus.VariableUserAccount, octopus.VariableOIDCAccount:

@@ -148,7 +148,7 @@ func updateRelease(ctx context.Context, tx *db.Tx, r *octopus.Release) error {
 
 // taken says that a project has a release of that version.
 func taken(text string) error {
-	return invalid("Version", "Release '%s' already exists for this project. Please use a different version, or look at using a mask to auto-increment the number.", text)
+	return invalid("Version", "Release '%s' already exists for this project; give another version, or a mask such as 1.2.i, which counts up.", text)
 }
 
 // successes are the successful deployments of a release, each place once.

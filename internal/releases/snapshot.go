@@ -1,10 +1,13 @@
 package releases
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/takodeploy/tako/internal/db"
@@ -31,14 +34,12 @@ func Kinds() []*resource.Kind {
 			Permissions: resource.Permissions{View: "ProcessView"},
 			Dimensions:  resource.Dimensions{Project: "ProjectId"},
 			Unnamed:     true, Hidden: true, Unaudited: true, Order: resource.ByAge,
-			Secrets: []string{"Steps.*.Properties.*", "Steps.*.Actions.*.Properties.*"},
 		}),
 		resource.Declare(resource.Declaration[resources.VariableSet]{
 			Name: VariableSnapshots, ItemType: "VariableSet", Noun: "variable set snapshot", Prefix: "variableset",
 			Permissions: resource.Permissions{View: "VariableView"},
 			Dimensions:  resource.Dimensions{Project: "OwnerId"},
 			Unnamed:     true, Hidden: true, Unaudited: true, Order: resource.ByAge,
-			Secrets: []string{"Variables.*.Secret"},
 		}),
 	}
 }
@@ -48,11 +49,16 @@ func Kinds() []*resource.Kind {
 // and however often.
 func snapshotID(doc *docstore.Doc) string {
 	sum := sha256.Sum256(doc.Body)
-	letters := make([]byte, 5)
-	for i := range letters {
-		letters[i] = 'A' + sum[i]%26
+	return fmt.Sprintf("%s-s-%d-%s", doc.ID, doc.Version, letters(sum[:]))
+}
+
+// letters shorten a hash to five letters.
+func letters(sum []byte) string {
+	out := make([]byte, 5)
+	for i := range out {
+		out[i] = 'A' + sum[i]%26
 	}
-	return fmt.Sprintf("%s-s-%d-%s", doc.ID, doc.Version, letters)
+	return string(out)
 }
 
 // freeze makes the snapshot of a document, unless there is one of this very
@@ -116,6 +122,93 @@ func (s *Service) freezeVariables(ctx context.Context, tx *db.Tx, project *octop
 		libraries = append(libraries, snapshot)
 	}
 	return own, libraries, nil
+}
+
+// VariableName names a variable of a project or of a library set.
+type VariableName struct{ OwnerID, Name string }
+
+// UpdateVariablesByName gives a release some variables as they are now, all
+// values of each, and leaves the others as it has them. A variable that is gone
+// is taken from the release too.
+func (s *Service) UpdateVariablesByName(ctx context.Context, tx *db.Tx, r *octopus.Release, names []VariableName) error {
+	space := ident.SpaceID(r.SpaceID)
+	project, err := get[octopus.Project](ctx, s, tx, space, "projects", r.ProjectID)
+	if err != nil {
+		return err
+	}
+	wanted := map[string]map[string]bool{} // by set: folded names
+	for _, n := range names {
+		set := "variableset-" + cmp.Or(n.OwnerID, project.ID)
+		if wanted[set] == nil {
+			wanted[set] = map[string]bool{}
+		}
+		wanted[set][ident.Fold(n.Name)] = true
+	}
+	out := *r
+	out.LibraryVariableSetSnapshotIDs = slices.Clone(r.LibraryVariableSetSnapshotIDs)
+	places := []*string{&out.ProjectVariableSetSnapshotID}
+	for i := range out.LibraryVariableSetSnapshotIDs {
+		places = append(places, &out.LibraryVariableSetSnapshotIDs[i])
+	}
+	for _, at := range places {
+		set, _, _ := strings.Cut(*at, "-s-")
+		if wanted[set] == nil {
+			continue
+		}
+		if *at, err = s.mend(ctx, tx, space, *at, set, wanted[set]); err != nil {
+			return err
+		}
+		delete(wanted, set)
+		if err := use(ctx, tx, r.ID, *at); err != nil {
+			return err
+		}
+	}
+	for set := range wanted {
+		return invalid("Variables", "Variables names the owner '%.100s', of which the release has no variables; update all its variables instead.", strings.TrimPrefix(set, "variableset-"))
+	}
+	tx.Event(releaseEvent(octopus.EventModified, project, r, "has some of its variables updated"))
+	*r = out
+	return updateRelease(ctx, tx, r)
+}
+
+// mend makes a snapshot of another one with the values of some names as the set
+// has them now.
+func (s *Service) mend(ctx context.Context, tx *db.Tx, space ident.SpaceID, snapshot, set string, names map[string]bool) (string, error) {
+	k, err := s.store.Kind("variables")
+	if err != nil {
+		return "", err
+	}
+	doc, err := s.store.Get(ctx, tx, k, space, set)
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.New()
+	for _, part := range append([]string{snapshot, string(doc.Body)}, slices.Sorted(maps.Keys(names))...) {
+		fmt.Fprintf(sum, "%d %s", len(part), part)
+	}
+	id := fmt.Sprintf("%s-s-%d-%s", set, doc.Version, letters(sum.Sum(nil)))
+	var old, now resources.VariableSet
+	switch err := s.store.Load(ctx, tx, VariableSnapshots, id, &old); {
+	case err == nil:
+		return id, nil
+	case !fault.Is(err, fault.NotFound):
+		return "", err
+	}
+	if err := s.store.Reveal(ctx, tx, VariableSnapshots, snapshot, &old); err != nil {
+		return "", err
+	}
+	if err := s.store.Reveal(ctx, tx, "variables", set, &now); err != nil {
+		return "", err
+	}
+	now.Variables = slices.DeleteFunc(now.Variables, func(v resources.Variable) bool { return !names[ident.Fold(v.Name)] })
+	for _, v := range old.Variables {
+		renamed := slices.ContainsFunc(now.Variables, func(n resources.Variable) bool { return n.ID == v.ID })
+		if !names[ident.Fold(v.Name)] && !renamed {
+			now.Variables = append(now.Variables, v)
+		}
+	}
+	_, err = s.store.In(tx).Create(ctx, VariableSnapshots, space, id, &now)
+	return id, err
 }
 
 // use notes that a release has snapshots, which then stay as long as it does.

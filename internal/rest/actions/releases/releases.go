@@ -240,6 +240,53 @@ func (a *api) delete(r *rest.Request) (any, error) {
 }
 
 func (a *api) updateVariables(r *rest.Request) (any, error) {
+	return a.refresh(r, func(tx *db.Tx, doc *octopus.Release) error { return a.service.UpdateVariables(r.Context(), tx, doc) })
+}
+
+// variableNames asks for some variables to be taken anew.
+type variableNames struct {
+	Variables octopus.List[variableName] `json:"Variables"`
+}
+
+type variableName struct {
+	Name string `json:"Name"`
+	// OwnerID is a project or a library set, "" for the release's project.
+	OwnerID string `json:"OwnerId"`
+}
+
+func (a *api) updateSomeVariables(r *rest.Request) (any, error) {
+	var in variableNames
+	if err := r.Decode(&in); err != nil {
+		return nil, err
+	}
+	names := make([]releases.VariableName, len(in.Variables))
+	for i, v := range in.Variables {
+		if strings.TrimSpace(v.Name) == "" {
+			return nil, fault.InvalidField("Variables", "Variables[%d].Name is empty; name the variable.", i)
+		}
+		names[i] = releases.VariableName{OwnerID: v.OwnerID, Name: v.Name}
+	}
+	return a.refresh(r, func(tx *db.Tx, doc *octopus.Release) error {
+		return a.service.UpdateVariablesByName(r.Context(), tx, doc, names)
+	})
+}
+
+// deleteProject deletes a project, and first what stands in tables of its own.
+func (a *api) deleteProject(r *rest.Request) (any, error) {
+	return nil, a.db.Write(r.Context(), func(tx *db.Tx) error {
+		doc, err := r.Find(r.Context(), tx, "projects", r.PathValue("id"))
+		if err != nil {
+			return err
+		}
+		if err := r.Must(r.Context(), tx, "projects", doc, string(octopus.PermProjectDelete)); err != nil {
+			return err
+		}
+		return a.service.DeleteProject(r.Context(), tx, r.Space, doc.ID)
+	})
+}
+
+// refresh takes variables of the release of the path anew.
+func (a *api) refresh(r *rest.Request, take func(tx *db.Tx, doc *octopus.Release) error) (any, error) {
 	var out *octopus.Release
 	err := a.change(r, func(tx *db.Tx, doc *octopus.Release) error {
 		out = doc
@@ -250,7 +297,7 @@ func (a *api) updateVariables(r *rest.Request) (any, error) {
 		if err := r.Allow(string(octopus.PermReleaseEdit), rest.Target{Project: p.ID, ProjectGroup: p.ProjectGroupID}); err != nil {
 			return err
 		}
-		return a.service.UpdateVariables(r.Context(), tx, doc)
+		return take(tx, doc)
 	})
 	if err != nil {
 		return nil, err

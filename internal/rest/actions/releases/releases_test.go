@@ -67,7 +67,7 @@ func onBoth(t *testing.T, fn func(t *testing.T, w *world)) {
 			check(t, err)
 			t.Cleanup(func() { check(t, queue.Close()) })
 			w.service = releases.New(releases.Config{DB: d, Store: a.Store, Queue: queue, Packages: feed{"Acme.Web": {"2.0.0", "1.0.0"}}, Sealer: a.Keys, Log: dbtest.Log(t)})
-			cfg.Routes = releaseroutes.Routes(d, a.Store, w.service)
+			cfg.Routes = releaseroutes.Routes(d, w.service)
 		})
 		w.dev = w.Create("/api/environments", `{"Name":"Dev"}`)
 		w.prod = w.Create("/api/environments", `{"Name":"Prod"}`)
@@ -145,10 +145,10 @@ func TestExecutionsAPI(t *testing.T) {
 			t.Errorf("deployment is %+v", d)
 		}
 		for body, want := range map[string]string{
-			`{"projectName":"Web Shop","releaseVersion":"1.0.0"}`:                                "EnvironmentId is empty",
-			`{"projectName":"Web Shop","releaseVersion":"1.0.0","environmentNames":["Prod"]}`:    "must be completed first",
-			`{"projectName":"Web Shop","environmentNames":["Dev"]}`:                              "ReleaseVersion is empty",
-			`{"releaseVersion":"1.0.0","environmentNames":["Dev"]}`:                              "ProjectName is empty",
+			`{"projectName":"Web Shop","releaseVersion":"1.0.0"}`:                               "EnvironmentId is empty",
+			`{"projectName":"Web Shop","releaseVersion":"1.0.0","environmentNames":["Prod"]}`:   "must be completed first",
+			`{"projectName":"Web Shop","environmentNames":["Dev"]}`:                             "ReleaseVersion is empty",
+			`{"releaseVersion":"1.0.0","environmentNames":["Dev"]}`:                             "ProjectName is empty",
 			`{"projectName":"Web Shop","releaseVersion":"1.0.0","environmentNames":["Dev", 3]}`: "EnvironmentNames",
 		} {
 			a := w.Must(http.StatusBadRequest, http.MethodPost, "/api/Spaces-1/deployments/create/untenanted/v1", body)
@@ -184,12 +184,12 @@ func TestReleasesByID(t *testing.T) {
 			return fmt.Sprint(page.TotalResults, " ", strings.Join(all, " "))
 		}
 		for path, want := range map[string]string{
-			"/api/Spaces-1/releases":                                               "3 2.0.0 1.1.0 1.0.0",
-			"/api/Spaces-1/releases?ids=" + id:                                     "1 1.0.0",
-			"/api/Spaces-1/projects/web-shop/releases?take=1&skip=1":               "3 1.1.0",
-			"/api/Spaces-1/projects/web-shop/releases?searchByVersion=1.":          "2 1.1.0 1.0.0",
+			"/api/Spaces-1/releases":                                                "3 2.0.0 1.1.0 1.0.0",
+			"/api/Spaces-1/releases?ids=" + id:                                      "1 1.0.0",
+			"/api/Spaces-1/projects/web-shop/releases?take=1&skip=1":                "3 1.1.0",
+			"/api/Spaces-1/projects/web-shop/releases?searchByVersion=1.":           "2 1.1.0 1.0.0",
 			"/api/Spaces-1/projects/web-shop/channels/" + r.ChannelID + "/releases": "3 2.0.0 1.1.0 1.0.0",
-			"/api/Spaces-1/channels/" + r.ChannelID + "/releases?take=1":           "3 2.0.0",
+			"/api/Spaces-1/channels/" + r.ChannelID + "/releases?take=1":            "3 2.0.0",
 		} {
 			if got := versions(path); got != want {
 				t.Errorf("%s: %s, want %s", path, got, want)
@@ -207,6 +207,8 @@ func TestReleasesByID(t *testing.T) {
 		}
 		w.Must(http.StatusBadRequest, http.MethodPut, "/api/Spaces-1/releases/"+id, `{"Version":"2.0.0"}`)
 		w.Must(http.StatusOK, http.MethodPost, "/api/Spaces-1/releases/"+id+"/snapshot-variables", "")
+		w.Must(http.StatusOK, http.MethodPost, "/api/Spaces-1/releases/"+id+"/snapshot-variables-by-name", `{"Variables":[{"Name":"x"}]}`)
+		w.Must(http.StatusBadRequest, http.MethodPost, "/api/Spaces-1/releases/"+id+"/snapshot-variables-by-name", `{"Variables":[{"Name":"x","OwnerId":"LibraryVariableSets-7"}]}`)
 		var process octopus.DeploymentProcess
 		w.Get(r.Links["ProjectDeploymentProcessSnapshot"]).Into(&process)
 		if process.ID != r.ProjectDeploymentProcessSnapshotID || len(process.Steps) != 2 || process.ProjectID != w.project {
@@ -339,6 +341,27 @@ func (w *world) snapshots() (ids []string) {
 		return rows.Err()
 	}))
 	return ids
+}
+
+func TestDeleteProject(t *testing.T) {
+	onBoth(t, func(t *testing.T, w *world) {
+		w.release("1.0.0")
+		_, task := w.deploy("1.0.0", "Dev")
+		w.Must(http.StatusConflict, http.MethodDelete, "/api/Spaces-1/projects/web-shop", "")
+		w.end(task, octopus.TaskSuccess)
+		key := w.Person(actiontest.Role{Space: "Spaces-1", Permissions: []string{"ProjectView", "ReleaseDelete", "DeploymentDelete"}})
+		w.MustAs(key, http.StatusForbidden, http.MethodDelete, "/api/Spaces-1/projects/web-shop", "")
+		w.Must(http.StatusOK, http.MethodDelete, "/api/Spaces-1/projects/web-shop", "")
+		w.Must(http.StatusNotFound, http.MethodGet, "/api/Spaces-1/projects/"+w.project, "")
+		for _, path := range []string{"/api/Spaces-1/releases", "/api/Spaces-1/deployments", "/api/Spaces-1/channels"} {
+			if got := w.Get(path).IDs(); len(got) != 0 {
+				t.Errorf("%s: %v are left", path, got)
+			}
+		}
+		if got := w.snapshots(); len(got) != 0 {
+			t.Errorf("snapshots are left: %v", got)
+		}
+	})
 }
 
 func TestReleaseTemplate(t *testing.T) {

@@ -8,7 +8,6 @@ import (
 	"reflect"
 
 	"github.com/takodeploy/tako/internal/db"
-	"github.com/takodeploy/tako/internal/docstore"
 	"github.com/takodeploy/tako/internal/releases"
 	"github.com/takodeploy/tako/internal/rest"
 	"github.com/takodeploy/tako/octopus"
@@ -17,13 +16,12 @@ import (
 // api serves the routes.
 type api struct {
 	db      *db.DB
-	store   *docstore.Store
 	service *releases.Service
 }
 
 // Routes are the operations on releases and deployments.
-func Routes(d *db.DB, store *docstore.Store, service *releases.Service) []rest.Route {
-	a := &api{d, store, service}
+func Routes(d *db.DB, service *releases.Service) []rest.Route {
+	a := &api{d, service}
 	all := append(a.releaseRoutes(), a.progressRoutes()...)
 	return append(all, a.deploymentRoutes()...)
 }
@@ -71,8 +69,11 @@ func (a *api) releaseRoutes() []rest.Route {
 	one, page := of[octopus.Release](), of[octopus.Page[octopus.Release]]()
 	ids, version := list("ids", "only these"), text("searchByVersion", "only those with this in their version")
 	ignore := flag("ignoreChannelRules", "true lets packages break the channel's rules, if the project allows it")
+	project := del("/projects/{id}", octopus.PermProjectDelete, a.deleteProject, "Deletes a project with its releases, their deployments, logs and artifacts.")
+	project.Overrides = true
 	template := []rest.Param{text("channel", "the channel of the release; the default one unless said"), text("releaseId", "tells of this release instead of a new one")}
 	return []rest.Route{
+		project,
 		post("/releases/create/v1", octopus.PermReleaseCreate, a.createByName, of[octopus.CreateReleaseCommand](), of[octopus.CreateReleaseResponse](), "Creates a release of a project that is named as people do."),
 		get("/releases", octopus.PermReleaseView, a.list, page, "Lists releases, the newest first.", paged(ids)...),
 		post("/releases", octopus.PermReleaseCreate, a.create, one, one, "Creates a release.", ignore),
@@ -80,6 +81,7 @@ func (a *api) releaseRoutes() []rest.Route {
 		put("/releases/{id}", octopus.PermReleaseEdit, a.edit, one, one, "Changes a release: its version, notes, packages, and its channel while it has not been deployed.", ignore),
 		del("/releases/{id}", octopus.PermReleaseDelete, a.delete, "Deletes a release with its deployments, their tasks, logs and artifacts."),
 		post("/releases/{id}/snapshot-variables", octopus.PermReleaseEdit, a.updateVariables, nil, one, "Takes the variables for a release anew, as they are now."),
+		post("/releases/{id}/snapshot-variables-by-name", octopus.PermReleaseEdit, a.updateSomeVariables, of[variableNames](), one, "Takes some variables for a release anew, as they are now."),
 		get("/releases/{id}/missingpackages", octopus.PermReleaseView, a.missingPackages, of[octopus.MissingPackages](), "Lists the packages of a release that are not in their feeds."),
 		get("/releases/{id}/defects", octopus.PermReleaseView, a.defects, of[octopus.Page[octopus.Defect]](), "Lists the defects of a release, the newest first.", paged()...),
 		post("/releases/{id}/defects", octopus.PermDefectReport, a.report, of[octopus.Defect](), of[octopus.Defect](), "Keeps a release from going further."),
