@@ -159,20 +159,19 @@ func zipped() ([]byte, error) {
 	if err := w.AddFS(files); err != nil {
 		return nil, err
 	}
-	return archive.Bytes(), w.Close()
+	err = w.Close()
+	return archive.Bytes(), err
 }
 
 // deploy pushes the package, makes a release and follows it to Dev.
 func (d *demo) deploy(ctx context.Context, cfg config.Config) error {
-	var archive bytes.Buffer
 	content, err := zipped()
 	if err != nil {
 		return err
 	}
-	archive.Write(content)
 	pushed := time.Now().UTC().Format("2006.102.150405")
 	var p octopus.Package
-	if err := d.upload(ctx, demoAPI+"/packages/raw?overwriteMode=IgnoreIfExists", demoPackage+"."+pushed+".zip", archive.Bytes(), &p); err != nil {
+	if err := d.upload(ctx, demoAPI+"/packages/raw?overwriteMode=IgnoreIfExists", demoPackage+"."+pushed+".zip", content, &p); err != nil {
 		return err
 	}
 	fmt.Fprintf(d.out, "Pushed package %s %s (%d bytes).\n", p.PackageID, p.Version, p.PackageSizeBytes)

@@ -114,6 +114,11 @@ func StopWorker(t testing.TB, data string) {
 			t.Logf("stop the worker: %v", err)
 		}
 	}
+	for ctx.Err() == nil { // its directory goes with it
+		if _, err := client.Hello(ctx); err != nil {
+			return
+		}
+	}
 }
 
 var build = sync.OnceValues(func() (string, error) { //nolint:gochecknoglobals // one build for all tests of a binary

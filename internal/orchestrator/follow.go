@@ -223,7 +223,7 @@ func (a *attempt) judge(ctx context.Context, status agent.Status, b tasks.Batch)
 	case agent.ExitMutexTimeout:
 		result.Outcome, result.Message = deploy.Failed, "The script waited too long for another one on the same machine and was not started."
 	case agent.ExitNoShell:
-		result.Outcome, result.Message = deploy.Failed, "The script was not started: its machine has no bash."
+		result.Outcome, result.Message = deploy.Failed, "The script was not started: its interpreter could not be run, or was ended before it began."
 	case agent.ExitPrepare, agent.ExitFatal:
 		result.Outcome, result.Message = deploy.Failed, "The script was not started because its files could not be prepared."
 	default:

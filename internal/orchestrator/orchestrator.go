@@ -125,6 +125,9 @@ func (o *Orchestrator) load(ctx context.Context, l *tasks.Lease) (*run, error) {
 	if err != nil {
 		return nil, err
 	}
+	if len(rows) == 0 {
+		r.pending.Also = r.started // told once, with the first fact
+	}
 	facts := make([]deploy.Fact, len(rows))
 	for i, row := range rows {
 		if err := json.Unmarshal(row.Body, &facts[i]); err != nil {
@@ -141,4 +144,22 @@ func (o *Orchestrator) load(ctx context.Context, l *tasks.Lease) (*run, error) {
 		return nil, fmt.Errorf("read the process of %s: %w", l.ID, err)
 	}
 	return r, r.loadVariables(ctx)
+}
+
+// started writes the audit event of a deployment that begins.
+func (r *run) started(_ context.Context, tx *db.Tx) error {
+	t := r.l.Task
+	category := "DeploymentStarted"
+	if t.Name == octopus.TaskRunbookRun {
+		category = "RunbookRunStarted"
+	}
+	related := []string{t.ID, r.plan.OwnerID, t.ProjectID, t.EnvironmentID}
+	if r.plan.ReleaseID != "" {
+		related = append(related, r.plan.ReleaseID)
+	}
+	tx.Event(db.Event{
+		Category: category, SpaceID: string(t.Space), Message: t.Description + " started", Related: related,
+		ProjectID: t.ProjectID, EnvironmentID: t.EnvironmentID, TenantID: t.TenantID, DocumentType: string(r.plan.Owner),
+	})
+	return nil
 }

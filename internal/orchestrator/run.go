@@ -264,7 +264,7 @@ func (r *run) take() tasks.Batch {
 }
 
 func (r *run) flush(ctx context.Context) error {
-	if len(r.pending.Facts) == 0 && len(r.pending.Lines) == 0 {
+	if len(r.pending.Facts) == 0 && len(r.pending.Lines) == 0 && r.pending.Also == nil {
 		return nil
 	}
 	return r.l.Commit(ctx, r.take())
