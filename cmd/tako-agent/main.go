@@ -40,7 +40,7 @@ func run(args []string) int {
 	}
 	switch args[0] {
 	case "version", "--version":
-		fmt.Println(programVersion())
+		fmt.Fprintln(os.Stdout, programVersion())
 		return 0
 	case "run":
 		if err := serve(args[1:]); err != nil {
@@ -49,7 +49,7 @@ func run(args []string) int {
 		}
 		return 0
 	case "help", "--help", "-h":
-		fmt.Print(usage)
+		fmt.Fprint(os.Stdout, usage)
 		return 0
 	}
 	fmt.Fprintf(os.Stderr, "tako-agent: unknown command %q\n%s", args[0], usage)
@@ -69,7 +69,7 @@ func serve(args []string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
-	if handler, err := agent.AgentLog(*home); err == nil {
+	if handler, err := agent.LogHandler(*home); err == nil {
 		log = slog.New(handler)
 	}
 	return agent.RunBuiltin(ctx, agent.Config{Home: *home, Version: programVersion(), Log: log})

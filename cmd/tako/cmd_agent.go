@@ -22,7 +22,7 @@ the server is restarted or upgraded.`,
 			if !builtin {
 				return usageError{errBuiltinOnly}
 			}
-			handler, err := agent.AgentLog(home)
+			handler, err := agent.LogHandler(home)
 			if err != nil {
 				return err
 			}

@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 // agentProcess is "agent run --builtin --home HOME".
 func agentProcess(args []string) int {
 	home := args[slices.Index(args, "--home")+1]
-	handler, err := agent.AgentLog(home)
+	handler, err := agent.LogHandler(home)
 	if err == nil {
 		err = agent.RunBuiltin(context.Background(), agent.Config{
 			Home: home, Version: "test", Log: slog.New(handler),
@@ -50,7 +50,7 @@ func agentProcess(args []string) int {
 	return 0
 }
 
-var lastTicket atomic.Int64 //nolint:gochecknoglobals // tests run in parallel
+var lastTicket atomic.Int64
 
 // newTicket returns a ticket nobody else has.
 func newTicket() agent.Ticket {

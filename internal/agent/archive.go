@@ -142,7 +142,7 @@ func (u *unpacker) zipEntry(ctx context.Context, e *zip.File, name string) error
 	if err != nil {
 		return err
 	}
-	defer r.Close() //nolint:errcheck // its checksum is checked at the end of reading
+	defer r.Close()
 	switch mode.Type() {
 	case 0:
 		return u.file(ctx, to, r, mode, e.Modified)
@@ -325,7 +325,7 @@ func (u *unpacker) symlink(to, target string) error {
 	for strings.HasPrefix(rest, "../") {
 		rest = strings.TrimLeft(rest[3:], "/")
 	}
-	if rest != ".." && (strings.Contains("/"+rest+"/", "/../")) {
+	if rest != ".." && strings.Contains("/"+rest+"/", "/../") {
 		return fmt.Errorf("link to %q: %w", target, errOutside)
 	}
 	rel, err := filepath.Rel(filepath.FromSlash(u.dir), filepath.FromSlash(path.Join(path.Dir(to), target)))

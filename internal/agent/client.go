@@ -73,7 +73,7 @@ func (c *Client) do(ctx context.Context, method, path string, body io.Reader, si
 	if resp.StatusCode/100 == 2 {
 		return resp, nil
 	}
-	defer resp.Body.Close() //nolint:errcheck // read to its end
+	defer resp.Body.Close()
 	b, err := io.ReadAll(io.LimitReader(resp.Body, maxError))
 	if err != nil {
 		return nil, unanswered(err)
@@ -105,7 +105,7 @@ func (c *Client) call(ctx context.Context, path string, v any) ([]byte, error) {
 }
 
 func readAnswer(resp *http.Response, limit int64) ([]byte, error) {
-	defer resp.Body.Close() //nolint:errcheck // read to its end
+	defer resp.Body.Close()
 	if resp.ContentLength > limit {
 		return nil, unanswered(fmt.Errorf("an answer of %d bytes is too long", resp.ContentLength))
 	}
@@ -135,7 +135,7 @@ func (c *Client) status(ctx context.Context, path string, v any) (Status, error)
 // Hello implements API.
 func (c *Client) Hello(ctx context.Context) (Hello, error) {
 	var h Hello
-	resp, err := c.do(ctx, http.MethodGet, pathHello, nil, 0)
+	resp, err := c.do(ctx, http.MethodGet, pathHello, nil, 0) //nolint:bodyclose // decodeAnswer closes it
 	if err != nil {
 		return h, err
 	}
@@ -181,7 +181,7 @@ func (c *Client) CompleteScript(ctx context.Context, ticket Ticket) error {
 // UploadFile implements Files.
 func (c *Client) UploadFile(ctx context.Context, path string, r io.Reader) (Uploaded, error) {
 	var up Uploaded
-	resp, err := c.do(ctx, http.MethodPut, pathFiles+"?path="+url.QueryEscape(path), io.NopCloser(r), -1)
+	resp, err := c.do(ctx, http.MethodPut, pathFiles+"?path="+url.QueryEscape(path), io.NopCloser(r), -1) //nolint:bodyclose // decodeAnswer closes it
 	if err != nil {
 		return up, err
 	}

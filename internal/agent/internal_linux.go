@@ -94,12 +94,12 @@ func startRunner(exe string, w workspace, lock *os.File, alive int) error {
 	if err != nil {
 		return err
 	}
-	defer stderr.Close() //nolint:errcheck // the child's now
+	defer stderr.Close()
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
-	defer null.Close() //nolint:errcheck // the child's now
+	defer null.Close()
 	pid, err := syscall.ForkExec(exe, []string{"tako-runner", internalArg, "detach", string(w)}, &syscall.ProcAttr{
 		Dir:   "/",
 		Env:   os.Environ(),

@@ -73,7 +73,7 @@ func readLog(dir string, after int64, limit int) (logPart, error) {
 	if err != nil {
 		return part, err
 	}
-	defer log.Close() //nolint:errcheck // read only
+	defer log.Close()
 	off, want := int64(0), int64(1)
 	if part.next >= indexEvery {
 		if index, err := os.Open(filepath.Join(dir, indexName)); err == nil {

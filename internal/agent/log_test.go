@@ -88,7 +88,7 @@ func TestLogTorn(t *testing.T) {
 		t.Fatal(err)
 	}
 	rapid.Check(t, func(rt *rapid.T) {
-		dir, err := os.MkdirTemp(whole, "torn")
+		dir, err := os.MkdirTemp(whole, "torn") //nolint:usetesting // below another one
 		if err != nil {
 			rt.Fatal(err)
 		}

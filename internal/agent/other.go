@@ -40,8 +40,8 @@ func RunnerMain([]string) int { return 2 }
 // StubMain does nothing and fails.
 func StubMain([]string) int { return 2 }
 
-// AgentLog is a slog handler on standard error.
-func AgentLog(string) (slog.Handler, error) { return slog.NewTextHandler(os.Stderr, nil), nil }
+// LogHandler is a slog handler on standard error.
+func LogHandler(string) (slog.Handler, error) { return slog.NewTextHandler(os.Stderr, nil), nil }
 
 func dialSocket(ctx context.Context, socket string) (net.Conn, error) {
 	return new(net.Dialer).DialContext(ctx, "unix", socket)

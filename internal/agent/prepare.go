@@ -47,7 +47,7 @@ func preparePackage(ctx context.Context, root *os.Root, packages string, taken m
 	if err != nil {
 		return err
 	}
-	defer f.Close() //nolint:errcheck // read only
+	defer f.Close()
 	u := &unpacker{root: root, dir: path.Join(".", pkg.Dir), taken: taken, limits: defaultArchiveLimits()}
 	if pkg.Extract {
 		if err := u.unpack(ctx, f, pkg.FileName); err != nil {

@@ -370,7 +370,7 @@ func failpointEnv() []string {
 
 // readReport reads what the stub says: nothing, when it became the script.
 func readReport(f *os.File) stubReport {
-	defer f.Close() //nolint:errcheck // read only
+	defer f.Close()
 	var r stubReport
 	if err := json.NewDecoder(f).Decode(&r); err != nil {
 		return stubReport{}

@@ -113,10 +113,10 @@ func handler(svc API) http.Handler {
 		if err != nil {
 			return err
 		}
-		defer f.Close() //nolint:errcheck // read only
+		defer f.Close()
 		w.Header().Set("Content-Type", "application/octet-stream")
 		if _, err := io.Copy(w, f); err != nil {
-			panic(http.ErrAbortHandler) // the only way to tell the peer that the body is not whole
+			panic(http.ErrAbortHandler) //nolint:forbidigo // the only way to tell the peer that the body is not whole
 		}
 		return nil
 	})

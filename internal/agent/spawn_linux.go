@@ -121,12 +121,12 @@ func startAgent(ctx context.Context, exe, home string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer out.Close() //nolint:errcheck // the child's now
+	defer out.Close()
 	life, end, err := os.Pipe()
 	if err != nil {
 		return nil, err
 	}
-	defer end.Close() //nolint:errcheck // the child's now
+	defer end.Close()
 	cmd := exec.CommandContext(ctx, exe, internalArg, "spawn", exe, home)
 	cmd.Dir = "/"
 	cmd.Env = agentEnv(os.Environ())
@@ -170,10 +170,10 @@ func agentEnv(env []string) []string {
 	return out
 }
 
-// AgentLog is a slog handler for <home>/agent.log, which it keeps within bounds:
+// LogHandler is a slog handler for <home>/agent.log, which it keeps within bounds:
 // past maxAgentLog the file becomes agent.log.1. Standard error, where a crash is
 // told, follows to the new file if Spawn made it the old one.
-func AgentLog(home string) (slog.Handler, error) {
+func LogHandler(home string) (slog.Handler, error) {
 	if err := os.MkdirAll(home, 0o700); err != nil {
 		return nil, err
 	}
