@@ -148,7 +148,18 @@ func (sc *scene) released(ctx context.Context, tx *db.Tx) error {
 			if err != nil {
 				return err
 			}
-			if _, err := sc.automatically(ctx, tx, place{e, t}); err != nil {
+			p := place{e, t}
+			// One that was made before the defect was reported is not made again.
+			var n int64
+			err = tx.QueryRow(ctx, `SELECT count(*) FROM deployment d WHERE d.release_id = ? AND d.environment_id = ? AND d.tenant_id = ?`,
+				sc.release.ID, e.ID, p.tenantID()).Scan(&n)
+			if err != nil {
+				return fmt.Errorf("count deployments of %s: %w", sc.release.ID, err)
+			}
+			if n > 0 {
+				continue
+			}
+			if _, err := sc.automatically(ctx, tx, p); err != nil {
 				return err
 			}
 		}
