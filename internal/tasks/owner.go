@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"database/sql"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"strings"
@@ -38,32 +39,88 @@ type beat struct{ started atomic.Pointer[time.Time] }
 
 // beatLoop keeps this owner alive on PostgreSQL. On SQLite the file lock does,
 // which no stalled write and no moved clock can expire.
-func (s *Service) beatLoop(ctx context.Context) error {
+func (s *Service) beatLoop(ctx context.Context) {
 	if s.cfg.DB.Dialect() == db.SQLite {
-		return nil
+		return
 	}
-	tick := time.NewTicker(heartbeatEvery)
+	tick := time.NewTicker(s.cfg.Timing.Heartbeat)
 	defer tick.Stop()
 	for {
-		started := time.Now()
-		err := s.cfg.DB.WriteEngine(ctx, func(tx *db.Tx) error {
-			_, err := tx.Exec(ctx, `UPDATE node SET heartbeat = (extract(epoch from clock_timestamp()) * 1000000)::bigint WHERE incarnation = ?`, s.incarnation)
-			return err
-		})
-		if err == nil {
-			err = failpoint.Hit("heartbeat-lost")
-		}
-		if err == nil {
-			s.lastBeat.started.Store(&started)
-		} else if ctx.Err() == nil {
-			s.log.Warn("heartbeat", "err", err)
-		}
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-tick.C:
 		}
+		s.beat(ctx)
 	}
+}
+
+func (s *Service) beat(ctx context.Context) {
+	if s.cfg.DB.Dialect() == db.SQLite {
+		return
+	}
+	started := time.Now()
+	err := s.cfg.DB.WriteEngine(ctx, func(tx *db.Tx) error { return s.heartbeat(ctx, tx) })
+	if err == nil {
+		err = failpoint.Hit("heartbeat-lost")
+	}
+	if err == nil {
+		s.lastBeat.started.Store(&started)
+	} else if ctx.Err() == nil {
+		s.log.Warn("heartbeat", "err", err)
+	}
+}
+
+// heartbeat writes that this owner lives. Its row may have been swept away while
+// it did nothing.
+func (s *Service) heartbeat(ctx context.Context, tx *db.Tx) error {
+	clock, err := s.clock(ctx, tx)
+	if err != nil {
+		return err
+	}
+	_, err = tx.Exec(ctx, `INSERT INTO node (incarnation, name, version, started, heartbeat) VALUES (?, ?, ?, ?, ?)
+		ON CONFLICT (incarnation) DO UPDATE SET heartbeat = excluded.heartbeat`, s.incarnation, s.cfg.Node, s.cfg.Version, s.started, clock)
+	return err
+}
+
+// forgetDead removes the rows and locks of owners that are dead and own nothing.
+func (s *Service) forgetDead(ctx context.Context) error {
+	var dead []string
+	err := s.cfg.DB.Read(ctx, func(tx *db.Tx) error {
+		dead = nil
+		rows, err := tx.Query(ctx, `SELECT n.incarnation FROM node n WHERE n.incarnation <> ? AND NOT EXISTS (SELECT 1 FROM task t WHERE t.owner = n.incarnation)
+			ORDER BY n.started LIMIT 1000`, s.incarnation)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var id string
+			if err := rows.Scan(&id); err != nil {
+				return err
+			}
+			dead = append(dead, id)
+		}
+		return rows.Err()
+	})
+	if err != nil {
+		return fmt.Errorf("read nodes: %w", err)
+	}
+	for _, id := range dead {
+		proof := s.provenDead(ctx, id)
+		if proof == nil {
+			continue
+		}
+		err := s.cfg.DB.WriteEngine(ctx, func(tx *db.Tx) error {
+			_, err := tx.Exec(ctx, `DELETE FROM node WHERE incarnation = ?`, id)
+			return err
+		})
+		proof()
+		if err != nil {
+			return fmt.Errorf("forget node %s: %w", id, err)
+		}
+	}
+	return nil
 }
 
 // Alive reports whether this process may still start something on an agent: its
@@ -74,7 +131,7 @@ func (s *Service) Alive() bool {
 		return true
 	}
 	started := s.lastBeat.started.Load()
-	return started == nil || time.Since(*started) < ownerTTL-heartbeatEvery
+	return started != nil && time.Since(*started) < s.cfg.Timing.TTL-s.cfg.Timing.Heartbeat
 }
 
 // provenDead returns nil while an owner may live. Otherwise nobody else can be
@@ -86,15 +143,18 @@ func (s *Service) provenDead(ctx context.Context, owner string) func() {
 	path := s.ownerPath(owner)
 	if _, err := os.Stat(path); err == nil {
 		lock, err := lockFile(path)
-		if err != nil {
-			return nil // it holds its lock: it lives on this host
-		}
-		return func() {
-			// The name never comes back, so the file has done its duty.
-			if err := errors.Join(os.Remove(path), lock.Close()); err != nil {
-				s.log.Warn("remove a dead owner's lock", "err", err)
+		if err == nil {
+			return func() {
+				// The name never comes back, so the file has done its duty.
+				if err := errors.Join(os.Remove(path), lock.Close()); err != nil {
+					s.log.Warn("remove a dead owner's lock", "err", err)
+				}
 			}
 		}
+		if s.cfg.DB.Dialect() == db.SQLite {
+			return nil // it holds its lock: it lives
+		}
+		// It lives on this host, and may stand still: its heartbeat tells.
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -109,7 +169,7 @@ func (s *Service) provenDead(ctx context.Context, owner string) func() {
 			silent = true
 			return nil
 		}
-		silent = err == nil && clock-heartbeat > ownerTTL.Microseconds()
+		silent = err == nil && clock-heartbeat > s.cfg.Timing.TTL.Microseconds()
 		return err
 	})
 	if err != nil || !silent {

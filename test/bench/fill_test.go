@@ -1,9 +1,12 @@
 package bench
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/takodeploy/tako/internal/apptest"
@@ -29,9 +32,13 @@ func large(b *testing.B) (*apptest.Process, *work) {
 	}
 	for from := 1; ; from += copiesAtOnce {
 		err := d.Write(b.Context(), func(tx *db.Tx) error {
-			for _, statement := range copies {
-				if _, err := tx.Exec(b.Context(), fmt.Sprintf(numbers, from, from+copiesAtOnce-1)+statement); err != nil {
-					return fmt.Errorf("%w in %s", err, statement)
+			statements, err := copies(b.Context(), tx, from)
+			if err != nil {
+				return err
+			}
+			for _, statement := range statements {
+				if n, err := tx.Exec(b.Context(), statement); err != nil || n == 0 && from == 1 {
+					return fmt.Errorf("%d rows, %w in %s", n, err, statement)
 				}
 			}
 			return nil
@@ -53,38 +60,77 @@ func large(b *testing.B) (*apptest.Process, *work) {
 	return p, w
 }
 
-const copiesAtOnce = 2000
+const (
+	copiesAtOnce = 2000
+	projects     = 300 // that the copies belong to
+)
 
-// numbers is a table n of numbers i that copies are told apart by.
-const numbers = `WITH RECURSIVE n (i) AS (SELECT %d UNION ALL SELECT i + 1 FROM n WHERE i < %d)`
-
-// copies multiply a project with its release, its deployment, its task with the
-// journal, and all events. The copies have ids and names of their own.
-var copies = []string{ //nolint:gochecknoglobals // a constant, were there constant lists
-	copyOf("projects", "Projects-"),
-	copyOf("releases", "Releases-"),
-	copyOf("deployments", "Deployments-"),
-	copyOfIndex("projects", "Projects-"),
-	copyOfIndex("releases", "Releases-"),
-	copyOfIndex("deployments", "Deployments-"),
-	`INSERT INTO task SELECT 'ServerTasks-' || (10000 + n.i), 10000 + n.i, space_id, name, description, arguments, state, runnable, waiting, priority,
-		queue_time, expiry, start_time, completed_time, updated_time, error, has_warnings, tag, project_id, environment_id, tenant_id, runbook_id,
-		user_id, node, owner, db_incarnation, epoch, resumes, cancel_at, plan, log_lines, log_bytes FROM task t, n WHERE t.seq < 10000`,
-	`INSERT INTO journal SELECT 'ServerTasks-' || (10000 + n.i), j.seq, j.epoch, fact FROM journal j JOIN task t ON t.id = j.task, n WHERE t.seq < 10000`,
-	`INSERT INTO events (xact, occurred, category, space_id, user_id, username, identity, ip_address, user_agent, message, refs, details, project_id,
-		project_group_id, environment_id, tenant_id, document_type) SELECT xact, occurred, category, space_id, user_id, username, identity, ip_address,
-		user_agent, message, refs, details, project_id, project_group_id, environment_id, tenant_id, document_type FROM events e, n WHERE e.id < 100`,
+// original is what a deployment leaves behind in one table.
+type original struct {
+	table, where string
+	// set gives columns that are neither copied nor renumbered.
+	set map[string]string
 }
 
-func copyOf(kind, prefix string) string {
-	return fmt.Sprintf(`INSERT INTO documents SELECT kind, '%[2]s' || (10000 + n.i), 10000 + n.i, space_id, name || n.i, slug || n.i, sort, version,
-		body_version, created, updated, updated_by, deleted, replace(body, '"' || id || '"', '"%[2]s' || (10000 + n.i) || '"')
-		FROM documents d, n WHERE d.kind = '%[1]s' AND d.seq < 10000`, kind, prefix)
+// originals are copied together. n.i is the number of the copy.
+func originals() []original {
+	number := map[string]string{"seq": "10000 + n.i"}
+	few := fmt.Sprintf(" AND n.i <= %d", projects)
+	return []original{
+		{"documents", "id = 'Projects-1'" + few, map[string]string{"seq": "10000 + n.i", "name": "name || n.i", "slug": "slug || n.i"}},
+		{"document_index", "id = 'Projects-1'" + few, nil},
+		{"current_release", "project_id = 'Projects-1'" + few, nil},
+		{"release", "id = 'Releases-1'", map[string]string{
+			"seq": "10000 + n.i", "created": "created + n.i", "version": "version || n.i", "version_folded": "version_folded || n.i", "version_key": "version_key || n.i",
+		}},
+		{"deployment", "id = 'Deployments-1'", map[string]string{"seq": "10000 + n.i", "created": "created + n.i", "completed": "completed + n.i"}},
+		{"manifest", "owner = 'Deployments-1'", nil},
+		{"task", "id = 'ServerTasks-1'", number},
+		{"journal", "task = 'ServerTasks-1'", nil},
+		{"events", "project_id = 'Projects-1'", map[string]string{"id": "NULL", "occurred": "occurred + n.i"}},
+	}
 }
 
-func copyOfIndex(kind, prefix string) string {
-	return fmt.Sprintf(`INSERT INTO document_index SELECT x.kind, field, x.space_id, value, '%[2]s' || (10000 + n.i)
-		FROM document_index x JOIN documents d ON d.kind = x.kind AND d.id = x.id, n WHERE x.kind = '%[1]s' AND d.seq < 10000`, kind, prefix)
+// copies are the statements that copy the originals with the numbers from first
+// on. The ids in all texts are those of the copy, so that copies refer to each
+// other as the originals do.
+func copies(ctx context.Context, tx *db.Tx, first int) ([]string, error) {
+	var all []string
+	for _, o := range originals() {
+		rows, err := tx.Query(ctx, `SELECT name, type FROM pragma_table_info(?)`, o.table)
+		if err != nil {
+			return nil, err
+		}
+		var columns []string
+		for rows.Next() {
+			var name, kind string
+			if err := rows.Scan(&name, &kind); err != nil {
+				return nil, errors.Join(err, rows.Close())
+			}
+			switch value, given := o.set[name]; {
+			case given:
+				name = value
+			case strings.EqualFold(kind, "TEXT"):
+				name = renumber(name)
+			}
+			columns = append(columns, name)
+		}
+		if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+			return nil, err
+		}
+		all = append(all, fmt.Sprintf(`WITH RECURSIVE n (i) AS (SELECT %d UNION ALL SELECT i + 1 FROM n WHERE i < %d) INSERT INTO %s SELECT %s FROM %s, n WHERE %s`,
+			first, first+copiesAtOnce-1, o.table, strings.Join(columns, ", "), o.table, o.where))
+	}
+	return all, nil
+}
+
+// renumber is a column's text with the ids of a copy.
+func renumber(column string) string {
+	column = fmt.Sprintf(`replace(%s, 'Projects-1', 'Projects-' || (10001 + n.i %% %d))`, column, projects)
+	for _, prefix := range []string{"Releases-", "Deployments-", "ServerTasks-"} {
+		column = fmt.Sprintf(`replace(%s, '%[2]s1', '%[2]s' || (10000 + n.i))`, column, prefix)
+	}
+	return column
 }
 
 // BenchmarkLarge is a server with a database of 1 GiB: its start, what it takes
