@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -374,6 +375,35 @@ func TestAutomaticDeployments(t *testing.T) {
 		w.release("1.1.0")
 		if n := count(t, w, `SELECT count(*) FROM events WHERE category = 'DeploymentFailed' AND message LIKE '%could not be queued automatically%Answer%'`); n != 1 {
 			t.Errorf("%d events of an automatic deployment that was refused, want 1", n)
+		}
+	})
+}
+
+// TestTwoDeploymentsCompleteAPhase ends two deployments at the same time, which
+// together complete a phase: what follows is made once, whoever was later.
+func TestTwoDeploymentsCompleteAPhase(t *testing.T) {
+	onBoth(t, func(t *testing.T, w *world) {
+		lifecycle := w.create("lifecycles", "", &octopus.Lifecycle{Name: "Auto", Phases: octopus.List[octopus.Phase]{
+			{Name: "First", OptionalDeploymentTargets: octopus.List[string]{w.dev, w.test}},
+			{Name: "Prod", AutomaticDeploymentTargets: octopus.List[string]{w.prod}},
+		}})
+		w.changeProject(func(p *octopus.Project) { p.LifecycleID = lifecycle })
+		w.steps(onWorker("Tell"))
+		for range 8 {
+			r := w.release("")
+			pair := []octopus.Deployment{w.deploy(r.ID, w.dev), w.deploy(r.ID, w.test)}
+			var both sync.WaitGroup
+			for _, d := range pair {
+				both.Go(func() {
+					if err := w.tryEnd(d, octopus.TaskSuccess); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			both.Wait()
+			if all := w.deployments(r.ID); len(all) != 3 || all[2].EnvironmentID != w.prod {
+				t.Fatalf("release %s: %d deployments, want 3", r.Version, len(all))
+			}
 		}
 	})
 }

@@ -2,6 +2,7 @@ package releases
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"slices"
@@ -29,6 +30,15 @@ func (s *Service) Ended(ctx context.Context, tx *db.Tx, t *tasks.Task, state oct
 	}
 	if err != nil {
 		return err
+	}
+	// Deployments of a release end one after another: of two that complete a
+	// phase together, the later must see the earlier.
+	var locked string
+	switch err := tx.QueryRow(ctx, `SELECT r.id FROM release r WHERE r.id = ?`+tx.ForUpdate(), d.ReleaseID).Scan(&locked); {
+	case errors.Is(err, sql.ErrNoRows):
+		return nil
+	case err != nil:
+		return fmt.Errorf("lock release %s: %w", d.ReleaseID, err)
 	}
 	// What was successful before counts without this deployment.
 	before, err := successes(ctx, tx, d.ReleaseID)

@@ -194,10 +194,11 @@ func releaseFacts(ctx context.Context, tx *db.Tx, found []octopus.Release, visib
 	f := &filter{}
 	f.anyOf(`d.release_id`, releasePrefix, ids)
 	f.seen(visible, `d.project_id`, `d.environment_id`, `d.tenant_id`)
-	// Of each place the last deployment, and the last one that succeeded.
-	list, err := deployments(ctx, tx, `WHERE `+f.where.String()+` AND d.seq IN (
-			SELECT max(l.seq) FROM deployment l WHERE l.release_id = d.release_id AND l.environment_id = d.environment_id AND l.tenant_id = d.tenant_id
-			UNION SELECT max(l.seq) FROM deployment l WHERE l.release_id = d.release_id AND l.environment_id = d.environment_id AND l.tenant_id = d.tenant_id AND l.state = 'Success')
+	// Of each place the last deployment, and the last one that succeeded. Numbers
+	// of ids do not tell which was later: each process hands out its own.
+	const later = `SELECT 1 FROM deployment l WHERE l.release_id = d.release_id AND l.environment_id = d.environment_id AND l.tenant_id = d.tenant_id
+		AND (l.created > d.created OR l.created = d.created AND l.seq > d.seq)`
+	list, err := deployments(ctx, tx, `WHERE `+f.where.String()+` AND (NOT EXISTS (`+later+`) OR d.state = 'Success' AND NOT EXISTS (`+later+` AND l.state = 'Success'))
 		ORDER BY d.created DESC, d.seq DESC LIMIT ?`, append(f.args, int64(ident.MaxTake))...)
 	if err != nil {
 		return nil, fmt.Errorf("read deployments of a project: %w", err)

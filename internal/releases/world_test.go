@@ -260,7 +260,11 @@ func (w *world) tryDeploy(release, environment string, change ...func(in *releas
 // end ends a deployment's task as the engine does.
 func (w *world) end(d octopus.Deployment, state octopus.TaskState) {
 	w.t.Helper()
-	check(w.t, w.db.WriteEngine(w.t.Context(), func(tx *db.Tx) error {
+	check(w.t, w.tryEnd(d, state))
+}
+
+func (w *world) tryEnd(d octopus.Deployment, state octopus.TaskState) error {
+	return w.db.WriteEngine(w.t.Context(), func(tx *db.Tx) error {
 		task, err := tasks.Get(w.t.Context(), tx, d.TaskID)
 		if err != nil {
 			return err
@@ -269,7 +273,7 @@ func (w *world) end(d octopus.Deployment, state octopus.TaskState) {
 			return err
 		}
 		return w.rel.Ended(w.t.Context(), tx, task, state)
-	}))
+	})
 }
 
 // plan reads what a deployment's task will do.
