@@ -220,8 +220,8 @@ func TestSnapshots(t *testing.T) {
 			t.Error("changed variables were not frozen anew")
 		}
 		w.read(func(tx *db.Tx) error {
-			set, err := w.rel.VariableSnapshot(t.Context(), tx, space, first.ProjectVariableSetSnapshotID)
-			check(t, err)
+			var set map[string]any
+			check(t, w.store.Load(t.Context(), tx, releases.VariableSnapshots, first.ProjectVariableSetSnapshotID, &set))
 			text := encode(t, set)
 			if !strings.Contains(text, `"old"`) || strings.Contains(text, "hunter2") {
 				t.Errorf("the first snapshot is %s", text)

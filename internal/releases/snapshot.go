@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -297,16 +296,7 @@ func (c *snapshots) load(ctx context.Context, tx *db.Tx, space ident.SpaceID, r 
 
 // ProcessSnapshot reads a frozen process for people, without secrets.
 func (s *Service) ProcessSnapshot(ctx context.Context, tx *db.Tx, space ident.SpaceID, id string) (*octopus.DeploymentProcess, error) {
-	return masked[octopus.DeploymentProcess](ctx, s, tx, space, ProcessSnapshots, id)
-}
-
-// VariableSnapshot reads frozen variables for people, without secrets.
-func (s *Service) VariableSnapshot(ctx context.Context, tx *db.Tx, space ident.SpaceID, id string) (*resources.VariableSet, error) {
-	return masked[resources.VariableSet](ctx, s, tx, space, VariableSnapshots, id)
-}
-
-func masked[T any](ctx context.Context, s *Service, tx *db.Tx, space ident.SpaceID, kind, id string) (*T, error) {
-	k, err := s.store.Kind(kind)
+	k, err := s.store.Kind(ProcessSnapshots)
 	if err != nil {
 		return nil, err
 	}
@@ -314,17 +304,6 @@ func masked[T any](ctx context.Context, s *Service, tx *db.Tx, space ident.Space
 	if err != nil {
 		return nil, err
 	}
-	tree, err := s.store.Tree(k, doc)
-	if err != nil {
-		return nil, err
-	}
-	body, err := json.Marshal(tree)
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", id, err)
-	}
-	v := new(T)
-	if err := json.Unmarshal(body, v); err != nil {
-		return nil, fmt.Errorf("read %s: %w", id, err)
-	}
-	return v, nil
+	var p octopus.DeploymentProcess
+	return &p, s.store.Load(ctx, tx, ProcessSnapshots, doc.ID, &p)
 }
