@@ -148,7 +148,7 @@ func (a *App) wire(ctx context.Context, opt Options, p parts) error {
 	a.drain = drain
 	a.handler, err = rest.New(rest.Config{
 		Log: a.log, DB: a.db, Store: p.store, Auth: authenticator(a.auth),
-		Routes:  routes(a, p.store, service, packages, p.blobs),
+		Routes:  routes(a, opt.Version, p.store, service, packages, p.blobs),
 		Aliases: aliases(),
 		Version: opt.Version, InstallationID: p.installation, Base: a.cfg.BasePath, Drain: draining,
 	})

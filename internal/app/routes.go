@@ -1,6 +1,8 @@
 package app
 
 import (
+	"time"
+
 	"github.com/takodeploy/tako/internal/blob"
 	"github.com/takodeploy/tako/internal/docstore"
 	"github.com/takodeploy/tako/internal/feed"
@@ -9,15 +11,23 @@ import (
 	"github.com/takodeploy/tako/internal/resources"
 	"github.com/takodeploy/tako/internal/rest"
 	"github.com/takodeploy/tako/internal/rest/actions/packages"
+	"github.com/takodeploy/tako/internal/rest/actions/projects"
+	releaseroutes "github.com/takodeploy/tako/internal/rest/actions/releases"
+	"github.com/takodeploy/tako/internal/rest/actions/server"
 	taskroutes "github.com/takodeploy/tako/internal/rest/actions/tasks"
 	"github.com/takodeploy/tako/internal/rest/actions/users"
 )
 
 // routes are the operations that are no plain resources.
-func routes(a *App, store *docstore.Store, service *releases.Service, repo *feed.Repository, blobs *blob.Dir) []rest.Route {
+func routes(a *App, version string, store *docstore.Store, service *releases.Service, repo *feed.Repository, blobs *blob.Dir) []rest.Route {
 	var all []rest.Route
 	all = append(all, users.Routes(a.db, store, a.auth)...)
+	all = append(all, server.Routes(server.Config{
+		DB: a.db, Store: store, Version: version, Node: a.cfg.Node, BuiltinWorker: a.cfg.BuiltinWorker, Started: time.Now(),
+	})...)
+	all = append(all, projects.Routes(a.db, store)...)
 	all = append(all, packages.Routes(a.db, repo)...)
+	all = append(all, releaseroutes.Routes(a.db, service)...)
 	all = append(all, taskroutes.Routes(a.db, a.tasks, blobs)...)
 	return all
 }
@@ -40,7 +50,7 @@ func RouteTable(version string) ([]rest.Line, error) {
 		return nil, err
 	}
 	handler, err := rest.New(rest.Config{
-		Store: docstore.New(kinds, nil), Routes: routes(&App{}, docstore.New(kinds, nil), nil, nil, nil), Aliases: aliases(),
+		Store: docstore.New(kinds, nil), Routes: routes(&App{}, version, docstore.New(kinds, nil), nil, nil, nil), Aliases: aliases(),
 		Version: version, InstallationID: "00000000-0000-0000-0000-000000000000",
 	})
 	if err != nil {

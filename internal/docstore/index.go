@@ -2,6 +2,7 @@ package docstore
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -68,7 +69,7 @@ func (c *change) writeUnique(ctx context.Context, tree resource.Tree) error {
 	}
 	for _, u := range claims {
 		for _, value := range resource.Values(tree, u.Field) {
-			scope, folded := c.uniqueScope(tree, u.Within), ident.Fold(value)
+			scope, folded := c.uniqueScope(tree, u.Within), indexKey(value)
 			var holder string
 			err := c.tx.QueryRow(ctx, `INSERT INTO document_unique (kind, field, scope, value, id) VALUES (?, ?, ?, ?, ?)
 				ON CONFLICT (kind, field, scope, value) DO UPDATE SET id = document_unique.id RETURNING id`,
@@ -77,7 +78,7 @@ func (c *change) writeUnique(ctx context.Context, tree resource.Tree) error {
 				return fmt.Errorf("claim %s of %s %s: %w", u.Field, c.k.Noun, c.id, err)
 			}
 			if holder != c.id {
-				return fault.InvalidField(u.Field, "%s '%s' is already used by %s '%s'; choose another one.", u.Field, value, c.k.Noun, holder)
+				return fault.InvalidField(u.Field, "%s '%s' is already used by the %s '%s'; choose another one.", u.Field, short(value), c.k.Noun, holder)
 			}
 		}
 	}
@@ -124,9 +125,9 @@ func (s *Store) Delete(ctx context.Context, tx *db.Tx, k *resource.Kind, space i
 }
 
 func (s *Store) delete(ctx context.Context, tx *db.Tx, k *resource.Kind, id string) error {
-	doc, err := scanDoc(tx.QueryRow(ctx, `SELECT `+docColumns+` FROM documents d WHERE d.kind = ? AND d.id = ? AND d.deleted = 0`+tx.ForUpdate(), k.Name, id).Scan)
+	doc, err := lock(ctx, tx, k, id)
 	if err != nil {
-		return fmt.Errorf("read %s %s: %w", k.Noun, id, err)
+		return err
 	}
 	tree, err := s.Tree(k, doc)
 	if err != nil {
@@ -136,17 +137,23 @@ func (s *Store) delete(ctx context.Context, tx *db.Tx, k *resource.Kind, id stri
 	if err != nil {
 		return err
 	}
-	if err := s.release(ctx, tx, k, doc.ID); err != nil {
+	users, err := s.usages(ctx, tx, k, id)
+	if err != nil {
 		return err
 	}
-	if err := k.InTx(ctx, s.In(tx), resource.Deleted, doc.Space, doc.ID, old, nil); err != nil {
-		return err
-	}
+	// The document goes first, so that the rules of those that go with it see
+	// that it is gone.
 	if err := clearIndex(ctx, tx, k, doc.ID); err != nil {
 		return err
 	}
 	if _, err := tx.Exec(ctx, `DELETE FROM documents WHERE kind = ? AND id = ?`, k.Name, doc.ID); err != nil {
 		return fmt.Errorf("delete %s %s: %w", k.Noun, doc.ID, err)
+	}
+	if err := s.release(ctx, tx, doc.ID, users); err != nil {
+		return err
+	}
+	if err := k.InTx(ctx, s.In(tx), resource.Deleted, doc.Space, doc.ID, old, nil); err != nil {
+		return err
 	}
 	tx.Changed(k.Name)
 	c := change{s: s, tx: tx, k: k, space: doc.Space, id: doc.ID, display: resource.Text(tree, "Name")}
@@ -154,41 +161,56 @@ func (s *Store) delete(ctx context.Context, tx *db.Tx, k *resource.Kind, id stri
 	return nil
 }
 
+// usage is a reference to a document that is to be deleted.
 type usage struct{ kind, id, field string }
 
-// release does for every document that refers to kind/id what its declaration
-// says: refuse, follow into deletion, or let go.
-func (s *Store) release(ctx context.Context, tx *db.Tx, k *resource.Kind, id string) error {
-	users, err := usages(ctx, tx, k, id)
+// usages lists who refers to a document, and refuses where a declaration does.
+func (s *Store) usages(ctx context.Context, tx *db.Tx, k *resource.Kind, id string) ([]usage, error) {
+	users, err := referrers(ctx, tx, k, id)
 	if err != nil {
-		return err
+		return nil, fmt.Errorf("look up uses of %s %s: %w", k.Noun, id, err)
 	}
+	users = slices.DeleteFunc(users, func(u usage) bool { return u.kind == k.Name && u.id == id })
 	var refusing []usage
 	for _, u := range users {
-		if s.onDelete(u) == resource.Refuse && (u.kind != k.Name || u.id != id) {
+		if s.onDelete(u) == resource.Refuse {
 			refusing = append(refusing, u)
 		}
 	}
 	if len(refusing) > 0 {
-		return s.inUse(ctx, tx, k, id, refusing)
+		return nil, s.inUse(ctx, tx, k, id, refusing)
 	}
-	for _, u := range users {
-		switch s.onDelete(u) {
-		case resource.Cascade:
-			err = s.delete(ctx, tx, s.kinds[u.kind], u.id)
-		case resource.Clear:
-			err = s.clearReference(ctx, tx, u, id)
-		case resource.Refuse, resource.Ignore:
+	return users, nil
+}
+
+// release does for every document that referred to id what its declaration says:
+// follow into deletion, or let go. One that went with an earlier one is done with.
+func (s *Store) release(ctx context.Context, tx *db.Tx, id string, users []usage) error {
+	for len(users) > 0 {
+		u, n := users[0], 1
+		for n < len(users) && users[n].kind == u.kind && users[n].id == u.id {
+			n++
 		}
-		if err != nil && !errors.Is(err, errGone) {
+		follows := slices.ContainsFunc(users[:n], func(u usage) bool { return s.onDelete(u) == resource.Cascade })
+		var err error
+		if follows {
+			err = s.delete(ctx, tx, s.kinds[u.kind], u.id)
+		} else {
+			err = s.clearReferences(ctx, tx, users[:n], id)
+		}
+		if err != nil && !goneIs(err, u) {
 			return err
 		}
+		users = users[n:]
 	}
 	return nil
 }
 
-// errGone marks a referrer that went with an earlier one.
-var errGone = errors.New("already deleted")
+// goneIs reports whether err says that this very document is not there.
+func goneIs(err error, u usage) bool {
+	var gone *goneError
+	return errors.As(err, &gone) && gone.kind == u.kind && gone.id == u.id
+}
 
 func (s *Store) onDelete(u usage) resource.OnDelete {
 	k := s.kinds[u.kind]
@@ -203,10 +225,10 @@ func (s *Store) onDelete(u usage) resource.OnDelete {
 	return resource.Ignore
 }
 
-func usages(ctx context.Context, tx *db.Tx, k *resource.Kind, id string) ([]usage, error) {
+func referrers(ctx context.Context, tx *db.Tx, k *resource.Kind, id string) ([]usage, error) {
 	rows, err := tx.Query(ctx, `SELECT r.from_kind, r.from_id, r.field FROM document_refs r WHERE r.to_kind = ? AND r.to_id = ? ORDER BY r.from_kind, r.from_id, r.field`, k.Name, id)
 	if err != nil {
-		return nil, fmt.Errorf("look up uses of %s %s: %w", k.Noun, id, err)
+		return nil, err
 	}
 	defer rows.Close()
 	var users []usage
@@ -224,20 +246,19 @@ func usages(ctx context.Context, tx *db.Tx, k *resource.Kind, id string) ([]usag
 func (s *Store) inUse(ctx context.Context, tx *db.Tx, k *resource.Kind, id string, users []usage) error {
 	const named = 5
 	var names []string
-	seen := map[string]bool{}
+	seen := map[usage]bool{}
 	for _, u := range users {
-		if seen[u.kind+u.id] {
+		u.field = ""
+		if seen[u] {
 			continue
 		}
-		seen[u.kind+u.id] = true
+		seen[u] = true
 		if len(names) == named {
 			continue
 		}
-		label := s.kinds[u.kind].Noun + " '" + u.id + "'"
-		if doc, err := scanDoc(tx.QueryRow(ctx, `SELECT `+docColumns+` FROM documents d WHERE d.kind = ? AND d.id = ?`, u.kind, u.id).Scan); err == nil {
-			if tree, err := resource.Parse(doc.Body); err == nil && resource.Text(tree, "Name") != "" {
-				label = s.kinds[u.kind].Noun + " '" + resource.Text(tree, "Name") + "' (" + u.id + ")"
-			}
+		label, err := s.label(ctx, tx, u)
+		if err != nil {
+			return err
 		}
 		names = append(names, label)
 	}
@@ -247,18 +268,52 @@ func (s *Store) inUse(ctx context.Context, tx *db.Tx, k *resource.Kind, id strin
 	return fault.New(fault.Conflict, "The %s '%s' cannot be deleted because it is used by %s; change or delete these first.", k.Noun, id, strings.Join(names, ", "))
 }
 
-func (s *Store) clearReference(ctx context.Context, tx *db.Tx, u usage, target string) error {
+// label names a document for people.
+func (s *Store) label(ctx context.Context, tx *db.Tx, u usage) (string, error) {
 	k := s.kinds[u.kind]
-	doc, err := scanDoc(tx.QueryRow(ctx, `SELECT `+docColumns+` FROM documents d WHERE d.kind = ? AND d.id = ? AND d.deleted = 0`, u.kind, u.id).Scan)
+	doc, err := lock(ctx, tx, k, u.id)
 	if err != nil {
-		return errGone
+		return "", err
+	}
+	tree, err := resource.Parse(doc.Body)
+	if err != nil {
+		return "", err
+	}
+	if name := resource.Text(tree, "Name"); name != "" {
+		return k.Noun + " '" + name + "' (" + u.id + ")", nil
+	}
+	return k.Noun + " '" + u.id + "'", nil
+}
+
+// clearReferences takes target out of the members of one document that are to be
+// cleared, all of them at once: the document would not be valid in between.
+func (s *Store) clearReferences(ctx context.Context, tx *db.Tx, places []usage, target string) error {
+	u := places[0]
+	k := s.kinds[u.kind]
+	doc, err := lock(ctx, tx, k, u.id)
+	if err != nil {
+		return err
 	}
 	tree, err := s.Tree(k, doc)
 	if err != nil {
 		return err
 	}
-	path, keys := strings.CutSuffix(u.field, ".*key")
-	resource.Walk(tree, path, func(obj resource.Tree, key, _ string) {
+	for _, p := range places {
+		if s.onDelete(p) == resource.Clear {
+			clearPath(tree, p.field, target)
+		}
+	}
+	body, err := json.Marshal(tree)
+	if err != nil {
+		return fmt.Errorf("encode %s %s: %w", k.Noun, u.id, err)
+	}
+	_, err = s.replace(ctx, tx, k, u.id, Input{Body: body, Server: true})
+	return err
+}
+
+func clearPath(tree resource.Tree, path, target string) {
+	path, keys := strings.CutSuffix(path, ".*key")
+	resource.Walk(tree, path, func(obj resource.Tree, key string) {
 		switch v := obj[key].(type) {
 		case []any:
 			obj[key] = slices.DeleteFunc(v, func(e any) bool { return e == target })
@@ -272,6 +327,4 @@ func (s *Store) clearReference(ctx context.Context, tx *db.Tx, u usage, target s
 			}
 		}
 	})
-	_, err = s.replace(ctx, tx, k, u.id, Input{Body: mustJSON(tree), Server: true})
-	return err
 }

@@ -2,10 +2,12 @@ package docstore
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"strings"
 
 	"github.com/takodeploy/tako/internal/db"
+	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/ident"
 	"github.com/takodeploy/tako/internal/resource"
 )
@@ -35,8 +37,14 @@ type Query struct {
 // maxIDs bounds the ids of one query; both databases bound their parameters.
 const maxIDs = 5000
 
+// order is that of every list; what sort means is for the kind to say.
+const order = ` ORDER BY d.sort, d.name, d.seq, d.id`
+
 // List returns a page of documents in the kind's order, and how many there are in all.
 func (s *Store) List(ctx context.Context, tx *db.Tx, k *resource.Kind, q Query) ([]*Doc, int64, error) {
+	if len(q.IDs) > maxIDs {
+		return nil, 0, fault.InvalidField("ids", "ids names %d %s; ask for at most %d at once.", len(q.IDs), k.Name, maxIDs)
+	}
 	where, args := s.where(k, q)
 	var total int64
 	if err := tx.QueryRow(ctx, `SELECT count(*) FROM documents d WHERE `+where, args...).Scan(&total); err != nil {
@@ -46,15 +54,14 @@ func (s *Store) List(ctx context.Context, tx *db.Tx, k *resource.Kind, q Query) 
 	if total <= page.Skip {
 		return nil, total, nil
 	}
-	rows, err := tx.Query(ctx, `SELECT `+docColumns+` FROM documents d WHERE `+where+
-		` ORDER BY d.sort, d.name, d.seq, d.id LIMIT ? OFFSET ?`, append(args, page.Take, page.Skip)...)
+	rows, err := tx.Query(ctx, `SELECT `+docColumns+` FROM documents d WHERE `+where+order+` LIMIT ? OFFSET ?`, append(args, page.Take, page.Skip)...)
 	if err != nil {
 		return nil, 0, fmt.Errorf("list %s: %w", k.Name, err)
 	}
 	defer rows.Close()
 	var docs []*Doc
 	for rows.Next() {
-		doc, err := scanDoc(rows.Scan)
+		doc, err := scanDoc(k, rows.Scan)
 		if err != nil {
 			return nil, 0, fmt.Errorf("list %s: %w", k.Name, err)
 		}
@@ -76,20 +83,22 @@ func (s *Store) where(k *resource.Kind, q Query) (string, []any) {
 		b.WriteString(` AND ` + in(`d.space_id`, spaces, &args))
 	}
 	if q.IDs != nil {
-		ids := q.IDs[:min(len(q.IDs), maxIDs)]
-		canonical := make([]string, len(ids))
-		for i, id := range ids {
+		canonical := make([]string, len(q.IDs))
+		for i, id := range q.IDs {
 			canonical[i] = CanonicalID(k, id)
 		}
 		b.WriteString(` AND ` + in(`d.id`, canonical, &args))
 	}
 	if q.Name != "" {
-		b.WriteString(` AND d.name = ?`)
+		b.WriteString(` AND ` + named(k))
 		args = append(args, ident.Fold(q.Name))
 	}
-	if q.PartialName != "" {
+	switch part := ident.Fold(q.PartialName); {
+	case len(part) > maxSought: // SQLite refuses long patterns
+		b.WriteString(` AND 1 = 0`)
+	case part != "":
 		b.WriteString(` AND d.name LIKE ? ESCAPE '\'`)
-		args = append(args, "%"+escapeLike(ident.Fold(q.PartialName))+"%")
+		args = append(args, "%"+escapeLike(part)+"%")
 	}
 	for _, m := range q.Where {
 		b.WriteString(` AND ` + s.match(k, m.Path, m.Any, &args))
@@ -111,6 +120,7 @@ func (s *Store) Visible(ctx context.Context, tx *db.Tx, k *resource.Kind, id str
 // visible compiles grants to a disjunction over the kind's dimensions.
 func (s *Store) visible(k *resource.Kind, grants []resource.Grant, args *[]any) string {
 	var alternatives []string
+	before := len(*args)
 	for _, g := range grants {
 		var all []string
 		restrict := func(path string, ids []string) {
@@ -127,17 +137,21 @@ func (s *Store) visible(k *resource.Kind, grants []resource.Grant, args *[]any) 
 			restrict(k.Dimensions.ProjectGroup, g.ProjectGroups)
 		case k.Dimensions.Project != "":
 			// The kind names its project; the project names its group.
-			inGroups := ` IN (SELECT p.id FROM document_index p WHERE p.kind = 'projects' AND p.field = 'ProjectGroupId' AND `
+			project := `d.id`
 			if k.Dimensions.Project == "Id" {
-				all = append(all, `d.id`+inGroups+in(`p.value`, fold(g.ProjectGroups), args)+`)`)
+				project += ` IN (SELECT p.id`
 			} else {
 				*args = append(*args, k.Name, k.Dimensions.Project)
-				all = append(all, `EXISTS (SELECT 1 FROM document_index x JOIN document_index p ON lower(p.id) = x.value
-					WHERE x.kind = ? AND x.field = ? AND x.id = d.id AND p.kind = 'projects' AND p.field = 'ProjectGroupId' AND `+
-					in(`p.value`, fold(g.ProjectGroups), args)+`)`)
+				project = `EXISTS (SELECT 1 FROM document_index x WHERE x.kind = ? AND x.field = ? AND x.id = d.id AND x.value IN (SELECT lower(p.id)`
 			}
+			project += ` FROM document_index p WHERE p.kind = 'projects' AND p.field = 'ProjectGroupId' AND ` + in(`p.value`, fold(g.ProjectGroups), args) + `)`
+			if k.Dimensions.Project != "Id" {
+				project += `)`
+			}
+			all = append(all, project)
 		}
-		if len(all) == 0 {
+		if len(all) == 0 { // nothing that restricts this kind
+			*args = (*args)[:before]
 			return `1 = 1`
 		}
 		alternatives = append(alternatives, `(`+strings.Join(all, ` AND `)+`)`)
@@ -156,12 +170,27 @@ func (s *Store) match(k *resource.Kind, path string, values []string, args *[]an
 	return `EXISTS (SELECT 1 FROM document_index x WHERE x.kind = ? AND x.field = ? AND x.id = d.id AND ` + in(`x.value`, fold(values), args) + `)`
 }
 
+// fold maps values to the form in which they are indexed.
 func fold(values []string) []string {
 	out := make([]string, len(values))
 	for i, v := range values {
-		out[i] = ident.Fold(v)
+		out[i] = indexKey(v)
 	}
 	return out
+}
+
+// maxKey is how long an indexed value may be, in bytes: PostgreSQL refuses to
+// index rows of more than 2704.
+const maxKey = 400
+
+// indexKey is a value as it is indexed: folded, and of a long one its beginning
+// with a hash of the whole.
+func indexKey(value string) string {
+	folded := ident.Fold(value)
+	if len(folded) <= maxKey {
+		return folded
+	}
+	return strings.ToValidUTF8(folded[:maxKey], "") + "#" + fmt.Sprintf("%x", sha256.Sum256([]byte(folded)))
 }
 
 func in(column string, values []string, args *[]any) string {

@@ -5,8 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/fault"
@@ -32,17 +35,22 @@ type Input struct {
 	// Server marks what the server itself stores: owned members are taken from
 	// Body and a Version member need not match.
 	Server bool
+
+	typed bool // Body was a Go value, which has not what its type does not know
 }
 
 // Create stores a new document by its kind's rules, in tx.
 func (s *Store) Create(ctx context.Context, tx *db.Tx, k *resource.Kind, in Input) (*Doc, error) {
-	incoming, _, err := k.Decode(in.Body)
+	incoming, err := k.Tree(in.Body)
 	if err != nil {
 		return nil, err
 	}
-	c := change{s: s, tx: tx, k: k, space: in.Space, id: in.ID, version: 1, by: db.ActorFrom(ctx).Username}
-	if k.Scope == resource.InSystem {
+	c := change{s: s, tx: tx, k: k, space: in.Space, id: in.ID, version: 1, by: db.ActorFrom(ctx).Username, server: in.Server}
+	switch {
+	case k.Scope == resource.InSystem:
 		c.space = ""
+	case k.Scope == resource.InSpace && c.space == "":
+		return nil, fmt.Errorf("create %s: it belongs to a space, and none is given", k.Noun)
 	}
 	if err := c.number(ctx); err != nil {
 		return nil, err
@@ -72,13 +80,17 @@ func (s *Store) Create(ctx context.Context, tx *db.Tx, k *resource.Kind, in Inpu
 	return doc, nil
 }
 
-// number gives a new document its id, and its place among those of its kind: by
-// the number in the id, or a fresh one where a given id has none.
+// number gives a new document its id, and its place among those of its kind. An
+// id with the kind's prefix and a number comes from the counter alone: one that
+// is given would be given again, once the counter gets there.
 func (c *change) number(ctx context.Context) (err error) {
 	if c.id == "" {
 		c.seq, err = c.tx.NextSeq(ctx, c.k.Prefix)
 		c.id = ident.ID(c.k.Prefix, c.seq)
 		return err
+	}
+	if numbered(c.k, c.id) {
+		return fmt.Errorf("create %s %s: such ids are given out by the counter; leave the id empty", c.k.Noun, c.id)
 	}
 	n, ok := ident.Seq(c.id)
 	if !ok {
@@ -98,9 +110,9 @@ func (s *Store) Replace(ctx context.Context, tx *db.Tx, k *resource.Kind, space 
 }
 
 func (s *Store) replace(ctx context.Context, tx *db.Tx, k *resource.Kind, id string, in Input) (*Doc, error) {
-	doc, err := scanDoc(tx.QueryRow(ctx, `SELECT `+docColumns+` FROM documents d WHERE d.kind = ? AND d.id = ? AND d.deleted = 0`+tx.ForUpdate(), k.Name, id).Scan)
+	doc, err := lock(ctx, tx, k, id)
 	if err != nil {
-		return nil, fmt.Errorf("read %s %s: %w", k.Noun, id, err)
+		return nil, err
 	}
 	if in.Expect != 0 && in.Expect != doc.Version {
 		return nil, changedSince(k, id)
@@ -117,7 +129,7 @@ func (s *Store) replace(ctx context.Context, tx *db.Tx, k *resource.Kind, id str
 	if err != nil {
 		return nil, err
 	}
-	incoming, _, err := k.Decode(in.Body)
+	incoming, err := k.Tree(in.Body)
 	if err != nil {
 		return nil, err
 	}
@@ -127,7 +139,13 @@ func (s *Store) replace(ctx context.Context, tx *db.Tx, k *resource.Kind, id str
 		}
 		s.dropOwned(k, incoming, oldTree)
 	}
-	c := change{s: s, tx: tx, k: k, space: doc.Space, id: doc.ID, seq: doc.Seq, version: doc.Version + 1, by: db.ActorFrom(ctx).Username, created: db.Micros(doc.Created)}
+	if in.typed {
+		k.KeepUnknown(incoming, masked)
+	}
+	c := change{
+		s: s, tx: tx, k: k, space: doc.Space, id: doc.ID, seq: doc.Seq, version: doc.Version + 1,
+		by: db.ActorFrom(ctx).Username, created: db.Micros(doc.Created), server: in.Server, oldTree: oldTree,
+	}
 	tree, err := c.prepare(ctx, incoming, old)
 	if err != nil {
 		return nil, err
@@ -187,6 +205,8 @@ type change struct {
 	created             int64
 	by                  string
 	name, display, slug string
+	server              bool          // see Input
+	oldTree             resource.Tree // nil at creation
 }
 
 // prepare applies defaults, general rules and the kind's own, and returns the
@@ -197,7 +217,6 @@ func (c *change) prepare(ctx context.Context, incoming resource.Tree, old any) (
 		incoming["SpaceId"] = string(c.space)
 	}
 	delete(incoming, "Links")
-	delete(incoming, "LastModifiedOn") // what a client sends there may not even be a time
 	v, err := c.k.Value(incoming)
 	if err != nil {
 		return nil, err
@@ -233,36 +252,90 @@ func (c *change) checkName(tree resource.Tree) []error {
 		return []error{fault.InvalidField("Name", "Name is empty; give the %s a name.", c.k.Noun)}
 	case len(c.display) > MaxName:
 		return []error{fault.InvalidField("Name", "Name has %d bytes; use at most %d.", len(c.display), MaxName)}
+	case strings.ContainsFunc(c.display, unicode.IsControl):
+		return []error{fault.InvalidField("Name", "Name is %q, which has control characters; use letters, digits and signs.", c.display)}
 	}
 	return nil
 }
 
+// checkReferences finds references to what does not exist, or not here. What
+// dangles already, since its target was deleted, may stay where the declaration
+// lets it.
 func (c *change) checkReferences(ctx context.Context, tree resource.Tree) []error {
 	var faults []error
 	for _, ref := range c.k.References {
+		to := c.s.kinds[ref.To]
 		values := resource.Values(tree, ref.Path)
 		if len(values) == 0 {
 			if ref.Required {
-				faults = append(faults, fault.InvalidField(ref.Path, "%s is empty; give the id of one of the %s.", ref.Path, ref.To))
+				faults = append(faults, fault.InvalidField(field(ref.Path), "%s is empty; give the id of one of the %s.", field(ref.Path), to.Name))
 			}
 			continue
 		}
-		if ref.OnDelete == resource.Ignore && !ref.Required {
-			continue
+		if slices.ContainsFunc(values, func(id string) bool { return CanonicalID(to, id) != id }) {
+			canonical(tree, ref.Path, to)
+			values = resource.Values(tree, ref.Path)
 		}
-		missing, err := c.missing(ctx, c.s.kinds[ref.To], values)
+		if ref.OnDelete == resource.Ignore {
+			if c.server {
+				continue
+			}
+			before := resource.Values(c.oldTree, ref.Path)
+			values = slices.DeleteFunc(values, func(id string) bool { return slices.Contains(before, id) })
+		}
+		missing, err := c.missing(ctx, to, values)
 		if err != nil {
 			return []error{err}
 		}
 		for _, id := range missing {
-			faults = append(faults, fault.InvalidField(ref.Path, "%s names '%.100s', which does not exist in this space; give the id of one of the %s.", ref.Path, id, ref.To))
+			faults = append(faults, fault.InvalidField(field(ref.Path), "%s names '%s', which does not exist in this space; give the id of one of the %s.", field(ref.Path), short(id), to.Name))
 		}
 	}
 	return faults
 }
 
+// field is a path as messages show it.
+func field(path string) string {
+	path, _ = strings.CutSuffix(path, ".*key")
+	return strings.ReplaceAll(path, ".*", "")
+}
+
+// canonical spells the ids at path as their kind does.
+func canonical(tree resource.Tree, path string, to *resource.Kind) {
+	path, keys := strings.CutSuffix(path, ".*key")
+	resource.Walk(tree, path, func(obj resource.Tree, key string) {
+		switch v := obj[key].(type) {
+		case string:
+			obj[key] = CanonicalID(to, v)
+		case []any:
+			for i, e := range v {
+				if id, ok := e.(string); ok {
+					v[i] = CanonicalID(to, id)
+				}
+			}
+		case resource.Tree:
+			if !keys {
+				return
+			}
+			for _, id := range slices.Sorted(maps.Keys(v)) {
+				if spelled := CanonicalID(to, id); spelled != id {
+					if _, twice := v[spelled]; !twice {
+						v[spelled] = v[id]
+					}
+					delete(v, id)
+				}
+			}
+		}
+	})
+}
+
 // missing lists which ids are no documents of kind to that this one may refer to.
 func (c *change) missing(ctx context.Context, to *resource.Kind, ids []string) ([]string, error) {
+	slices.Sort(ids)
+	ids = slices.Compact(ids)
+	if len(ids) == 0 {
+		return nil, nil
+	}
 	if len(ids) > maxIDs {
 		return nil, fault.New(fault.Invalid, "The %s refers to %d %s; refer to at most %d.", c.k.Noun, len(ids), to.Name, maxIDs)
 	}
@@ -309,7 +382,7 @@ func (c *change) finish(ctx context.Context, tree, old resource.Tree) error {
 			return err
 		}
 	}
-	return c.s.seal(c.k, c.id, tree, old)
+	return c.s.seal(c.id, tree, old)
 }
 
 // chooseSlug keeps a given slug, else the old one, else makes one of the name.
@@ -327,58 +400,70 @@ func (c *change) chooseSlug(ctx context.Context, tree, old resource.Tree) error 
 	default:
 		want = ident.Slug(c.display)
 	}
-	scope := c.slugScope(tree)
-	for n := 1; ; n++ {
-		candidate := want
-		if n > 1 {
-			candidate = want + "-" + strconv.Itoa(n)
-		}
-		var holder string
-		err := c.tx.QueryRow(ctx, `SELECT coalesce(max(u.id), '') FROM document_unique u WHERE u.kind = ? AND u.field = 'Slug' AND u.scope = ? AND u.value = ?`,
-			c.k.Name, scope, candidate).Scan(&holder)
-		if err != nil {
-			return fmt.Errorf("look up slug: %w", err)
-		}
-		if holder == "" || holder == c.id {
-			c.slug = candidate
-			tree["Slug"] = candidate
-			return nil
-		}
-		if given != "" {
-			return fault.InvalidField("Slug", "Slug '%s' is used by %s '%s'; choose another one, or leave it empty to get one.", given, c.k.Noun, holder)
-		}
+	taken, err := c.takenSlugs(ctx, c.uniqueScope(tree, c.k.SlugWithin), want)
+	if err != nil {
+		return err
 	}
+	// One that looks like a numbered id would find another document.
+	kept := resource.Text(old, "Slug")
+	free := func(slug string) bool {
+		return (taken[slug] == "" || taken[slug] == c.id) && (slug == kept || !numbered(c.k, slug))
+	}
+	if given != "" && !free(want) {
+		if holder := taken[want]; holder != "" {
+			return fault.InvalidField("Slug", "Slug '%s' is already used by the %s '%s'; choose another one, or leave it empty to get one.", given, c.k.Noun, holder)
+		}
+		return fault.InvalidField("Slug", "Slug '%s' looks like the id of a %s; choose another one, or leave it empty to get one.", given, c.k.Noun)
+	}
+	c.slug = want
+	for n := 2; !free(c.slug); n++ {
+		c.slug = want + "-" + strconv.Itoa(n)
+	}
+	tree["Slug"] = c.slug
+	return nil
 }
 
-func (c *change) slugScope(tree resource.Tree) string {
-	return c.uniqueScope(tree, c.k.SlugWithin)
+// takenSlugs lists who has want, or want with something after a dash, as slug.
+func (c *change) takenSlugs(ctx context.Context, scope, want string) (map[string]string, error) {
+	rows, err := c.tx.Query(ctx, `SELECT u.value, u.id FROM document_unique u WHERE u.kind = ? AND u.field = 'Slug' AND u.scope = ?
+		AND (u.value = ? OR u.value >= ? AND u.value < ?)`, c.k.Name, scope, want, want+"-", want+".") // "." is what follows "-"
+	if err != nil {
+		return nil, fmt.Errorf("look up slugs: %w", err)
+	}
+	defer rows.Close()
+	taken := map[string]string{}
+	for rows.Next() {
+		var slug, id string
+		if err := rows.Scan(&slug, &id); err != nil {
+			return nil, fmt.Errorf("look up slugs: %w", err)
+		}
+		taken[slug] = id
+	}
+	return taken, rows.Err()
 }
 
+// uniqueScope is within what a value is unique: the space, and the owner there.
 func (c *change) uniqueScope(tree resource.Tree, within string) string {
 	if within == "" {
 		return string(c.space)
 	}
-	return strings.Join(resource.Values(tree, within), ",")
+	return string(c.space) + "/" + indexKey(strings.Join(resource.Values(tree, within), ","))
 }
 
+// reload is the document's value as it will be read, for InTx.
 func (c *change) reload(tree resource.Tree) (any, error) {
-	masked, err := resource.Parse(mustJSON(tree))
+	body, err := json.Marshal(tree)
+	if err != nil {
+		return nil, fmt.Errorf("encode %s %s: %w", c.k.Noun, c.id, err)
+	}
+	masked, err := resource.Parse(body)
 	if err != nil {
 		return nil, err
 	}
-	if err := mask(c.k, masked); err != nil {
+	if err := mask(masked); err != nil {
 		return nil, err
 	}
 	return c.k.Value(masked)
-}
-
-// mustJSON encodes a tree, which has come out of JSON and goes back into it.
-func mustJSON(tree resource.Tree) []byte {
-	body, err := json.Marshal(tree)
-	if err != nil {
-		return []byte("null") // parsed by the caller, which reports it
-	}
-	return body
 }
 
 func (c *change) body(tree resource.Tree) (string, error) {
@@ -416,8 +501,8 @@ func (c *change) insert(ctx context.Context, tree resource.Tree) (*Doc, error) {
 	}
 	now := db.Micros(c.tx.Now())
 	_, err = c.tx.Exec(ctx, `INSERT INTO documents (kind, id, seq, space_id, name, slug, sort, version, body_version, created, updated, updated_by, deleted, body)
-		VALUES (?, ?, ?, ?, ?, ?, ?, 1, 1, ?, ?, ?, 0, ?)`,
-		c.k.Name, c.id, c.seq, string(c.space), c.name, c.slug, c.sort(tree), now, now, c.by, body)
+		VALUES (?, ?, ?, ?, ?, ?, ?, 1, ?, ?, ?, ?, 0, ?)`,
+		c.k.Name, c.id, c.seq, string(c.space), c.name, c.slug, c.sort(tree), c.k.Shape(), now, now, c.by, body)
 	if errors.Is(err, db.ErrUnique) {
 		return nil, fault.New(fault.Conflict, "The %s '%s' exists already.", c.k.Noun, c.id)
 	}
@@ -437,9 +522,9 @@ func (c *change) update(ctx context.Context, tree resource.Tree) (*Doc, error) {
 		return nil, err
 	}
 	now := db.Micros(c.tx.Now())
-	n, err := c.tx.Exec(ctx, `UPDATE documents SET name = ?, slug = ?, sort = ?, version = ?, updated = ?, updated_by = ?, body = ?
+	n, err := c.tx.Exec(ctx, `UPDATE documents SET name = ?, slug = ?, sort = ?, version = ?, body_version = ?, updated = ?, updated_by = ?, body = ?
 		WHERE kind = ? AND id = ? AND version = ? AND deleted = 0`,
-		c.name, c.slug, c.sort(tree), c.version, now, c.by, body, c.k.Name, c.id, c.version-1)
+		c.name, c.slug, c.sort(tree), c.version, c.k.Shape(), now, c.by, body, c.k.Name, c.id, c.version-1)
 	if err != nil {
 		return nil, fmt.Errorf("store %s %s: %w", c.k.Noun, c.id, err)
 	}

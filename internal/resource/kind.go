@@ -2,15 +2,16 @@
 //
 // Most kinds of thing that people configure differ only in their data: a kind is
 // therefore declared, not programmed. The declaration names its path, the prefix
-// of its ids, its scope, its unique members, its filters, its references, its
-// permissions and its secrets, and has at most three functions: Prepare
-// (defaults), Check (rules) and InTx (what must change with it). The store, the
-// API, the permission checks, the audit trail, OpenAPI and the tests all follow
-// from it. There is neither HTTP nor SQL here.
+// of its ids, its scope, its unique members, its filters, its references and its
+// permissions, and has at most three functions: Prepare (defaults), Check (rules)
+// and InTx (what must change with it). The store, the API, the permission checks,
+// the audit trail, OpenAPI and the tests all follow from it. There is neither
+// HTTP nor SQL here.
 package resource
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"reflect"
 	"strings"
@@ -70,7 +71,10 @@ const (
 	Refuse  OnDelete = iota // the target cannot be deleted while it is referred to
 	Cascade                 // the referrer is deleted with its target
 	Clear                   // the reference is taken out of the referrer
-	Ignore                  // the reference stays and dangles (history)
+	// Ignore lets the reference stay and dangle. It is for history, and for lists
+	// that narrow something where an empty one means everything: taking the last
+	// entry out would widen it.
+	Ignore
 )
 
 // Reference is a member that names documents of another kind by id.
@@ -82,6 +86,9 @@ type Reference struct {
 }
 
 // Declaration declares a kind whose wire type is T.
+//
+// Secrets need no declaration: every object of the shape of octopus.Sensitive is
+// sealed at rest and never served.
 //
 // Paths are member names joined by dots, as on the wire; `*` stands for every
 // element of an array or every value of an object, and a trailing `*key` for
@@ -107,9 +114,6 @@ type Declaration[T any] struct {
 	// Owned members belong to the server: what a client sends there is ignored,
 	// what is stored stays.
 	Owned []string
-	// Secrets lists the members of type octopus.Sensitive (or objects of its
-	// shape), as paths. They are sealed at rest and never served.
-	Secrets []string
 	// Links of one document beside Self: templates in which {Id} and other
 	// top-level members and {space} are replaced, and the rest stays as it is.
 	Links map[string]string
@@ -127,7 +131,9 @@ type Declaration[T any] struct {
 	// Check applies the rules that a declaration cannot say, and may complete v
 	// from what it reads; old is nil at creation. v has its Id and SpaceId.
 	Check func(ctx context.Context, r Reader, old, v *T) error
-	// InTx makes the changes that must happen with this one, in its transaction.
+	// InTx makes the changes that must happen with this one, in its transaction,
+	// and may still refuse it. The change itself is done by then: what is Deleted
+	// is no longer there, nor is what it took along.
 	InTx func(ctx context.Context, w Writer, c Change[T]) error
 }
 
@@ -154,7 +160,7 @@ type Reader interface {
 	// Load decodes the document kind/id into v; fault.NotFound when there is none.
 	Load(ctx context.Context, kind, id string, v any) error
 	// Each calls fn with every id of a kind in space whose filter path has the
-	// value, in the kind's order.
+	// value, in the kind's order, as they are before the first call.
 	Each(ctx context.Context, kind string, space ident.SpaceID, path, value string, fn func(id string) error) error
 	// Tx is the transaction, for tables that are no documents.
 	Tx() *db.Tx
@@ -165,7 +171,8 @@ type Writer interface {
 	Reader
 	// Create stores v as a new document; id "" takes the next one. It returns the id.
 	Create(ctx context.Context, kind string, space ident.SpaceID, id string, v any) (string, error)
-	// Replace stores v in place of a document.
+	// Replace stores v in place of a document, of which it keeps what the type of
+	// v does not know.
 	Replace(ctx context.Context, kind, id string, v any) error
 	// Delete removes a document and what cascades from it.
 	Delete(ctx context.Context, kind, id string) error
@@ -185,7 +192,6 @@ type Kind struct {
 	Filters                      []Filter
 	References                   []Reference
 	Owned                        []string
-	Secrets                      []string
 	Links                        map[string]string
 	// Type is the wire type, a struct; for decoding and OpenAPI.
 	Type reflect.Type
@@ -196,7 +202,12 @@ type Kind struct {
 	InTx    func(ctx context.Context, w Writer, op Op, space ident.SpaceID, id string, old, v any) error
 
 	schema *schema
+	shape  int64
 }
+
+// Shape is a fingerprint of the members that the wire type has: documents that
+// were stored under another one lack some, or have more.
+func (k *Kind) Shape() int64 { return k.shape }
 
 // New returns a pointer to a zero value of the kind's wire type.
 func (k *Kind) New() any { return reflect.New(k.Type).Interface() }
@@ -208,13 +219,14 @@ func Declare[T any](d Declaration[T]) *Kind {
 		Scope: d.Scope, Permissions: d.Permissions, Dimensions: d.Dimensions, Order: d.Order,
 		Unnamed: d.Unnamed, Slugged: d.Slugged, Versioned: d.Versioned, Hidden: d.Hidden, Unaudited: d.Unaudited, SlugWithin: d.SlugWithin,
 		Unique: d.Unique, Filters: d.Filters, References: d.References,
-		Owned: d.Owned, Secrets: d.Secrets, Links: d.Links,
+		Owned: d.Owned, Links: d.Links,
 		Type:    reflect.TypeFor[T](),
 		Prepare: func(any) {},
 		Check:   func(context.Context, Reader, any, any) error { return nil },
 		InTx:    func(context.Context, Writer, Op, ident.SpaceID, string, any, any) error { return nil },
 	}
 	k.schema = schemaOf(k.Type, map[reflect.Type]*schema{})
+	k.shape = shapeOf(k.Type)
 	if k.Noun == "" {
 		k.Noun = strings.ToLower(d.ItemType)
 	}
@@ -263,12 +275,52 @@ func NewSet(kinds ...*Kind) (Set, error) {
 		}
 		s[k.Name] = k
 	}
+	var errs []error
 	for _, k := range kinds {
+		errs = append(errs, k.checkPaths()...)
 		for _, r := range k.References {
-			if s[r.To] == nil {
-				return nil, fmt.Errorf("kind %s refers to kind %q, which nobody declares", k.Name, r.To)
+			switch {
+			case s[r.To] == nil:
+				errs = append(errs, fmt.Errorf("kind %s refers to kind %q, which nobody declares", k.Name, r.To))
+			case r.Required && r.OnDelete == Clear:
+				errs = append(errs, fmt.Errorf("kind %s requires %s, which is to be cleared", k.Name, r.Path))
 			}
 		}
 	}
-	return s, nil
+	return s, errors.Join(errs...)
+}
+
+// checkPaths finds what a declaration names and the wire type does not have.
+// Owned members may be such: the server keeps them beside what clients see.
+func (k *Kind) checkPaths() []error {
+	d := k.Dimensions
+	paths := []string{k.SlugWithin, d.Project, d.ProjectGroup, d.Environment, d.Tenant}
+	for _, u := range k.Unique {
+		paths = append(paths, u.Field, u.Within)
+	}
+	for _, f := range k.Filters {
+		paths = append(paths, f.Path)
+	}
+	for _, r := range k.References {
+		paths = append(paths, r.Path)
+	}
+	if k.Slugged {
+		paths = append(paths, "Slug")
+	}
+	if k.Versioned {
+		paths = append(paths, "Version")
+	}
+	if !k.Unnamed {
+		paths = append(paths, "Name")
+	}
+	if k.Order == ByNumber {
+		paths = append(paths, "SortOrder")
+	}
+	var errs []error
+	for _, path := range paths {
+		if path != "" && !k.schema.has(path) {
+			errs = append(errs, fmt.Errorf("kind %s declares %q, which %s has not", k.Name, path, k.Type))
+		}
+	}
+	return errs
 }

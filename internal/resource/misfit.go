@@ -96,6 +96,13 @@ func misfitInside(body []byte, t reflect.Type, at string, depth int) error {
 	return nil
 }
 
+func join(at, key string) string {
+	if at == "" {
+		return key
+	}
+	return at + "." + key
+}
+
 // jsonName says what a JSON value is. It repeats none of it: it may be a secret.
 func jsonName(body []byte) string {
 	body = bytes.TrimSpace(body)

@@ -18,11 +18,15 @@ import (
 // are kept, so that a client newer than the server loses nothing.
 type Tree = map[string]any
 
+// maxDepth is how deep objects and arrays may stand within each other.
+const maxDepth = 100
+
 // schema is what the tree functions need of a Go type.
 type schema struct {
 	fields map[string]member // by folded name; nil when it is no struct
 	elem   *schema           // of a slice, an array or a map
 	list   bool              // elem is of a slice
+	opaque bool              // writes itself, and keeps what it does not know by itself
 }
 
 type member struct {
@@ -45,9 +49,7 @@ func schemaOf(t reflect.Type, known map[reflect.Type]*schema) *schema {
 	case reflect.Map:
 		s.elem = schemaOf(t.Elem(), known)
 	case reflect.Struct:
-		if reflect.PointerTo(t).Implements(reflect.TypeFor[json.Marshaler]()) {
-			return s // it writes itself, and keeps what it does not know by itself
-		}
+		s.opaque = reflect.PointerTo(t).Implements(reflect.TypeFor[json.Marshaler]())
 		s.fields = map[string]member{}
 		addFields(s.fields, t, known)
 	default:
@@ -71,24 +73,39 @@ func addFields(fields map[string]member, t reflect.Type, known map[reflect.Type]
 		if name == "" {
 			name = f.Name
 		}
-		fields[strings.ToLower(name)] = member{name, schemaOf(f.Type, known)}
+		fields[foldName(name)] = member{name, schemaOf(f.Type, known)}
 	}
 }
 
-// normalize spells the members of in as the type does.
+// foldName maps a member's name to the form in which the decoder compares names.
+// Upper case comes first for the letters that have no way back from it, such as
+// the long s, which matches s.
+func foldName(name string) string { return strings.ToLower(strings.ToUpper(name)) }
+
+// normalize spells the members of in as the type does. Of several spellings of
+// one member the exact one counts, else the first in the order of the alphabet.
 func (s *schema) normalize(in any) any {
 	switch v := in.(type) {
 	case Tree:
 		out := make(Tree, len(v))
+		spelled := map[string]string{} // members that were found under another name
 		for key, value := range v {
 			switch {
 			case s.fields != nil:
-				if m, ok := s.fields[strings.ToLower(key)]; ok {
-					if _, exact := v[m.name]; exact && key != m.name {
-						continue // of two spellings the exact one counts
-					}
-					key, value = m.name, m.of.normalize(value)
+				m, ok := s.fields[foldName(key)]
+				if !ok {
+					break
 				}
+				if key != m.name {
+					if before, twice := spelled[m.name]; twice && before < key {
+						continue
+					}
+					if _, exact := v[m.name]; exact {
+						continue
+					}
+					spelled[m.name] = key
+				}
+				key, value = m.name, m.of.normalize(value)
 			case s.elem != nil:
 				value = s.elem.normalize(value)
 			}
@@ -109,7 +126,8 @@ func (s *schema) normalize(in any) any {
 	}
 }
 
-// keepUnknown adds to known what in has and the type does not know.
+// keepUnknown adds to known what in has and the type does not know. Elements of
+// arrays are matched by their Id, and by their place where they have none.
 func (s *schema) keepUnknown(known, in any) {
 	switch k := known.(type) {
 	case Tree:
@@ -126,21 +144,42 @@ func (s *schema) keepUnknown(known, in any) {
 				}
 				continue
 			}
-			if m, ok := s.fields[strings.ToLower(key)]; ok {
+			if m, ok := s.fields[foldName(key)]; ok {
 				m.of.keepUnknown(k[m.name], value)
-			} else {
+			} else if _, ok := k[key]; !ok && !s.opaque {
 				k[key] = value
 			}
 		}
 	case []any:
 		v, ok := in.([]any)
-		if !ok || s.elem == nil || len(v) != len(k) {
+		if !ok || s.elem == nil {
 			return
 		}
+		byID := map[string]any{}
+		for _, e := range v {
+			if id := elementID(e); id != "" {
+				byID[id] = e
+			}
+		}
 		for i := range k {
-			s.elem.keepUnknown(k[i], v[i])
+			switch id := elementID(k[i]); {
+			case id != "" && byID[id] != nil:
+				s.elem.keepUnknown(k[i], byID[id])
+			case len(v) == len(k) && elementID(v[i]) == "":
+				s.elem.keepUnknown(k[i], v[i])
+			}
 		}
 	}
+}
+
+// elementID is the Id of an array's element, "" when it has none.
+func elementID(e any) string {
+	obj, ok := e.(Tree)
+	if !ok {
+		return ""
+	}
+	id, _ := obj["Id"].(string)
+	return id
 }
 
 // Parse reads a JSON object, keeping numbers as they are written.
@@ -158,7 +197,29 @@ func Parse(body []byte) (Tree, error) {
 	if !ok {
 		return nil, fault.New(fault.Invalid, "The request body is %s; send a JSON object.", jsonKind(any))
 	}
+	if deeper(t, maxDepth) {
+		return nil, fault.New(fault.Invalid, "The request body has objects and arrays within each other more than %d levels deep; send a flatter one.", maxDepth)
+	}
 	return t, nil
+}
+
+// deeper reports whether v has more than levels of objects and arrays.
+func deeper(v any, levels int) bool {
+	switch v := v.(type) {
+	case Tree:
+		for _, e := range v {
+			if levels == 0 || deeper(e, levels-1) {
+				return true
+			}
+		}
+	case []any:
+		for _, e := range v {
+			if levels == 0 || deeper(e, levels-1) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func syntaxFault(body []byte, err error) error {
@@ -192,17 +253,30 @@ func jsonKind(v any) string {
 	}
 }
 
+// Tree reads a client's object with everything in it, its members spelled as the
+// wire type spells them. Whether their values fit, Value finds.
+func (k *Kind) Tree(body []byte) (Tree, error) {
+	raw, err := Parse(body)
+	if err != nil {
+		return nil, err
+	}
+	tree, _ := k.schema.normalize(raw).(Tree)
+	return tree, nil
+}
+
 // Decode reads a client's object: the tree with everything in it, and the wire
 // type's value. A member of the wrong type is a fault that names it.
 func (k *Kind) Decode(body []byte) (Tree, any, error) {
-	raw, err := Parse(body)
+	tree, err := k.Tree(body)
 	if err != nil {
 		return nil, nil, err
 	}
-	tree, _ := k.schema.normalize(raw).(Tree)
 	v, err := k.Value(tree)
 	return tree, v, err
 }
+
+// KeepUnknown adds to a tree what extra has beside what the wire type knows.
+func (k *Kind) KeepUnknown(tree, extra Tree) { k.schema.keepUnknown(tree, extra) }
 
 // Value converts a tree to a pointer to the wire type.
 func (k *Kind) Value(tree Tree) (any, error) {
@@ -232,59 +306,41 @@ func (k *Kind) Encode(v any, extra Tree) (Tree, error) {
 	return tree, nil
 }
 
-// Walk calls fn for every place that path names in tree: the object and the
-// key within it, and at, the place's own name in which an element of an array
-// is called by its Id when it has one.
-func Walk(tree Tree, path string, fn func(obj Tree, key, at string)) {
-	walk(tree, strings.Split(path, "."), "", fn)
+// Walk calls fn for every place that path names in tree: the object and the key
+// within it.
+func Walk(tree Tree, path string, fn func(obj Tree, key string)) {
+	walk(tree, strings.Split(path, "."), fn)
 }
 
-func walk(node any, path []string, at string, fn func(obj Tree, key, at string)) {
+func walk(node any, path []string, fn func(obj Tree, key string)) {
 	step, rest := path[0], path[1:]
+	visit := func(obj Tree, key string) {
+		value, ok := obj[key]
+		switch {
+		case !ok:
+		case len(rest) == 0:
+			fn(obj, key)
+		default:
+			walk(value, rest, fn)
+		}
+	}
 	switch v := node.(type) {
 	case Tree:
-		keys := []string{step}
-		if step == "*" {
-			keys = keys[:0]
-			for key := range v {
-				keys = append(keys, key)
-			}
-		}
-		for _, key := range keys {
-			value, ok := v[key]
-			if !ok {
-				continue
-			}
-			here := join(at, key)
-			if len(rest) == 0 {
-				fn(v, key, here)
-			} else {
-				walk(value, rest, here, fn)
-			}
-		}
-	case []any:
 		if step != "*" {
+			visit(v, step)
 			return
 		}
-		for i, element := range v {
-			name := strconv.Itoa(i)
-			if obj, ok := element.(Tree); ok {
-				if id, ok := obj["Id"].(string); ok && id != "" {
-					name = id
-				}
-			}
-			if len(rest) > 0 {
-				walk(element, rest, join(at, name), fn)
-			}
+		for key := range v {
+			visit(v, key)
+		}
+	case []any:
+		if step != "*" || len(rest) == 0 {
+			return
+		}
+		for _, element := range v {
+			walk(element, rest, fn)
 		}
 	}
-}
-
-func join(at, key string) string {
-	if at == "" {
-		return key
-	}
-	return at + "." + key
 }
 
 // Values lists the non-empty texts that path names in tree: the elements of an
@@ -307,7 +363,7 @@ func Values(tree Tree, path string) []string {
 			out = append(out, strconv.FormatBool(v))
 		}
 	}
-	Walk(tree, path, func(obj Tree, key, _ string) {
+	Walk(tree, path, func(obj Tree, key string) {
 		switch v := obj[key].(type) {
 		case []any:
 			for _, e := range v {

@@ -15,9 +15,11 @@ func Accounts() *resource.Kind {
 		Permissions: resource.Permissions{View: "AccountView", Create: "AccountCreate", Edit: "AccountEdit", Delete: "AccountDelete"},
 		Dimensions:  resource.Dimensions{Environment: "EnvironmentIds"},
 		Filters:     []resource.Filter{{Param: "accountType", Path: "AccountType"}},
-		References:  []resource.Reference{{Path: "EnvironmentIds", To: "environments", OnDelete: resource.Clear}},
-		Secrets:     []string{"Password", "Token", "PrivateKeyFile", "PrivateKeyPassphrase", "SecretKey", "JsonKey", "CertificateBytes"},
-		Links:       map[string]string{"Usages": "/api/{space}/accounts/{Id}/usages"},
+		References: []resource.Reference{
+			{Path: "EnvironmentIds", To: "environments", OnDelete: resource.Ignore},
+			{Path: "TenantIds", To: "tenants", OnDelete: resource.Ignore},
+		},
+		Links: map[string]string{"Usages": "/api/{space}/accounts/{Id}/usages"},
 		Prepare: func(v *octopus.Account) {
 			if v.TenantedDeploymentParticipation == "" {
 				v.TenantedDeploymentParticipation = octopus.Untenanted

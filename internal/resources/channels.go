@@ -44,17 +44,28 @@ func checkChannel(ctx context.Context, r resource.Reader, old, v *octopus.Channe
 	if !old.IsDefault || v.IsDefault {
 		return nil
 	}
-	successor := false
-	err := r.Each(ctx, "channels", ident.SpaceID(v.SpaceID), "ProjectId", v.ProjectID, func(id string) error {
-		var c octopus.Channel
-		err := r.Load(ctx, "channels", id, &c)
-		successor = successor || c.ID != v.ID && c.IsDefault
-		return err
-	})
-	if err == nil && !successor {
+	others, err := defaults(ctx, r, "channels", v.SpaceID, "ProjectId", v.ProjectID, v.ID)
+	if err == nil && len(others) == 0 {
 		return fault.InvalidField("IsDefault", "IsDefault is false; a project has one default channel. Make another channel the default instead.")
 	}
 	return err
+}
+
+// defaults lists the documents of a kind that say of themselves that they are the
+// default, but for one.
+func defaults(ctx context.Context, r resource.Reader, kind, space, path, value, but string) (found []string, err error) {
+	err = r.Each(ctx, kind, ident.SpaceID(space), path, value, func(id string) error {
+		var one struct{ IsDefault bool }
+		if id == but {
+			return nil
+		}
+		err := r.Load(ctx, kind, id, &one)
+		if one.IsDefault {
+			found = append(found, id)
+		}
+		return err
+	})
+	return found, err
 }
 
 func channelInTx(ctx context.Context, w resource.Writer, c resource.Change[octopus.Channel]) error {
@@ -65,21 +76,21 @@ func channelInTx(ctx context.Context, w resource.Writer, c resource.Change[octop
 		return nil
 	}
 	// The new default takes the place of the old one.
-	return w.Each(ctx, "channels", c.Space, "ProjectId", c.New.ProjectID, func(id string) error {
-		if id == c.ID {
-			return nil
-		}
-		return dethrone(ctx, w, id)
-	})
-}
-
-func dethrone(ctx context.Context, w resource.Writer, id string) error {
-	var c octopus.Channel
-	if err := w.Load(ctx, "channels", id, &c); err != nil || !c.IsDefault {
+	others, err := defaults(ctx, w, "channels", string(c.Space), "ProjectId", c.New.ProjectID, c.ID)
+	if err != nil {
 		return err
 	}
-	c.IsDefault = false
-	return w.Replace(ctx, "channels", id, &c)
+	for _, id := range others {
+		var old octopus.Channel
+		if err := w.Load(ctx, "channels", id, &old); err != nil {
+			return err
+		}
+		old.IsDefault = false
+		if err := w.Replace(ctx, "channels", id, &old); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // refuseUsedChannel keeps the default channel and one that has releases, unless

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/takodeploy/tako/internal/fault"
+	"github.com/takodeploy/tako/internal/ident"
 	"github.com/takodeploy/tako/internal/resource"
 	"github.com/takodeploy/tako/octopus"
 )
@@ -14,7 +15,6 @@ func Feeds() *resource.Kind {
 		Name: "feeds", ItemType: "Feed", Prefix: "Feeds", Slugged: true,
 		Permissions: resource.Permissions{View: "FeedView", Create: "FeedEdit", Edit: "FeedEdit", Delete: "FeedEdit"},
 		Filters:     []resource.Filter{{Param: "feedType", Path: "FeedType"}},
-		Secrets:     []string{"Password", "SecretKey"},
 		Links: map[string]string{
 			"SearchPackagesTemplate":        "/api/{space}/feeds/{Id}/packages/search{?term,skip,take,includePreRelease,includeReleaseNotes}",
 			"SearchPackageVersionsTemplate": "/api/{space}/feeds/{Id}/packages/versions{?packageId,skip,take,includePreRelease,versionRange,preReleaseTag,filter,includeReleaseNotes}",
@@ -28,6 +28,9 @@ func Feeds() *resource.Kind {
 		Check: func(_ context.Context, _ resource.Reader, old, v *octopus.Feed) error {
 			if v.FeedType == "" {
 				return fault.InvalidField("FeedType", "FeedType is empty; give one such as NuGet, Docker, Maven, GitHub or Helm.")
+			}
+			if own := BuiltinFeed(ident.SpaceID(v.SpaceID)); v.FeedType == octopus.FeedBuiltIn && v.ID != own {
+				return fault.InvalidField("FeedType", "FeedType is 'BuiltIn'; a space has one built-in feed, '%s'. Give another type.", own)
 			}
 			if old == nil {
 				return nil

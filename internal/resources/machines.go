@@ -24,11 +24,12 @@ func Machines() *resource.Kind {
 		References: []resource.Reference{
 			{Path: "EnvironmentIds", To: "environments", Required: true},
 			{Path: "MachinePolicyId", To: "machinepolicies", Required: true},
+			{Path: "TenantIds", To: "tenants", OnDelete: resource.Ignore},
 			{Path: "Endpoint.AccountId", To: "accounts"},
+			{Path: "Endpoint.ProxyId", To: "proxies"},
 			{Path: "Endpoint.DefaultWorkerPoolId", To: "workerpools"},
 		},
-		Owned:   machineOwned(),
-		Secrets: []string{"Endpoint.SensitiveVariablesEncryptionPassword"},
+		Owned: machineOwned(),
 		Links: map[string]string{
 			"Connection":     "/api/{space}/machines/{Id}/connection",
 			"TasksTemplate":  "/api/{space}/machines/{Id}/tasks{?skip,take,type}",
@@ -60,6 +61,7 @@ func Workers() *resource.Kind {
 			{Path: "WorkerPoolIds", To: "workerpools", Required: true},
 			{Path: "MachinePolicyId", To: "machinepolicies", Required: true},
 			{Path: "Endpoint.AccountId", To: "accounts"},
+			{Path: "Endpoint.ProxyId", To: "proxies"},
 		},
 		Owned:   machineOwned(),
 		Links:   map[string]string{"Connection": "/api/{space}/workers/{Id}/connection"},
@@ -144,7 +146,11 @@ func WorkerPools() *resource.Kind {
 		},
 		Check: func(ctx context.Context, r resource.Reader, old, v *octopus.WorkerPool) error {
 			if old != nil && old.IsDefault && !v.IsDefault {
-				return fault.InvalidField("IsDefault", "IsDefault is false; a space has one default worker pool. Make another pool the default instead.")
+				others, err := defaults(ctx, r, "workerpools", v.SpaceID, "", "", v.ID)
+				if err == nil && len(others) == 0 {
+					err = fault.InvalidField("IsDefault", "IsDefault is false; a space has one default worker pool. Make another pool the default instead.")
+				}
+				return err
 			}
 			if old != nil || v.SortOrder != 0 {
 				return nil
@@ -153,11 +159,31 @@ func WorkerPools() *resource.Kind {
 			v.SortOrder = last + 1
 			return err
 		},
-		InTx: func(_ context.Context, _ resource.Writer, c resource.Change[octopus.WorkerPool]) error {
-			if c.Op == resource.Deleted && c.Old.IsDefault {
-				return fault.New(fault.Conflict, "The worker pool '%s' cannot be deleted because it is the space's default.", c.Old.Name)
-			}
-			return nil
-		},
+		InTx: workerPoolInTx,
 	})
+}
+
+func workerPoolInTx(ctx context.Context, w resource.Writer, c resource.Change[octopus.WorkerPool]) error {
+	switch {
+	case c.Op == resource.Deleted && c.Old.IsDefault:
+		return fault.New(fault.Conflict, "The worker pool '%s' cannot be deleted because it is the space's default; make another pool the default first.", c.Old.Name)
+	case c.Op == resource.Deleted || !c.New.IsDefault:
+		return nil
+	}
+	// The new default takes the place of the old one.
+	others, err := defaults(ctx, w, "workerpools", string(c.Space), "", "", c.ID)
+	if err != nil {
+		return err
+	}
+	for _, id := range others {
+		var old octopus.WorkerPool
+		if err := w.Load(ctx, "workerpools", id, &old); err != nil {
+			return err
+		}
+		old.IsDefault = false
+		if err := w.Replace(ctx, "workerpools", id, &old); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -23,7 +23,6 @@ func DeploymentProcesses() *resource.Kind {
 		Unnamed:     true, Versioned: true, Order: resource.ByAge,
 		Owned:      []string{"ProjectId", "LastSnapshotId"},
 		References: append(stepReferences(), resource.Reference{Path: "ProjectId", To: "projects", OnDelete: resource.Cascade, Required: true}),
-		Secrets:    stepSecrets(),
 		Links: map[string]string{
 			"Project":  "/api/{space}/projects/{ProjectId}",
 			"Template": "/api/{space}/deploymentprocesses/{Id}/template{?channel,releaseId}",
@@ -35,18 +34,16 @@ func DeploymentProcesses() *resource.Kind {
 	})
 }
 
+// stepReferences are what steps name. An action that is limited to an environment
+// or a channel which is deleted runs nowhere from then on, and not everywhere.
 func stepReferences() []resource.Reference {
 	const actions = "Steps.*.Actions.*."
 	return []resource.Reference{
-		{Path: actions + "Environments", To: "environments", OnDelete: resource.Clear},
-		{Path: actions + "ExcludedEnvironments", To: "environments", OnDelete: resource.Clear},
-		{Path: actions + "Channels", To: "channels", OnDelete: resource.Clear},
+		{Path: actions + "Environments", To: "environments", OnDelete: resource.Ignore},
+		{Path: actions + "ExcludedEnvironments", To: "environments", OnDelete: resource.Ignore},
+		{Path: actions + "Channels", To: "channels", OnDelete: resource.Ignore},
 		{Path: actions + "WorkerPoolId", To: "workerpools"},
 	}
-}
-
-func stepSecrets() []string {
-	return []string{"Steps.*.Properties.*", "Steps.*.Actions.*.Properties.*"}
 }
 
 // Limits of a process.

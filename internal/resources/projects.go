@@ -23,7 +23,7 @@ func Projects() *resource.Kind {
 			{Path: "LifecycleId", To: "lifecycles", Required: true},
 			{Path: "IncludedLibraryVariableSetIds", To: "libraryvariablesets"},
 		},
-		Owned: []string{"VariableSetId", "DeploymentProcessId", "ClonedFromProjectId", "IsVersionControlled", "PersistenceSettings"},
+		Owned: append([]string{"VariableSetId", "DeploymentProcessId", "ClonedFromProjectId", "IsVersionControlled", "PersistenceSettings"}, settingsAlone()...),
 		Links: map[string]string{
 			"Releases":           "/api/{space}/projects/{Id}/releases{/version}{?skip,take,searchByVersion}",
 			"Channels":           "/api/{space}/projects/{Id}/channels{?skip,take,partialName}",
@@ -40,6 +40,13 @@ func Projects() *resource.Kind {
 		Prepare: prepareProject,
 		InTx:    projectInTx,
 	})
+}
+
+// settingsAlone are the deployment settings that a project's document keeps and
+// that the project's own form does not have: a client that replaces a project
+// knows nothing of them.
+func settingsAlone() []string {
+	return []string{"FailTargetDiscovery", "CancelQueuedTasks", "CancelRunningTasks"}
 }
 
 func prepareProject(v *octopus.Project) {

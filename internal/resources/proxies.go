@@ -13,7 +13,6 @@ func Proxies() *resource.Kind {
 	return resource.Declare(resource.Declaration[octopus.Proxy]{
 		Name: "proxies", ItemType: "Proxy", Prefix: "Proxies",
 		Permissions: resource.Permissions{View: "ProxyView", Create: "ProxyCreate", Edit: "ProxyEdit", Delete: "ProxyDelete"},
-		Secrets:     []string{"Password"},
 		Check: func(_ context.Context, _ resource.Reader, _, v *octopus.Proxy) error {
 			if v.Port < 1 || v.Port > 65535 {
 				return fault.InvalidField("Port", "Port is %d; use a number from 1 to 65535.", v.Port)

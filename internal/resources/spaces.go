@@ -2,9 +2,11 @@ package resources
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
+	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/ident"
 	"github.com/takodeploy/tako/internal/permission"
@@ -30,8 +32,8 @@ func Spaces() *resource.Kind {
 				v.SpaceManagersTeams = append(v.SpaceManagersTeams, own)
 			}
 		},
-		Check: func(_ context.Context, _ resource.Reader, _, v *octopus.Space) error {
-			if !v.IsDefault && len(v.SpaceManagersTeams) < 2 && len(v.SpaceManagersTeamMembers) == 0 {
+		Check: func(ctx context.Context, _ resource.Reader, _, v *octopus.Space) error {
+			if !v.IsDefault && !byServer(ctx) && len(v.SpaceManagersTeams) < 2 && len(v.SpaceManagersTeamMembers) == 0 {
 				return fault.InvalidField("SpaceManagersTeams", "SpaceManagersTeams and SpaceManagersTeamMembers are both empty; name at least one team or user who manages the space.")
 			}
 			return nil
@@ -121,23 +123,43 @@ func furnish(ctx context.Context, w resource.Writer, space ident.SpaceID) error 
 	return nil
 }
 
-// clearSpace deletes everything that is in a space. What hangs on projects and
-// environments goes with them.
+// clearSpace deletes everything that is in a space.
 func clearSpace(ctx context.Context, w resource.Writer, space ident.SpaceID) error {
 	tx := w.Tx()
+	kinds, err := kindsIn(ctx, tx, space)
+	if err != nil {
+		return fmt.Errorf("list what is in %s: %w", space, err)
+	}
+	for _, kind := range kinds {
+		tx.Changed(kind) // what caches know of it is gone
+	}
 	for _, statement := range []string{
 		`DELETE FROM document_refs WHERE EXISTS (SELECT 1 FROM documents d WHERE d.space_id = ? AND d.kind = document_refs.from_kind AND d.id = document_refs.from_id)`,
 		`DELETE FROM document_unique WHERE EXISTS (SELECT 1 FROM documents d WHERE d.space_id = ? AND d.kind = document_unique.kind AND d.id = document_unique.id)`,
 		`DELETE FROM document_index WHERE space_id = ?`,
 		`DELETE FROM documents WHERE space_id = ?`,
+		`DELETE FROM package WHERE space_id = ?`,
 	} {
 		if _, err := tx.Exec(ctx, statement, string(space)); err != nil {
-			return err
+			return fmt.Errorf("clear %s: %w", space, err)
 		}
 	}
-	// What is cached of who may do what must not outlive the space.
-	for _, kind := range []string{"teams", "scopeduserroles", "projects", "environments"} {
-		tx.Changed(kind)
-	}
 	return nil
+}
+
+func kindsIn(ctx context.Context, tx *db.Tx, space ident.SpaceID) ([]string, error) {
+	rows, err := tx.Query(ctx, `SELECT DISTINCT d.kind FROM documents d WHERE d.space_id = ? ORDER BY d.kind`, string(space))
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var kinds []string
+	for rows.Next() {
+		var kind string
+		if err := rows.Scan(&kind); err != nil {
+			return nil, err
+		}
+		kinds = append(kinds, kind)
+	}
+	return kinds, rows.Err()
 }

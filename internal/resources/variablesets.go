@@ -32,6 +32,10 @@ type Variable struct {
 
 // VariableSets are the variables of projects and library sets. They are made
 // with their owner and replaced as a whole, with the version that was read.
+//
+// A value that is scoped to a target, a channel or a tenant keeps that scope when
+// the thing is deleted, and then applies nowhere: without it, it would apply
+// everywhere.
 func VariableSets() *resource.Kind {
 	const scope = "Variables.*.Scope."
 	return resource.Declare(resource.Declaration[VariableSet]{
@@ -43,10 +47,10 @@ func VariableSets() *resource.Kind {
 		Filters: []resource.Filter{{Param: "owner", Path: "OwnerId"}},
 		References: []resource.Reference{
 			{Path: scope + "Environment", To: "environments"},
-			{Path: scope + "Machine", To: "machines", OnDelete: resource.Clear},
-			{Path: scope + "Channel", To: "channels", OnDelete: resource.Clear},
+			{Path: scope + "Machine", To: "machines", OnDelete: resource.Ignore},
+			{Path: scope + "Channel", To: "channels", OnDelete: resource.Ignore},
+			{Path: scope + "Tenant", To: "tenants", OnDelete: resource.Ignore},
 		},
-		Secrets: []string{"Variables.*.Secret"},
 		Prepare: func(v *VariableSet) {
 			for i := range v.Variables {
 				prepareVariable(&v.Variables[i])
