@@ -141,15 +141,9 @@ func (m *linkMaker) write(doc *docstore.Doc, members map[string]json.RawMessage,
 // render is a stored document as the API serves it: secrets masked, links added.
 // A body without secrets is not parsed: the links are put at its end.
 func (s *Server) render(k *resource.Kind, links *linkMaker, doc *docstore.Doc) (json.RawMessage, error) {
-	body := []byte(doc.Body)
-	if len(k.Secrets) > 0 {
-		tree, err := s.Store.Tree(k, doc)
-		if err != nil {
-			return nil, err
-		}
-		if body, err = json.Marshal(tree); err != nil {
-			return nil, fmt.Errorf("encode %s %s: %w", k.Noun, doc.ID, err)
-		}
+	body, err := s.Store.Served(k, doc)
+	if err != nil {
+		return nil, err
 	}
 	var members map[string]json.RawMessage
 	if links.members {

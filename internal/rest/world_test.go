@@ -65,7 +65,6 @@ func testKinds(t testing.TB) resource.Set {
 			Dimensions: resource.Dimensions{Environment: "EnvironmentIds"},
 			Filters:    []resource.Filter{{Param: "accountType", Path: "AccountType"}},
 			References: []resource.Reference{{Path: "EnvironmentIds", To: "environments", OnDelete: resource.Clear}},
-			Secrets:    []string{"Token", "Password"},
 		}),
 		resource.Declare(resource.Declaration[octopus.Team]{
 			Name: "teams", ItemType: "Team", Prefix: "Teams", Scope: resource.InEither, Slugged: true, Permissions: name("Team"),

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/failpoint"
@@ -19,59 +20,100 @@ const claimWindow = 200
 // slots and taking one would race otherwise.
 const claimLock = 0x74616b6f01
 
-// look takes every task that this node may run now.
+// look takes every task that this node may run now, and sees to those in flight
+// that nobody else sees to. A look that finds nothing to do only reads.
 func (s *Service) look(ctx context.Context) ([]*Lease, error) {
-	work, err := s.anyWork(ctx)
-	if err != nil || !work {
-		return nil, err
+	if !s.Alive() {
+		return nil, nil // what we would take could be taken from us at once
 	}
-	if err := s.hearCancellations(ctx); err != nil {
-		return nil, fmt.Errorf("look for cancellations: %w", err)
-	}
-	if err := s.endOverdue(ctx); err != nil {
-		return nil, fmt.Errorf("end overdue cancellations: %w", err)
-	}
-	claimed, err := s.takeOver(ctx)
-	if err != nil {
-		return s.begin(ctx, claimed), fmt.Errorf("take over tasks of dead owners: %w", err)
-	}
-	more, err := s.claim(ctx)
-	return s.begin(ctx, append(claimed, more...)), err
-}
-
-// anyWork is the cheap question of an idle node, read without taking the writer.
-func (s *Service) anyWork(ctx context.Context) (bool, error) {
-	var n int64
-	err := s.cfg.DB.Read(ctx, func(tx *db.Tx) error {
-		return tx.QueryRow(ctx, `SELECT (SELECT count(*) FROM (SELECT 1 AS one FROM task t WHERE t.runnable = 1 LIMIT 1) q) +
-			(SELECT count(*) FROM (SELECT 1 AS one FROM task t WHERE t.state IN ('Executing', 'Cancelling') AND t.waiting = 0 AND t.owner <> ? LIMIT 1) o) +
-			(SELECT count(*) FROM (SELECT 1 AS one FROM task t WHERE t.state = 'Cancelling' LIMIT 1) c)`, s.incarnation).Scan(&n)
-	})
-	return n > 0, err
-}
-
-// hearCancellations tells runners here of cancellations that other processes wrote.
-func (s *Service) hearCancellations(ctx context.Context) error {
-	return s.cfg.DB.Read(ctx, func(tx *db.Tx) error {
-		rows, err := tx.Query(ctx, `SELECT t.id FROM task t WHERE t.state = 'Cancelling' AND t.owner = ?`, s.incarnation)
-		if err != nil {
+	held := s.held() // before the reading: what is claimed later is missing in it
+	var flying []*Task
+	var clock int64
+	due, open := false, false
+	err := s.cfg.DB.Read(ctx, func(tx *db.Tx) (err error) {
+		if flying, err = inFlight(ctx, tx); err != nil {
 			return err
 		}
-		defer rows.Close()
-		for rows.Next() {
-			var id string
-			if err := rows.Scan(&id); err != nil {
-				return err
-			}
-			s.mu.Lock()
-			l := s.leases[id]
-			s.mu.Unlock()
-			if l != nil {
-				l.cancel()
-			}
+		if clock, err = s.clock(ctx, tx); err != nil {
+			return err
 		}
-		return rows.Err()
+		if due, err = anyExpired(ctx, tx); err != nil {
+			return err
+		}
+		open, err = s.anyOpen(ctx, tx)
+		return err
 	})
+	if err != nil {
+		return nil, err
+	}
+	var errs []error
+	s.hear(held, flying)
+	errs = append(errs, s.endOverdue(ctx, flying, clock), s.settle(ctx, held))
+	if due {
+		errs = append(errs, s.expireDue(ctx))
+	}
+	leases, err := s.takeOver(ctx, flying)
+	errs = append(errs, err)
+	if open {
+		more, err := s.claim(ctx)
+		leases, errs = append(leases, s.begin(ctx, more)...), append(errs, err)
+	}
+	return leases, errors.Join(errs...)
+}
+
+// inFlight are the tasks that some process runs, or has let go of in the middle,
+// and those that are to end. There are hardly more of them than nodes have slots.
+func inFlight(ctx context.Context, tx *db.Tx) ([]*Task, error) {
+	rows, err := tx.Query(ctx, `SELECT `+taskColumns+` FROM task t WHERE t.state IN ('Executing', 'Cancelling') AND t.waiting = 0
+		AND (t.runnable = 0 OR t.state = 'Cancelling') ORDER BY t.seq`)
+	if err != nil {
+		return nil, fmt.Errorf("read running tasks: %w", err)
+	}
+	defer rows.Close()
+	var all []*Task
+	for rows.Next() {
+		t, err := scanTask(rows.Scan)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, t)
+	}
+	return all, rows.Err()
+}
+
+// hear tells the leases of this process what others did to their tasks: asked
+// them to end, or took them away.
+func (s *Service) hear(held map[string]*Lease, flying []*Task) {
+	rows := make(map[string]*Task, len(flying))
+	for _, t := range flying {
+		rows[t.ID] = t
+	}
+	for id, l := range held {
+		t := rows[id]
+		switch {
+		case t == nil || t.owner != s.incarnation || t.epoch != l.epoch:
+			l.lose()
+		case t.State == octopus.TaskCancelling:
+			l.cancel()
+		}
+	}
+}
+
+// settle forgives tasks that were taken over for their earlier owners' ends, once
+// they have run for a while.
+func (s *Service) settle(ctx context.Context, held map[string]*Lease) error {
+	var errs []error
+	for id, l := range held {
+		if l.resumes == 0 || l.settled || time.Since(l.since) < s.cfg.Timing.Steady {
+			continue
+		}
+		l.settled = true // read and written by the claim loop alone
+		errs = append(errs, s.cfg.DB.WriteEngine(ctx, func(tx *db.Tx) error {
+			_, err := tx.Exec(ctx, `UPDATE task SET resumes = 0 WHERE id = ? AND epoch = ? AND owner = ?`, id, l.epoch, s.incarnation)
+			return err
+		}))
+	}
+	return errors.Join(errs...)
 }
 
 // begin makes leases of claimed tasks.
@@ -80,6 +122,7 @@ func (s *Service) begin(ctx context.Context, claimed []*Task) []*Lease {
 	for _, t := range claimed {
 		if err := failpoint.Hit("claim-committed"); err != nil {
 			s.log.Error("begin task", "task", t.ID, "err", err)
+			continue // as if the answer to the commit had been lost: a later look finds it
 		}
 		l := newLease(ctx, s, t)
 		s.remember(l)
@@ -94,15 +137,7 @@ func (s *Service) begin(ctx context.Context, claimed []*Task) []*Lease {
 // claim takes runnable tasks whose gates are open.
 func (s *Service) claim(ctx context.Context) ([]*Task, error) {
 	var claimed []*Task
-	open := false
-	err := s.cfg.DB.Read(ctx, func(tx *db.Tx) (err error) {
-		open, err = s.anyOpen(ctx, tx)
-		return err
-	})
-	if err != nil || !open {
-		return nil, err // the usual end of a look at a full or blocked queue
-	}
-	err = s.cfg.DB.WriteEngine(ctx, func(tx *db.Tx) error {
+	err := s.cfg.DB.WriteEngine(ctx, func(tx *db.Tx) error {
 		claimed = nil
 		if tx.Dialect() == db.Postgres {
 			if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock(?)`, int64(claimLock)); err != nil {
@@ -113,59 +148,50 @@ func (s *Service) claim(ctx context.Context) ([]*Task, error) {
 		if err != nil {
 			return err
 		}
-		candidates, err := s.candidates(ctx, tx)
+		candidates, err := s.candidates(ctx, tx, free > 0)
 		if err != nil {
 			return err
 		}
 		tags := map[string]bool{}
-		for _, c := range candidates {
-			if !c.Expiry.IsZero() && c.State == octopus.TaskQueued && !c.Expiry.After(tx.Now()) {
-				if err := s.expire(ctx, tx, c.Task); err != nil {
-					return err
+		for _, t := range candidates {
+			gated := t.State != octopus.TaskCancelling // ending one takes no slot
+			if gated && t.Tag != "" {
+				if tags[t.Tag] {
+					continue // only the head of a tag
 				}
-				continue
-			}
-			gated := !c.hasSlot && c.State != octopus.TaskCancelling
-			if c.Tag != "" && gated {
-				if tags[c.Tag] || c.tagHeld {
-					continue // only the head of a tag, and only when the tag is free
-				}
-				tags[c.Tag] = true
+				tags[t.Tag] = true
 			}
 			if gated && free <= 0 {
 				continue
 			}
-			if err := s.take(ctx, tx, c); err != nil {
+			taken, err := s.take(ctx, tx, t, gated)
+			if err != nil {
 				return err
+			}
+			if taken == nil {
+				continue // somebody canceled it in this instant
 			}
 			if gated {
 				free--
 			}
-			t, err := Get(ctx, tx, c.ID)
-			if err != nil {
-				return err
-			}
-			claimed = append(claimed, t)
+			claimed = append(claimed, taken)
 		}
 		return nil
 	})
-	return claimed, err
+	if err != nil {
+		return nil, fmt.Errorf("claim tasks: %w", err)
+	}
+	return claimed, nil
 }
 
-// anyOpen reports whether a claim would find something to do.
+// anyOpen reports whether a claim would take something.
 func (s *Service) anyOpen(ctx context.Context, tx *db.Tx) (bool, error) {
 	free, err := s.freeSlots(ctx, tx)
 	if err != nil {
 		return false, err
 	}
-	candidates, err := s.candidates(ctx, tx)
-	for _, c := range candidates {
-		expired := !c.Expiry.IsZero() && c.State == octopus.TaskQueued && !c.Expiry.After(tx.Now())
-		if expired || free > 0 || c.hasSlot || c.State == octopus.TaskCancelling {
-			return true, err
-		}
-	}
-	return false, err
+	candidates, err := s.candidates(ctx, tx, free > 0)
+	return len(candidates) > 0, err
 }
 
 // freeSlots is how many more tasks this node may run; draining leaves none.
@@ -182,79 +208,54 @@ func (s *Service) freeSlots(ctx context.Context, tx *db.Tx) (int64, error) {
 	return free, err
 }
 
-type candidate struct {
-	*Task
-	hasSlot, tagHeld bool
-}
-
-func (s *Service) candidates(ctx context.Context, tx *db.Tx) ([]candidate, error) {
-	rows, err := tx.Query(ctx, `SELECT `+taskColumns+`,
-		(SELECT count(*) FROM slot s WHERE s.task = t.id),
-		(SELECT count(*) FROM tag_holder h WHERE h.tag = t.tag AND h.task <> t.id)
-		FROM task t WHERE t.runnable = 1 AND t.queue_time <= ?
-		AND (t.state = 'Cancelling' OR t.space_id = '' OR NOT EXISTS (SELECT 1 FROM document_index x
-			WHERE x.kind = 'spaces' AND x.field = 'TaskQueueStopped' AND x.value = 'true' AND x.id = t.space_id))
-		AND (t.tag = '' OR t.state = 'Cancelling' OR NOT EXISTS (SELECT 1 FROM tag_holder h WHERE h.tag = t.tag AND h.task <> t.id))
-		ORDER BY t.priority DESC, t.queue_time, t.seq LIMIT ?`, db.Micros(tx.Now()), claimWindow)
+// candidates are runnable tasks whose tags are free and whose spaces' queues run,
+// those that are to end first. Without a free slot they are the only ones.
+func (s *Service) candidates(ctx context.Context, tx *db.Tx, free bool) ([]*Task, error) {
+	which := `t.runnable = 1 AND t.state = 'Cancelling'`
+	args := []any{claimWindow}
+	if free {
+		// A task that goes on after an answer is not stopped with the queue.
+		which = `t.runnable = 1 AND t.queue_time <= ?
+			AND (t.expiry = 0 OR t.expiry > ? OR t.state <> 'Queued')
+			AND (t.state <> 'Queued' OR t.space_id = '' OR NOT EXISTS (SELECT 1 FROM document_index x
+				WHERE x.kind = 'spaces' AND x.field = 'TaskQueueStopped' AND x.value = 'true' AND x.id = t.space_id))
+			AND (t.tag = '' OR t.state = 'Cancelling' OR NOT EXISTS (SELECT 1 FROM tag_holder h WHERE h.tag = t.tag AND h.task <> t.id))`
+		now := db.Micros(tx.Now())
+		args = []any{now, now, claimWindow}
+	}
+	rows, err := tx.Query(ctx, `SELECT `+taskColumns+` FROM task t WHERE `+which+`
+		ORDER BY CASE t.state WHEN 'Cancelling' THEN 0 ELSE 1 END, t.priority DESC, t.queue_time, t.seq LIMIT ?`, args...)
 	if err != nil {
 		return nil, fmt.Errorf("read the queue: %w", err)
 	}
 	defer rows.Close()
-	var all []candidate
+	var all []*Task
 	for rows.Next() {
-		var slots, holders int64
-		t, err := scanTask(rows.Scan, &slots, &holders)
+		t, err := scanTask(rows.Scan)
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, candidate{t, slots > 0, holders > 0})
+		all = append(all, t)
 	}
 	return all, rows.Err()
 }
 
-func (s *Service) expire(ctx context.Context, tx *db.Tx, t *Task) error {
-	now := db.Micros(tx.Now())
-	_, err := tx.Exec(ctx, `UPDATE task SET state = 'TimedOut', runnable = 0, completed_time = ?, updated_time = ?,
-		error = 'The task was not started before its queue time expired.' WHERE id = ? AND state = 'Queued'`, now, now, t.ID)
-	if err != nil {
-		return fmt.Errorf("expire %s: %w", t.ID, err)
-	}
-	tx.Changed("tasks")
-	return s.ended(ctx, tx, t, octopus.TaskTimedOut)
+// anyExpired reports whether a task has waited for longer than it was to, whatever
+// gate it waits for.
+func anyExpired(ctx context.Context, tx *db.Tx) (bool, error) {
+	var n int64
+	err := tx.QueryRow(ctx, `SELECT count(*) FROM (SELECT 1 AS one FROM task t WHERE t.runnable = 1 AND t.state = 'Queued' AND t.expiry > 0 AND t.expiry <= ? LIMIT 1) q`,
+		db.Micros(tx.Now())).Scan(&n)
+	return n > 0, err
 }
 
-// take makes this process the owner of a runnable task, with slot and tag.
-func (s *Service) take(ctx context.Context, tx *db.Tx, c candidate) error {
-	now := db.Micros(tx.Now())
-	n, err := tx.Exec(ctx, `UPDATE task SET owner = ?, db_incarnation = ?, epoch = epoch + 1, node = ?, runnable = 0, updated_time = ?,
-		state = CASE WHEN state = 'Queued' THEN 'Executing' ELSE state END,
-		start_time = CASE WHEN start_time = 0 THEN ? ELSE start_time END
-		WHERE id = ? AND epoch = ? AND runnable = 1`, s.incarnation, s.dbInc, s.cfg.Node, now, now, c.ID, c.epoch)
-	if err != nil || n == 0 {
-		return err
-	}
-	if c.State == octopus.TaskCancelling && !c.hasSlot {
-		tx.Changed("tasks")
-		return nil
-	}
-	if _, err := tx.Exec(ctx, `INSERT INTO slot (task, node) VALUES (?, ?) ON CONFLICT (task) DO UPDATE SET node = excluded.node`, c.ID, s.cfg.Node); err != nil {
-		return fmt.Errorf("take a slot for %s: %w", c.ID, err)
-	}
-	if c.Tag != "" {
-		if _, err := tx.Exec(ctx, `INSERT INTO tag_holder (tag, task) VALUES (?, ?) ON CONFLICT (tag) DO NOTHING`, c.Tag, c.ID); err != nil {
-			return fmt.Errorf("take tag for %s: %w", c.ID, err)
-		}
-	}
-	tx.Changed("tasks")
-	return nil
-}
-
-// takeOver claims the executing tasks of owners that are dead, or that released them.
-func (s *Service) takeOver(ctx context.Context) ([]*Task, error) {
-	var orphans []*Task
+// expireDue ends tasks that have waited for too long.
+func (s *Service) expireDue(ctx context.Context) error {
+	var due []*Task
 	err := s.cfg.DB.Read(ctx, func(tx *db.Tx) error {
-		rows, err := tx.Query(ctx, `SELECT `+taskColumns+` FROM task t WHERE t.state IN ('Executing', 'Cancelling') AND t.waiting = 0 AND t.runnable = 0 AND t.owner <> ?
-			ORDER BY t.seq LIMIT ?`, s.incarnation, claimWindow)
+		due = nil
+		rows, err := tx.Query(ctx, `SELECT `+taskColumns+` FROM task t WHERE t.runnable = 1 AND t.state = 'Queued' AND t.expiry > 0 AND t.expiry <= ?
+			ORDER BY t.seq LIMIT ?`, db.Micros(tx.Now()), claimWindow)
 		if err != nil {
 			return err
 		}
@@ -264,13 +265,59 @@ func (s *Service) takeOver(ctx context.Context) ([]*Task, error) {
 			if err != nil {
 				return err
 			}
-			orphans = append(orphans, t)
+			due = append(due, t)
 		}
 		return rows.Err()
 	})
-	if err != nil || len(orphans) == 0 {
+	if err != nil {
+		return fmt.Errorf("read expired tasks: %w", err)
+	}
+	for _, t := range due {
+		err := s.cfg.DB.WriteEngine(ctx, func(tx *db.Tx) error {
+			now := db.Micros(tx.Now())
+			n, err := tx.Exec(ctx, `UPDATE task SET state = 'TimedOut', runnable = 0, completed_time = ?, updated_time = ?,
+				error = 'The task was not started before its queue time expired.' WHERE id = ? AND epoch = ? AND state = 'Queued'`, now, now, t.ID, t.epoch)
+			if err != nil || n == 0 {
+				return err
+			}
+			return s.ended(ctx, tx, t, octopus.TaskTimedOut)
+		})
+		if err != nil {
+			return fmt.Errorf("expire %s: %w", t.ID, err)
+		}
+	}
+	return nil
+}
+
+// take makes this process the owner of a runnable task, with slot and tag if it
+// is to run. It returns nil when the task is not what it was.
+func (s *Service) take(ctx context.Context, tx *db.Tx, t *Task, gated bool) (*Task, error) {
+	now := db.Micros(tx.Now())
+	n, err := tx.Exec(ctx, `UPDATE task SET owner = ?, db_incarnation = ?, epoch = epoch + 1, node = ?, runnable = 0, updated_time = ?,
+		state = CASE WHEN state = 'Queued' THEN 'Executing' ELSE state END,
+		start_time = CASE WHEN start_time = 0 THEN ? ELSE start_time END
+		WHERE id = ? AND epoch = ? AND state = ? AND runnable = 1 AND owner = ''`, s.incarnation, s.dbInc, s.cfg.Node, now, now, t.ID, t.epoch, string(t.State))
+	if err != nil || n == 0 {
 		return nil, err
 	}
+	if gated {
+		if _, err := tx.Exec(ctx, `INSERT INTO slot (task, node) VALUES (?, ?) ON CONFLICT (task) DO UPDATE SET node = excluded.node`, t.ID, s.cfg.Node); err != nil {
+			return nil, fmt.Errorf("take a slot for %s: %w", t.ID, err)
+		}
+		if t.Tag != "" {
+			if _, err := tx.Exec(ctx, `INSERT INTO tag_holder (tag, task) VALUES (?, ?) ON CONFLICT (tag) DO NOTHING`, t.Tag, t.ID); err != nil {
+				return nil, fmt.Errorf("take tag for %s: %w", t.ID, err)
+			}
+		}
+	}
+	tx.Changed("tasks")
+	return Get(ctx, tx, t.ID)
+}
+
+// takeOver claims tasks in flight whose owners are dead or have released them, and
+// those that this process owns without knowing, since it never learnt how its
+// last transaction with them ended.
+func (s *Service) takeOver(ctx context.Context, flying []*Task) ([]*Lease, error) {
 	dead := map[string]func(){}
 	defer func() {
 		for _, unlock := range dead {
@@ -279,8 +326,18 @@ func (s *Service) takeOver(ctx context.Context) ([]*Task, error) {
 			}
 		}
 	}()
-	var taken []*Task
-	for _, t := range orphans {
+	held := s.held()
+	var taken []*Lease
+	for _, t := range flying {
+		if t.owner == "" && t.runnable {
+			continue // it is claimed
+		}
+		if t.owner == s.incarnation {
+			if held[t.ID] != nil {
+				continue
+			}
+			dead[t.owner] = func() {}
+		}
 		if _, known := dead[t.owner]; !known {
 			dead[t.owner] = s.provenDead(ctx, t.owner)
 		}
@@ -289,31 +346,33 @@ func (s *Service) takeOver(ctx context.Context) ([]*Task, error) {
 		}
 		fresh, err := s.takeFrom(ctx, t)
 		if err != nil {
-			return taken, err
+			return taken, fmt.Errorf("take over %s: %w", t.ID, err)
 		}
 		if fresh != nil {
-			taken = append(taken, fresh)
+			taken = append(taken, s.begin(ctx, []*Task{fresh})...)
 		}
 	}
 	return taken, nil
 }
 
 func (s *Service) takeFrom(ctx context.Context, t *Task) (*Task, error) {
+	died := flag(t.owner != "" && t.owner != s.incarnation)
 	var taken *Task
 	err := s.cfg.DB.WriteEngine(ctx, func(tx *db.Tx) error {
 		taken = nil
-		if t.resumes >= maxResumes {
+		if died == 1 && t.resumes >= maxResumes {
 			return s.park(ctx, tx, t)
 		}
-		n, err := tx.Exec(ctx, `UPDATE task SET owner = ?, db_incarnation = ?, epoch = epoch + 1, resumes = resumes + 1, node = ?
+		n, err := tx.Exec(ctx, `UPDATE task SET owner = ?, db_incarnation = ?, epoch = epoch + 1, resumes = resumes + ?, runnable = 0, node = ?
 			WHERE id = ? AND epoch = ? AND owner = ? AND waiting = 0 AND state IN ('Executing', 'Cancelling')`,
-			s.incarnation, s.dbInc, s.cfg.Node, t.ID, t.epoch, t.owner)
+			s.incarnation, s.dbInc, died, s.cfg.Node, t.ID, t.epoch, t.owner)
 		if err != nil || n == 0 {
 			return err
 		}
 		if _, err := tx.Exec(ctx, `UPDATE slot SET node = ? WHERE task = ?`, s.cfg.Node, t.ID); err != nil {
 			return err
 		}
+		tx.Changed("tasks")
 		taken, err = Get(ctx, tx, t.ID)
 		return err
 	})
@@ -323,53 +382,39 @@ func (s *Service) takeFrom(ctx context.Context, t *Task) (*Task, error) {
 	return taken, err
 }
 
-// park ends a task whose runs keep ending without anything new in its journal.
+// park ends a task whose owners keep dying without anything new in its journal
+// or its log.
 func (s *Service) park(ctx context.Context, tx *db.Tx, t *Task) error {
-	message := fmt.Sprintf("The engine stopped %d times while it ran this task, without getting any further. Scripts that it started may still run.", t.resumes)
+	state := octopus.TaskFailed
+	if t.State == octopus.TaskCancelling {
+		state = octopus.TaskCanceled
+	}
 	s.log.Error("parked a task", "task", t.ID, "resumes", t.resumes)
-	return s.endAsIs(ctx, tx, t, octopus.TaskFailed, message)
+	return s.endAsIs(ctx, tx, t, state,
+		fmt.Sprintf("The engine stopped %d times while it ran this task, without getting any further. Scripts that it started may still run.", t.resumes+1))
 }
 
 // endOverdue ends canceled tasks whose bound has passed, whoever owns them. What
 // their scripts do is left to the janitor, which keeps cancelling.
-func (s *Service) endOverdue(ctx context.Context) error {
-	overdue, err := s.overdue(ctx)
-	if err != nil || len(overdue) == 0 {
-		return err
+func (s *Service) endOverdue(ctx context.Context, flying []*Task, clock int64) error {
+	for _, t := range flying {
+		if t.State != octopus.TaskCancelling || db.Micros(t.CancelAt)+s.cfg.Timing.Cancel.Microseconds() > clock {
+			continue
+		}
+		err := s.cfg.DB.WriteEngine(ctx, func(tx *db.Tx) error {
+			return s.endAsIs(ctx, tx, t, octopus.TaskCanceled, "The task was canceled. Scripts that it started may still be running.")
+		})
+		if err != nil {
+			return fmt.Errorf("end %s, which was canceled: %w", t.ID, err)
+		}
+		s.mu.Lock()
+		l := s.leases[t.ID]
+		s.mu.Unlock()
+		if l != nil && l.epoch == t.epoch {
+			l.lose()
+		}
 	}
-	return s.cfg.DB.WriteEngine(ctx, func(tx *db.Tx) error {
-		for _, t := range overdue {
-			if err := s.endAsIs(ctx, tx, t, octopus.TaskCanceled, "The task was canceled. Scripts that it started may still be running."); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-}
-
-func (s *Service) overdue(ctx context.Context) ([]*Task, error) {
-	var overdue []*Task
-	err := s.cfg.DB.Read(ctx, func(tx *db.Tx) error {
-		clock, err := s.clock(ctx, tx)
-		if err != nil {
-			return err
-		}
-		rows, err := tx.Query(ctx, `SELECT `+taskColumns+` FROM task t WHERE t.state = 'Cancelling' AND t.cancel_at > 0 AND t.cancel_at <= ?`,
-			clock-CancelBound.Microseconds())
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			t, err := scanTask(rows.Scan)
-			if err != nil {
-				return err
-			}
-			overdue = append(overdue, t)
-		}
-		return rows.Err()
-	})
-	return overdue, err
+	return nil
 }
 
 // endAsIs ends a task without its owner: the owner's epoch is gone, open scripts
@@ -381,25 +426,33 @@ func (s *Service) endAsIs(ctx context.Context, tx *db.Tx, t *Task, state octopus
 	if err != nil || n == 0 {
 		return err
 	}
-	if _, err := tx.Exec(ctx, `UPDATE ticket SET state = 'cancel', not_before = 0 WHERE task = ? AND state = 'open'`, t.ID); err != nil {
-		return err
-	}
-	tx.Changed("tasks")
 	return s.ended(ctx, tx, t, state)
 }
 
-// ended releases what a task holds beyond its own row, and tells its runner.
+// ended releases what a task holds beyond its own row, and tells its runner. What
+// agents may still run of it is left to the janitor to cancel, and the locks of
+// those machines stay until then.
 func (s *Service) ended(ctx context.Context, tx *db.Tx, t *Task, state octopus.TaskState) error {
 	for _, statement := range []string{
 		`DELETE FROM slot WHERE task = ?`,
 		`DELETE FROM tag_holder WHERE task = ?`,
-		`UPDATE interruption SET pending = 0 WHERE task = ?`,
+		`UPDATE ticket SET state = 'cancel', not_before = 0 WHERE task = ? AND state = 'open'`,
 		`DELETE FROM machine_lock WHERE task = ? AND NOT EXISTS (SELECT 1 FROM ticket k WHERE k.task = machine_lock.task AND k.unit = machine_lock.unit AND k.state <> 'complete')`,
+		`DELETE FROM answer WHERE task = ?`,
+		`DELETE FROM unit_cursor WHERE task = ?`,
 	} {
 		if _, err := tx.Exec(ctx, statement, t.ID); err != nil {
 			return fmt.Errorf("end %s: %w", t.ID, err)
 		}
 	}
+	n, err := tx.Exec(ctx, `UPDATE interruption SET pending = 0 WHERE task = ? AND pending = 1`, t.ID)
+	if err != nil {
+		return fmt.Errorf("end %s: %w", t.ID, err)
+	}
+	if n > 0 {
+		tx.Changed("interruptions")
+	}
+	tx.Changed("tasks")
 	tx.AfterCommit(s.wake)
 	if r := s.cfg.Runners[t.Name]; r != nil {
 		return r.Ended(ctx, tx, t, state)

@@ -19,26 +19,35 @@ import (
 // the task has been ended. Everything known of it must be dropped.
 var ErrLost = errors.New("the task is owned elsewhere")
 
+// commitLimit bounds a transaction of the engine. It is not bound to whoever asked
+// for it: a commit that is broken off is one whose end nobody knows.
+const commitLimit = time.Minute
+
+// maxGroup is how many commits share one transaction.
+const maxGroup = 64
+
 // Lease is this process's right to bring one task forward. It is safe for
 // concurrent use; its transactions run one after another, and what is committed
 // by several goroutines at the same time shares one.
 type Lease struct {
-	*Task
-	s *Service
+	*Task // as it was when it was claimed
+	s     *Service
 
 	// Canceled is closed when the task has been asked to end.
 	Canceled <-chan struct{}
 	cancel   func()
 	ctx      context.Context // ends with the process's right to run anything
 	stop     context.CancelFunc
+	since    time.Time // when it was claimed
+	settled  bool      // the claim loop's
 
-	queue   chan *commit
-	turn    sync.Mutex // held by who commits for all in queue
-	mu      sync.Mutex
-	next    int64 // of the journal's next fact
-	lines   int64 // of the log, committed
-	bytes   int64
-	ended   bool
+	turn  sync.Mutex // held by who commits for all in queue
+	mu    sync.Mutex
+	queue []*commit
+	next  int64 // of the journal's next fact; 0 before it was read
+	lines int64 // of the log, committed
+	bytes int64
+	ended bool // nothing can be committed any more
 }
 
 // Batch is what one transaction of a lease writes, all or nothing.
@@ -77,7 +86,7 @@ type commit struct {
 }
 
 func newLease(ctx context.Context, s *Service, t *Task) *Lease {
-	l := &Lease{Task: t, s: s, queue: make(chan *commit, 64), lines: t.LogLines, bytes: t.LogBytes}
+	l := &Lease{Task: t, s: s, lines: t.LogLines, bytes: t.LogBytes, since: time.Now()}
 	l.ctx, l.stop = context.WithCancel(ctx)
 	canceled := make(chan struct{})
 	l.Canceled, l.cancel = canceled, sync.OnceFunc(func() { close(canceled) })
@@ -91,17 +100,21 @@ func (l *Lease) Service() *Service { return l.s }
 func (l *Lease) Epoch() int64 { return l.epoch }
 
 // Facts reads the journal, and with it where the next fact goes. It is called
-// once, before the first Commit.
+// before the first Commit, and again by a run that begins anew; nothing may be
+// committed meanwhile.
 func (l *Lease) Facts(ctx context.Context) ([]Fact, error) {
 	var facts []Fact
 	err := l.s.cfg.DB.Read(ctx, func(tx *db.Tx) (err error) {
 		facts, err = Journal(ctx, tx, l.ID)
 		return err
 	})
+	if err != nil {
+		return nil, err
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.next = int64(len(facts)) + 1
-	return facts, err
+	return facts, nil
 }
 
 // Cursor returns how far a unit's log was read, zero when it never was.
@@ -119,41 +132,57 @@ func (l *Lease) Cursor(ctx context.Context, unit string) (Cursor, error) {
 	return c, err
 }
 
-// Commit writes b. On any error nothing is written; ErrLost ends the lease.
+// Commit writes b. On any error nothing is written; ErrLost ends the lease. Once
+// it has begun it comes to its end, whatever becomes of ctx.
 func (l *Lease) Commit(ctx context.Context, b Batch) error {
-	return l.commit(ctx, &commit{batch: b, done: make(chan error, 1)})
+	err := l.commit(ctx, &commit{batch: b, done: make(chan error, 1)})
+	if err == nil && len(b.Lines)+len(b.Cursors) > 0 {
+		err = failpoint.Hit("log-committed")
+	}
+	return err
 }
 
 // commit queues c, and commits for everybody in the queue when it is its turn.
 func (l *Lease) commit(ctx context.Context, c *commit) error {
-	select {
-	case l.queue <- c:
-	case <-ctx.Done():
-		return ctx.Err()
+	if err := ctx.Err(); err != nil {
+		return err
 	}
+	l.mu.Lock()
+	l.queue = append(l.queue, c)
+	l.mu.Unlock()
 	l.turn.Lock()
 	defer l.turn.Unlock()
-	select {
-	case err := <-c.done: // somebody else's turn has taken it along
-		return err
-	default:
+	for {
+		select {
+		case err := <-c.done: // in this turn, or in somebody else's
+			return err
+		default:
+		}
+		l.mu.Lock()
+		n := min(len(l.queue), maxGroup)
+		group := l.queue[:n:n]
+		l.queue = l.queue[n:]
+		l.mu.Unlock()
+		l.writeAll(ctx, group)
 	}
-	var group []*commit
-	for len(l.queue) > 0 {
-		group = append(group, <-l.queue)
-	}
+}
+
+// writeAll writes a group together, or, when one of them spoils it for all, each
+// by itself.
+func (l *Lease) writeAll(ctx context.Context, group []*commit) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitLimit)
+	defer cancel()
 	err := l.write(ctx, group)
-	if err != nil && len(group) > 1 && !errors.Is(err, ErrLost) {
-		// One of them spoils it for all: let each succeed or fail alone.
+	// Where the database itself has failed it would fail for each of them.
+	if err != nil && len(group) > 1 && !errors.Is(err, ErrLost) && fault.KindOf(err) != fault.Unavailable && ctx.Err() == nil {
 		for _, one := range group {
 			one.done <- l.write(ctx, []*commit{one})
 		}
-		return <-c.done
+		return
 	}
 	for _, one := range group {
 		one.done <- err
 	}
-	return <-c.done
 }
 
 // write is one fenced transaction.
@@ -181,6 +210,9 @@ func (l *Lease) write(ctx context.Context, group []*commit) error {
 		if err := w.flushLog(ctx); err != nil {
 			return err
 		}
+		if err := w.touch(ctx); err != nil {
+			return err
+		}
 		for _, c := range group {
 			if c.after != nil {
 				if err := c.after(ctx, tx); err != nil {
@@ -188,8 +220,15 @@ func (l *Lease) write(ctx context.Context, group []*commit) error {
 				}
 			}
 		}
-		return w.touch(ctx)
+		return nil
 	})
+	if errors.Is(err, db.ErrFateUnknown) {
+		// What is stored must be read again, by whoever comes next.
+		err = fmt.Errorf("%w: %w", ErrLost, err)
+	}
+	if errors.Is(err, ErrLost) {
+		l.lose()
+	}
 	if err != nil {
 		return err
 	}
@@ -199,7 +238,33 @@ func (l *Lease) write(ctx context.Context, group []*commit) error {
 	if w.line > lines {
 		l.s.tails.moved(l.ID)
 	}
-	return failpoint.Hit("log-committed")
+	return nil
+}
+
+// lose ends a lease that was taken away.
+func (l *Lease) lose() {
+	l.mu.Lock()
+	l.ended = true
+	l.mu.Unlock()
+	l.stop()
+}
+
+// progress grows with everything that is committed to journal and log.
+func (l *Lease) progress() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.next + l.lines
+}
+
+// tell adds a line of the engine's own to the log, if that is possible.
+func (l *Lease) tell(ctx context.Context, text string) {
+	if l.unread() {
+		if _, err := l.Facts(ctx); err != nil {
+			return // the run will meet the same trouble
+		}
+	}
+	// Where it does not work the server's log has said more already.
+	_ = l.Commit(ctx, Batch{Lines: []Line{{Activity: l.ID, Category: octopus.LogWarning, At: time.Now().UTC(), Text: text}}, Warnings: true})
 }
 
 // fence locks the task's row if this lease still owns it.
@@ -222,6 +287,7 @@ type writer struct {
 	bytes   int64
 	pending []Line
 	facts   int
+	cursors int
 	warn    bool
 }
 
@@ -242,6 +308,7 @@ func (w *writer) batch(ctx context.Context, b Batch) error {
 		w.facts++
 	}
 	w.pending = append(w.pending, b.Lines...)
+	w.cursors += len(b.Cursors)
 	w.warn = w.warn || b.Warnings
 	for _, c := range b.Cursors {
 		_, err := w.tx.Exec(ctx, `INSERT INTO unit_cursor (task, unit, cursor, parser) VALUES (?, ?, ?, ?)
@@ -280,7 +347,7 @@ func (w *writer) batch(ctx context.Context, b Batch) error {
 func (w *writer) touch(ctx context.Context) error {
 	_, err := w.tx.Exec(ctx, `UPDATE task SET updated_time = ?, log_lines = ?, log_bytes = ?,
 		resumes = CASE WHEN ? > 0 THEN 0 ELSE resumes END, has_warnings = CASE WHEN ? > 0 THEN 1 ELSE has_warnings END WHERE id = ?`,
-		db.Micros(w.tx.Now()), w.line, w.bytes, int64(w.facts), flag(w.warn), w.l.ID)
+		db.Micros(w.tx.Now()), w.line, w.bytes, int64(w.facts+w.cursors), flag(w.warn), w.l.ID)
 	if err != nil {
 		return fmt.Errorf("update %s: %w", w.l.ID, err)
 	}
@@ -321,7 +388,13 @@ func (l *Lease) Wait(ctx context.Context, keepTag bool, b Batch) error {
 		if err := tx.QueryRow(ctx, `SELECT count(*) FROM interruption i WHERE i.task = ? AND i.pending = 1`, l.ID).Scan(&pending); err != nil {
 			return err
 		}
-		waiting := flag(pending > 0)
+		var answered int64
+		if err := tx.QueryRow(ctx, `SELECT count(*) FROM answer a WHERE a.task = ?`, l.ID).Scan(&answered); err != nil {
+			return err
+		}
+		// Of several questions one may be answered already: then there is
+		// something to do before the others are.
+		waiting := flag(pending > 0 && answered == 0)
 		_, err := tx.Exec(ctx, `UPDATE task SET owner = '', waiting = CASE WHEN state = 'Executing' THEN ? ELSE 0 END,
 			runnable = CASE WHEN state = 'Executing' AND ? = 1 THEN 0 ELSE 1 END WHERE id = ?`, waiting, waiting, l.ID)
 		if err != nil {
@@ -349,6 +422,7 @@ func (l *Lease) release(ctx context.Context) error {
 		}
 	}
 	err := l.leave(ctx, Batch{}, func(ctx context.Context, tx *db.Tx) error {
+		tx.Changed("tasks")
 		_, err := tx.Exec(ctx, `UPDATE task SET owner = '' WHERE id = ?`, l.ID)
 		return err
 	})
@@ -366,10 +440,7 @@ func (l *Lease) leave(ctx context.Context, b Batch, after func(context.Context, 
 	if err := l.commit(ctx, &commit{batch: b, after: after, done: make(chan error, 1)}); err != nil {
 		return err
 	}
-	l.mu.Lock()
-	l.ended = true
-	l.mu.Unlock()
-	l.stop()
+	l.lose()
 	return nil
 }
 
@@ -410,8 +481,9 @@ func (s *Service) Answer(ctx context.Context, tx *db.Tx, id string, fact any) er
 	if err != nil {
 		return err
 	}
-	_, err = tx.Exec(ctx, `UPDATE task SET waiting = 0, runnable = CASE WHEN owner = '' THEN 1 ELSE 0 END WHERE id = ?`, i.Task)
+	_, err = tx.Exec(ctx, `UPDATE task SET runnable = CASE WHEN waiting = 1 THEN 1 ELSE runnable END, waiting = 0 WHERE id = ?`, i.Task)
 	tx.Changed("tasks")
+	tx.Changed("interruptions")
 	tx.AfterCommit(s.wake)
 	return err
 }
@@ -446,9 +518,3 @@ func TakeAnswers(ctx context.Context, tx *db.Tx, ids []string) error {
 	}
 	return nil
 }
-
-// Aborted ends when the process must stop running anything for this task.
-func (l *Lease) Aborted() <-chan struct{} { return l.ctx.Done() }
-
-// Deadline is when a canceled task will be ended by others at the latest.
-func (l *Lease) Deadline() time.Time { return l.CancelAt.Add(CancelBound) }

@@ -139,7 +139,7 @@ func (q *Query) filter() *filter {
 		f.and(`t.node = ?`, q.Node)
 	}
 	if q.Partial != "" {
-		f.and(`lower(t.description) LIKE ? ESCAPE '\'`, "%"+strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(strings.ToLower(q.Partial))+"%")
+		f.and(`lower(t.description) LIKE ? ESCAPE '\'`, "%"+strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(lowerASCII(q.Partial))+"%")
 	}
 	if q.Pending != nil {
 		f.and(not(*q.Pending) + `EXISTS (SELECT 1 FROM interruption i WHERE i.task = t.id AND i.pending = 1)`)
@@ -154,6 +154,16 @@ func (q *Query) filter() *filter {
 		f.and(`t.queue_time <= ?`, db.Micros(q.To))
 	}
 	return f
+}
+
+// lowerASCII folds as both databases' lower() does here: letters of ASCII alone.
+func lowerASCII(s string) string {
+	return strings.Map(func(r rune) rune {
+		if 'A' <= r && r <= 'Z' {
+			return r + 'a' - 'A'
+		}
+		return r
+	}, s)
 }
 
 func not(positive bool) string {
@@ -309,8 +319,11 @@ func (s *Service) WaitReason(ctx context.Context, tx *db.Tx, t *Task) (reason st
 	}
 	var stopped int64
 	err = tx.QueryRow(ctx, `SELECT count(*) FROM document_index x WHERE x.kind = 'spaces' AND x.field = 'TaskQueueStopped' AND x.value = 'true' AND x.id = ?`, string(t.Space)).Scan(&stopped)
-	if err != nil || stopped > 0 {
-		return "The task queue of the space is stopped.", nil, err
+	if err != nil {
+		return "", nil, fmt.Errorf("read whether the queue of %s is stopped: %w", t.Space, err)
+	}
+	if stopped > 0 {
+		return "The task queue of the space is stopped.", nil, nil
 	}
 	if t.Tag != "" {
 		var holder string

@@ -90,6 +90,9 @@ func (s *Service) CloseTickets(ctx context.Context, closed []Ticket) error {
 	})
 }
 
+// machineLock orders those who ask for machines on PostgreSQL.
+const machineLock = claimLock + 1
+
 // Lock queues a unit for a machine, once, and reports whether it holds the lock
 // now. Exclusive holders are alone; shared ones may be together. The order of
 // asking is the order of holding. Batch.Unlock releases it.
@@ -104,8 +107,9 @@ func (l *Lease) Lock(ctx context.Context, machine, unit string, shared bool) (he
 	}
 	err = l.Commit(ctx, Batch{Also: func(ctx context.Context, tx *db.Tx) error {
 		if tx.Dialect() == db.Postgres {
-			// Identities are given out before commit: one at a time per machine.
-			if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtextextended(?, 0))`, "machine:"+machine); err != nil {
+			// Identities are given out before commit: one asks at a time. One lock
+			// for all machines, since a transaction may ask for several.
+			if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock(?)`, int64(machineLock)); err != nil {
 				return err
 			}
 		}

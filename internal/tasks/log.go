@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"time"
+	"unicode/utf8"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -29,6 +30,9 @@ type Line struct {
 const (
 	maxChunk = 256 * 1024      // bytes of lines in one row
 	segment  = 4 * 1024 * 1024 // bytes of lines in one blob
+	// maxText bounds one line's text and its detail, in bytes. Lines of scripts
+	// are shorter: their agents split them.
+	maxText = 256 * 1024
 )
 
 // Codecs of chunks and segments.
@@ -76,17 +80,31 @@ func (c *coder) unpack(codec int64, data []byte) ([]byte, error) {
 // appendLine encodes a line: lengths and texts, one after another.
 func appendLine(buf []byte, l Line) []byte {
 	buf = binary.AppendVarint(buf, l.At.UnixMicro())
-	for _, s := range [...]string{string(l.Category), l.Activity, l.Text, l.Detail} {
+	for _, s := range [...]string{string(l.Category), l.Activity, bounded(l.Text), bounded(l.Detail)} {
 		buf = binary.AppendUvarint(buf, uint64(len(s)))
 		buf = append(buf, s...)
 	}
 	return buf
 }
 
+// bounded cuts a text that is too long, between two characters.
+func bounded(text string) string {
+	if len(text) <= maxText {
+		return text
+	}
+	n := maxText
+	for n > maxText-utf8.UTFMax && !utf8.RuneStart(text[n]) {
+		n--
+	}
+	return text[:n] + "…"
+}
+
 var errLogDamaged = errors.New("the log is damaged")
 
-// decodeLines calls fn for each line of a chunk; number is that of the first.
-func decodeLines(buf []byte, number int64, fn func(Line) bool) error {
+// decodeLines calls fn for each of the count lines of a chunk; number is that of
+// the first.
+func decodeLines(buf []byte, number, count int64, fn func(Line) bool) error {
+	end := number + count
 	text := func() (string, bool) {
 		n, w := binary.Uvarint(buf)
 		if w <= 0 || n > uint64(len(buf)-w) {
@@ -111,10 +129,16 @@ func decodeLines(buf []byte, number int64, fn func(Line) bool) error {
 			return errLogDamaged
 		}
 		l.Category, l.Activity, l.Text, l.Detail = octopus.LogCategory(category), activity, message, detail
+		if number == end {
+			return errLogDamaged
+		}
 		if !fn(l) {
 			return nil
 		}
 		number++
+	}
+	if number != end {
+		return errLogDamaged
 	}
 	return nil
 }
@@ -201,7 +225,7 @@ func (s *Service) ReadLog(ctx context.Context, task string, from int64, fn func(
 			if err != nil {
 				return err
 			}
-			err = decodeLines(raw, p.from, func(l Line) bool {
+			err = decodeLines(raw, p.from, p.lines, func(l Line) bool {
 				if l.Number >= next {
 					next = l.Number + 1
 					more = fn(l)

@@ -16,18 +16,15 @@ import (
 
 func isNoRows(err error) bool { return errors.Is(err, sql.ErrNoRows) }
 
-// sealEvery is how often a node looks for logs to move out of the database.
-const sealEvery = 2 * time.Second
-
 // sealLoop moves logs that are long, or over, from rows to blobs.
-func (s *Service) sealLoop(ctx context.Context) error {
-	tick := time.NewTicker(sealEvery)
+func (s *Service) sealLoop(ctx context.Context) {
+	tick := time.NewTicker(s.cfg.Timing.Seal)
 	defer tick.Stop()
 	last := uint64(0)
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-tick.C:
 		}
 		now, err := s.cfg.DB.Generation(ctx)
@@ -37,15 +34,18 @@ func (s *Service) sealLoop(ctx context.Context) error {
 		last = now
 		if err := s.seal(ctx); err != nil && ctx.Err() == nil {
 			s.log.Error("seal logs", "err", err)
+			last = 0
 		}
 	}
 }
 
+// seal makes segments of all logs that are over or have enough for one.
 func (s *Service) seal(ctx context.Context) error {
 	var found []string
 	err := s.cfg.DB.Read(ctx, func(tx *db.Tx) error {
-		rows, err := tx.Query(ctx, `SELECT c.task FROM task_log c JOIN task t ON t.id = c.task GROUP BY c.task, t.completed_time
-			HAVING t.completed_time > 0 OR sum(length(c.data)) > ? ORDER BY c.task LIMIT 100`, segment/4)
+		found = nil
+		rows, err := tx.Query(ctx, `SELECT t.id FROM task t WHERE t.id IN (SELECT c.task FROM task_log c) AND (t.completed_time > 0 OR
+			t.log_bytes - (SELECT coalesce(sum(s.bytes), 0) FROM task_log_segment s WHERE s.task = t.id) >= ?) ORDER BY t.seq LIMIT 100`, segment)
 		if err != nil {
 			return err
 		}
@@ -62,13 +62,17 @@ func (s *Service) seal(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	var errs []error
 	for _, id := range found {
 		if err := s.sealTask(ctx, id); err != nil {
-			return fmt.Errorf("seal log of %s: %w", id, err)
+			errs = append(errs, fmt.Errorf("seal log of %s: %w", id, err)) // the others need not wait for it
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
+
+// errGone undoes a segment of a task that was deleted meanwhile.
+var errGone = errors.New("the lines are gone")
 
 // sealTask makes segments of a task's chunks: blob first, then the rows in one
 // transaction. A crash between the two leaves a blob that nobody names.
@@ -119,14 +123,20 @@ func (s *Service) sealTask(ctx context.Context, task string) error {
 			return err
 		}
 		err = s.cfg.DB.WriteEngine(ctx, func(tx *db.Tx) error {
-			_, err := tx.Exec(ctx, `INSERT INTO task_log_segment (task, line_from, lines, bytes, sha256) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
+			n, err := tx.Exec(ctx, `INSERT INTO task_log_segment (task, line_from, lines, bytes, sha256) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
 				task, from, next-from, int64(len(raw)), string(stored.Hash))
-			if err != nil {
-				return err
+			if err != nil || n == 0 {
+				return err // another node has sealed these lines
 			}
-			_, err = tx.Exec(ctx, `DELETE FROM task_log WHERE task = ? AND line_from >= ? AND line_from < ?`, task, from, next)
+			n, err = tx.Exec(ctx, `DELETE FROM task_log WHERE task = ? AND line_from >= ? AND line_from < ?`, task, from, next)
+			if err == nil && n == 0 {
+				return errGone
+			}
 			return err
 		})
+		if errors.Is(err, errGone) {
+			return nil
+		}
 		if err == nil {
 			err = failpoint.Hit("segment-committed")
 		}

@@ -54,29 +54,30 @@ type Task struct {
 	LogLines, LogBytes                                    int64
 	Plan                                                  json.RawMessage // the runner's; immutable
 
-	owner   string
-	epoch   int64
-	resumes int64
+	owner    string
+	epoch    int64
+	resumes  int64
+	runnable bool
 }
 
 const taskColumns = `t.id, t.seq, t.space_id, t.name, t.description, t.arguments, t.state, t.waiting, t.priority, t.queue_time, t.expiry,
 	t.start_time, t.completed_time, t.updated_time, t.error, t.has_warnings, t.tag, t.project_id, t.environment_id, t.tenant_id,
-	t.runbook_id, t.user_id, t.node, t.cancel_at, t.log_lines, t.log_bytes, t.owner, t.epoch, t.resumes`
+	t.runbook_id, t.user_id, t.node, t.cancel_at, t.log_lines, t.log_bytes, t.owner, t.epoch, t.resumes, t.runnable`
 
-func scanTask(scan func(...any) error, more ...any) (*Task, error) {
+func scanTask(scan func(...any) error) (*Task, error) {
 	var t Task
 	var arguments string
-	var waiting, priority, warnings int64
+	var waiting, priority, warnings, runnable int64
 	var queue, expiry, started, completed, updated, cancelAt int64
-	err := scan(append([]any{
+	err := scan(
 		&t.ID, &t.Seq, &t.Space, &t.Name, &t.Description, &arguments, &t.State, &waiting, &priority, &queue, &expiry,
 		&started, &completed, &updated, &t.Error, &warnings, &t.Tag, &t.ProjectID, &t.EnvironmentID, &t.TenantID,
-		&t.RunbookID, &t.UserID, &t.Node, &cancelAt, &t.LogLines, &t.LogBytes, &t.owner, &t.epoch, &t.resumes,
-	}, more...)...)
+		&t.RunbookID, &t.UserID, &t.Node, &cancelAt, &t.LogLines, &t.LogBytes, &t.owner, &t.epoch, &t.resumes, &runnable,
+	)
 	if err != nil {
 		return nil, err
 	}
-	t.Waiting, t.Priority, t.HasWarnings = waiting != 0, priority != 0, warnings != 0
+	t.Waiting, t.Priority, t.HasWarnings, t.runnable = waiting != 0, priority != 0, warnings != 0, runnable != 0
 	t.QueueTime, t.Expiry, t.Started = db.Time(queue), db.Time(expiry), db.Time(started)
 	t.Completed, t.Updated, t.CancelAt = db.Time(completed), db.Time(updated), db.Time(cancelAt)
 	if err := json.Unmarshal([]byte(arguments), &t.Arguments); err != nil {
@@ -225,9 +226,9 @@ func (s *Service) Cancel(ctx context.Context, tx *db.Tx, id string) (*Task, erro
 		if clockErr != nil {
 			return nil, clockErr
 		}
-		// What nobody owns is claimed by whoever is free: ending it takes no slot.
-		_, err = tx.Exec(ctx, `UPDATE task SET state = 'Cancelling', cancel_at = ?, waiting = 0, updated_time = ?,
-			runnable = CASE WHEN owner = '' THEN 1 ELSE 0 END WHERE id = ?`, clock, now, id)
+		// One that waits for a person is claimed by whoever is free: ending it takes no slot.
+		_, err = tx.Exec(ctx, `UPDATE task SET state = 'Cancelling', cancel_at = ?, updated_time = ?,
+			runnable = CASE WHEN waiting = 1 THEN 1 ELSE runnable END, waiting = 0 WHERE id = ?`, clock, now, id)
 	case octopus.TaskCancelling:
 	case octopus.TaskCanceled, octopus.TaskFailed, octopus.TaskSuccess, octopus.TaskTimedOut:
 		return nil, fault.New(fault.Conflict, "The task '%s' has ended already (%s); only a queued or executing task can be canceled.", id, t.State)
