@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# Measures the built program and prints what it finds, with the machine it was
+# found on. Slowness is a figure here and no failure.
+#
+#   scripts/bench.sh [--markdown] [BENCHMARKS]
+#
+# BENCHMARKS is a regular expression of Go's testing package ("Get|Task"); all of
+# them take about five minutes. --markdown prints a table in the place of lines.
+# TAKO_TEST_BINARY names the program; without it one is built.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+markdown=0
+[ "${1:-}" = --markdown ] && { markdown=1; shift; }
+wanted=${1:-.}
+
+if [ -z "${TAKO_TEST_BINARY:-}" ]; then
+  built=$(mktemp -d)
+  trap 'rm -rf "$built"' EXIT
+  export TAKO_TEST_BINARY=$built/tako
+  CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o "$TAKO_TEST_BINARY" ./cmd/tako
+fi
+
+load() { cut -d' ' -f1-3 /proc/loadavg; }
+describe() {
+  echo "date       $(date -u +%F)"
+  echo "commit     $(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)$(git diff --quiet HEAD -- 2>/dev/null || echo ', and changes')"
+  echo "machine    $(nproc) cores ($(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1)), $(awk '/^MemTotal/ { printf "%.0f GiB", $2 / 1048576 }' /proc/meminfo)"
+  echo "system     $(. /etc/os-release && echo "$PRETTY_NAME"), Linux $(uname -r), $(go env GOVERSION)"
+  echo "directory  ${TMPDIR:-/tmp} on $(df --output=source,fstype "${TMPDIR:-/tmp}" | tail -1 | tr -s ' ')"
+  echo "load       $(load) before"
+}
+
+# BenchmarkGet/sqlite/connections=1-2  1  0.05000 ms-p50  13054 requests/s
+readable='
+  /^Benchmark/ && NF > 3 {
+    name = substr($1, 10); sub(/-[0-9]+$/, "", name); gsub("/", " ", name)
+    figures = ""
+    for (i = 3; i < NF; i += 2) { unit = $(i + 1); gsub("-", " ", unit); figures = figures (figures == "" ? "" : ", ") $i + 0 " " unit }
+    if (markdown) printf "| %s | %s |\n", name, figures; else printf "%-45s %s\n", name, figures
+    fflush()
+    next
+  }
+  /^(---|FAIL|panic|    )/ { print > "/dev/stderr" }
+'
+
+if [ $markdown = 1 ]; then
+  describe | sed 's/^/    /'
+  printf '\n| What | Figures |\n|---|---|\n'
+else
+  describe
+  echo
+fi
+go test ./test/bench -run '^$' -bench "$wanted" -benchtime 1x -timeout 55m 2>&1 | awk -v markdown=$markdown "$readable"
+echo
+echo "load average afterwards: $(load)"
