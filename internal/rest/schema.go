@@ -1,6 +1,7 @@
 package rest
 
 import (
+	"encoding"
 	"encoding/json"
 	"reflect"
 	"slices"
@@ -41,6 +42,9 @@ func (s *schemas) of(t reflect.Type, input bool) schema {
 		return schema{"description": "a text, or a secret", "nullable": true}
 	case reflect.TypeFor[json.RawMessage]():
 		return anything()
+	}
+	if t.Kind() != reflect.Pointer && t.Implements(reflect.TypeFor[encoding.TextMarshaler]()) {
+		return schema{"type": "string"}
 	}
 	switch t.Kind() {
 	case reflect.Pointer:
