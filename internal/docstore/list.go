@@ -83,11 +83,7 @@ func (s *Store) where(k *resource.Kind, q Query) (string, []any) {
 		b.WriteString(` AND ` + in(`d.space_id`, spaces, &args))
 	}
 	if q.IDs != nil {
-		canonical := make([]string, len(q.IDs))
-		for i, id := range q.IDs {
-			canonical[i] = CanonicalID(k, id)
-		}
-		b.WriteString(` AND ` + in(`d.id`, canonical, &args))
+		b.WriteString(` AND ` + in(`d.id`, canonicalIDs(k, q.IDs), &args))
 	}
 	if q.Name != "" {
 		b.WriteString(` AND ` + named(k))
@@ -164,10 +160,18 @@ func (s *Store) visible(k *resource.Kind, grants []resource.Grant, args *[]any) 
 
 func (s *Store) match(k *resource.Kind, path string, values []string, args *[]any) string {
 	if path == "Id" {
-		return in(`d.id`, values, args)
+		return in(`d.id`, canonicalIDs(k, values), args)
 	}
 	*args = append(*args, k.Name, path)
 	return `EXISTS (SELECT 1 FROM document_index x WHERE x.kind = ? AND x.field = ? AND x.id = d.id AND ` + in(`x.value`, fold(values), args) + `)`
+}
+
+func canonicalIDs(k *resource.Kind, ids []string) []string {
+	out := make([]string, len(ids))
+	for i, id := range ids {
+		out[i] = CanonicalID(k, id)
+	}
+	return out
 }
 
 // fold maps values to the form in which they are indexed.

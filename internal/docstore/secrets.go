@@ -26,6 +26,7 @@ func hasSecrets(body []byte) bool { return bytes.Contains(body, []byte(sealedMar
 
 // secretOf returns the members of a secret by their proper names, and false when
 // obj is none: it has a NewValue, or a HasValue and nothing but a Hint beside it.
+// Other members that it may have are none of the secret's.
 func secretOf(obj resource.Tree) (secret resource.Tree, ok bool) {
 	secret = resource.Tree{}
 	others := false
@@ -116,12 +117,15 @@ func elementNames(list []any) []string {
 	return names
 }
 
-// write puts a secret into its object, and nothing else.
+// write puts a secret into its object, under the proper names of its members.
 func write(obj, secret resource.Tree, value any) {
-	hint, _ := secret["Hint"].(string)
-	clear(obj)
+	for key := range obj {
+		if strings.EqualFold(key, "NewValue") || strings.EqualFold(key, "HasValue") || strings.EqualFold(key, "Hint") {
+			delete(obj, key)
+		}
+	}
 	obj["HasValue"], obj["NewValue"], obj["Hint"] = value != nil, value, nil
-	if hint != "" {
+	if hint, _ := secret["Hint"].(string); hint != "" {
 		obj["Hint"] = hint
 	}
 }

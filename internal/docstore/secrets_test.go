@@ -144,7 +144,11 @@ func TestSecretsOutliveChanges(t *testing.T) {
 	})
 }
 
-func mustJSON(t testing.TB, v any) string {
+func mustJSON(t interface {
+	Helper()
+	Fatal(args ...any)
+}, v any,
+) string {
 	t.Helper()
 	body, err := json.Marshal(v)
 	if err != nil {

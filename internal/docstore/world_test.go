@@ -313,6 +313,21 @@ func (w *world) count(from string, args ...any) (n int) {
 	return n
 }
 
+// wipe deletes all documents.
+func (w *world) wipe() {
+	w.t.Helper()
+	if err := w.write(func(tx *db.Tx) error {
+		for _, table := range []string{"documents", "document_index", "document_unique", "document_refs"} {
+			if _, err := tx.Exec(w.as, `DELETE FROM `+table); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
 // refused wants a fault of a kind whose sentences have all of these in them.
 func refused(t testing.TB, err error, kind fault.Kind, says ...string) {
 	t.Helper()

@@ -187,7 +187,11 @@ func number(v any) string {
 // client sent.
 func (s *Store) dropOwned(k *resource.Kind, incoming, old resource.Tree) {
 	for _, member := range k.Owned {
-		delete(incoming, member)
+		for name := range incoming { // the type need not know the member, nor spell it
+			if strings.EqualFold(name, member) {
+				delete(incoming, name)
+			}
+		}
 		if v, ok := old[member]; ok {
 			incoming[member] = v
 		}

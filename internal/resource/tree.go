@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/takodeploy/tako/internal/fault"
+	"github.com/takodeploy/tako/octopus"
 )
 
 // Tree is a JSON object as it is stored: members are spelled as the wire type
@@ -26,7 +27,9 @@ type schema struct {
 	fields map[string]member // by folded name; nil when it is no struct
 	elem   *schema           // of a slice, an array or a map
 	list   bool              // elem is of a slice
-	opaque bool              // writes itself, and keeps what it does not know by itself
+	// opaque types write themselves, and keep what they do not know by themselves;
+	// a secret keeps nothing.
+	opaque bool
 }
 
 type member struct {
@@ -49,7 +52,7 @@ func schemaOf(t reflect.Type, known map[reflect.Type]*schema) *schema {
 	case reflect.Map:
 		s.elem = schemaOf(t.Elem(), known)
 	case reflect.Struct:
-		s.opaque = reflect.PointerTo(t).Implements(reflect.TypeFor[json.Marshaler]())
+		s.opaque = t == reflect.TypeFor[octopus.Sensitive]() || reflect.PointerTo(t).Implements(reflect.TypeFor[json.Marshaler]())
 		s.fields = map[string]member{}
 		addFields(s.fields, t, known)
 	default:
