@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"mime/multipart"
 	"net/http"
 	"os"
@@ -48,15 +49,33 @@ func Run(t *testing.T, fn func(t *testing.T, s *Server)) {
 // Server is a running server.
 type Server struct {
 	*Client
-	Data string
-	App  *app.App
+	Data     string
+	Database string // its URL; a test may open a handle of its own
+	App      *app.App
+}
+
+// Options of StartWith.
+type Options struct {
+	Log *slog.Logger // shows warnings with a failing test, unless set
+	// NoWorker leaves the built-in worker out, for tests that run no script.
+	NoWorker bool
 }
 
 // Start runs a server within the test's process until the test ends. Its built-in
 // worker is a process, and ends with the test too.
 func Start(t testing.TB, dialect db.Dialect) *Server {
 	t.Helper()
+	return StartWith(t, dialect, Options{})
+}
+
+// StartWith is Start with options.
+func StartWith(t testing.TB, dialect db.Dialect, opt Options) *Server {
+	t.Helper()
+	if opt.Log == nil {
+		opt.Log = dbtest.Log(t)
+	}
 	cfg := config.Defaults()
+	cfg.BuiltinWorker = !opt.NoWorker
 	cfg.Data = filepath.Join(ShortDir(t), "data")
 	cfg.Listen, cfg.Node = "127.0.0.1:0", "test"
 	cfg.AdminUsername, cfg.AdminAPIKey = "admin", secret.Text(AdminKey)
@@ -64,9 +83,12 @@ func Start(t testing.TB, dialect db.Dialect) *Server {
 	if dialect == db.Postgres {
 		cfg.Database = dbtest.EmptyURL(t, dialect)
 	}
-	exe := Binary(t)
+	exe := os.Args[0] // nothing will run it
+	if cfg.BuiltinWorker {
+		exe = Binary(t)
+	}
 	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
-	a, err := app.New(ctx, cfg, app.Options{Log: dbtest.Log(t), Version: "2026.4.0-test", Exe: exe})
+	a, err := app.New(ctx, cfg, app.Options{Log: opt.Log, Version: "2026.4.0-test", Exe: exe})
 	if err != nil {
 		stop()
 		t.Fatalf("start the server: %v", err)
@@ -80,7 +102,7 @@ func Start(t testing.TB, dialect db.Dialect) *Server {
 		}
 		StopWorker(t, cfg.Data)
 	})
-	return &Server{Client: &Client{URL: a.URL(), Key: AdminKey}, Data: cfg.Data, App: a}
+	return &Server{Client: &Client{URL: a.URL(), Key: AdminKey}, Data: cfg.Data, Database: cfg.Database, App: a}
 }
 
 // ShortDir is a temporary directory with a path short enough for a unix socket.
