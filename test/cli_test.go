@@ -98,7 +98,7 @@ func TestServerLife(t *testing.T) {
 		t.Fatalf("it serves at %s", p.URL)
 	}
 	for _, path := range []string{"/livez", "/readyz"} {
-		resp, err := secure.Get(p.URL + path) //nolint:noctx // a look
+		resp, err := secure.Get(p.URL + path)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -11,7 +11,7 @@ import (
 )
 
 // serverEdges are the moments of a deployment at which the server is killed.
-var serverEdges = []string{ //nolint:gochecknoglobals // a table
+var serverEdges = []string{
 	"claim-committed", "intent-committed", "start-sent", "start-replied", "ack-committed", "logs-fetched",
 	"log-committed", "artifact-stored", "result-committed", "complete-sent", "cleanup-deleted",
 	"segment-blob-renamed", "segment-committed",
@@ -27,7 +27,7 @@ const (
 )
 
 // agentEdges are those at which the agent, a runner or a stub is killed.
-var agentEdges = map[string]fate{ //nolint:gochecknoglobals // a table
+var agentEdges = map[string]fate{
 	"incoming-fsynced": goesOn, "renamed": goesOn, "runner-locked": goesOn, "started-written": notStarted, "before-execve": notStarted,
 	"child-exited": mayBeLost, "log-fsynced": mayBeLost, "exit-tmp-fsynced": mayBeLost, "exit-renamed": goesOn,
 	"tombstone-written": goesOn, "trashed": goesOn,

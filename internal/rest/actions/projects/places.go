@@ -23,7 +23,9 @@ func (a *api) placeRoutes() []rest.Route {
 	list := func(name, about string) rest.Param { return rest.Param{Name: name, Type: rest.List, About: about} }
 	filters := func(hide string, more ...rest.Param) []rest.Param {
 		return append([]rest.Param{
-			list("ids", "only these"), {Name: "partialName", Type: rest.Text, About: "only those with this in their name"}, {Name: "machinePartialName", Type: rest.Text, About: "of machines with this in their name"},
+			list("ids", "only these"),
+			{Name: "partialName", Type: rest.Text, About: "only those with this in their name"},
+			{Name: "machinePartialName", Type: rest.Text, About: "of machines with this in their name"},
 			list("isDisabled", "of machines that are, or are not"), list("healthStatuses", "of machines in one of these states"), list("commStyles", "of machines that are reached so"), list("shellNames", "of machines with one of these shells"),
 			{Name: hide, Type: rest.Boolean, About: "without those that have no machine"},
 		}, more...)

@@ -59,6 +59,9 @@ func TestStatus(t *testing.T) {
 		}
 		var license octopus.LicenseStatus
 		w.Get("/api/licenses/licenses-current-status").Into(&license)
+		if license.DaysToEffectiveExpiryDate < 365*5000 { // more than a Duration holds
+			t.Errorf("expires in %d days", license.DaysToEffectiveExpiryDate)
+		}
 		for _, l := range license.Limits {
 			if !l.IsUnlimited || l.Name == "Projects" && l.CurrentUsage != 1 {
 				t.Errorf("%+v", l)

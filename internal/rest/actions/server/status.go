@@ -150,7 +150,7 @@ func (a *api) licenseStatus(r *rest.Request) (any, error) {
 	never := time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC)
 	return octopus.LicenseStatus{
 		IsCompliant: true, HostingEnvironment: "SelfHosted", ComplianceSummary: "Nothing is limited; this server needs no licence.",
-		EffectiveExpiryDate: never.Format(time.DateOnly), DaysToEffectiveExpiryDate: int(time.Until(never) / (24 * time.Hour)),
+		EffectiveExpiryDate: never.Format(time.DateOnly), DaysToEffectiveExpiryDate: int((never.Unix() - time.Now().Unix()) / (24 * 60 * 60)),
 		Limits:                 octopus.List[octopus.LicenseLimit]{limit("Projects", c.Projects), limit("Tenants", c.Tenants), limit("Machines", c.Machines), limit("Workers", c.Workers), limit("Users", c.Users), limit("Spaces", c.Spaces)},
 		EffectiveNodeTaskLimit: math.MaxInt32, EffectiveClusterTaskLimit: math.MaxInt32, PermissionsMode: "Full",
 		Links: octopus.Links{"Self": r.Href("/api/licenses/licenses-current-status")},
@@ -200,7 +200,7 @@ func (a *api) timezones(*rest.Request) (any, error) {
 // zoneNames are the names of the IANA database that stand for a place, and UTC.
 //
 //go:embed timezones.txt
-var zoneNames string //nolint:gochecknoglobals // a file
+var zoneNames string
 
 // timezones lists, once, the zones that this host knows.
 func timezones() func() ([]octopus.Timezone, error) {

@@ -100,9 +100,19 @@ func query(r *rest.Request) (q events.Query, err error) {
 		name string
 		to   *[]string
 	}{
-		{"ids", &q.IDs}, {"regarding", &q.Regarding}, {"regardingAny", &q.RegardingAny},
-		{"projects", &q.Projects}, {"projectGroups", &q.ProjectGroups}, {"environments", &q.Environments}, {"tenants", &q.Tenants},
-		{"users", &q.Users}, {"user", &user}, {"eventCategories", &q.Categories}, {"eventGroups", &q.Groups}, {"eventAgents", &q.Agents}, {"documentTypes", &q.DocumentTypes},
+		{"ids", &q.IDs},
+		{"regarding", &q.Regarding},
+		{"regardingAny", &q.RegardingAny},
+		{"projects", &q.Projects},
+		{"projectGroups", &q.ProjectGroups},
+		{"environments", &q.Environments},
+		{"tenants", &q.Tenants},
+		{"users", &q.Users},
+		{"user", &user},
+		{"eventCategories", &q.Categories},
+		{"eventGroups", &q.Groups},
+		{"eventAgents", &q.Agents},
+		{"documentTypes", &q.DocumentTypes},
 	} {
 		*list.to, err = r.QueryList(list.name)
 		keep(err)
