@@ -31,6 +31,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/semaphore"
 )
 
 // Dialect tells the two databases apart.
@@ -79,9 +80,10 @@ type DB struct {
 	// On PostgreSQL both are the same pool. On SQLite the writer has one
 	// connection, for which writers wait in line in Go and not in busy loops.
 	reader, writer *sql.DB
-	turn           chan struct{}   // SQLite: full while this process writes
-	turnstile      *turnstile      // SQLite: where processes wait for each other
-	pgConfig       *pgx.ConnConfig // PostgreSQL: for connections outside the pool
+	turn           chan struct{}       // SQLite: full while this process writes
+	turnstile      *turnstile          // SQLite: where processes wait for each other
+	writers        *semaphore.Weighted // PostgreSQL: who writes documents; one may take all of it
+	pgConfig       *pgx.ConnConfig     // PostgreSQL: for connections outside the pool
 
 	counters counters
 	watch    watch
@@ -104,7 +106,7 @@ func Open(ctx context.Context, url string, opt Options) (*DB, error) {
 	if opt.Levels == (Levels{}) {
 		opt.Levels = BinaryLevels()
 	}
-	d := &DB{log: opt.Log, now: opt.Now, levels: opt.Levels, failed: make(chan struct{})}
+	d := &DB{log: opt.Log, now: opt.Now, levels: opt.Levels, failed: make(chan struct{}), writers: semaphore.NewWeighted(everyone)}
 	d.watch.init()
 	var err error
 	switch scheme, rest, _ := strings.Cut(url, ":"); scheme {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -13,12 +14,35 @@ import (
 const (
 	maxAttempts = 20
 	retryFor    = 30 * time.Second
+	// together is how often a transaction on PostgreSQL may fail beside others.
+	// After that it runs alone, as far as this process can see to that: where
+	// many want to change the same things, random pauses let some fail for ever.
+	together = 2
+	everyone = math.MaxInt32
 )
+
+// joinWriters waits until a writer may begin, beside the others or alone.
+func (d *DB) joinWriters(ctx context.Context, level isolation, attempt int) (leave func(), err error) {
+	if d.dialect == SQLite || level != levelDocuments {
+		return func() {}, nil // the others do not fail each other
+	}
+	weight := int64(1)
+	if attempt > together {
+		weight = everyone
+	}
+	limited, cancel := context.WithTimeoutCause(ctx, retryFor, unavailable("The database is busy; try again.",
+		fmt.Errorf("the writers of this process have not ended for %v", retryFor)))
+	defer cancel()
+	if err := d.writers.Acquire(limited, weight); err != nil {
+		return nil, context.Cause(limited)
+	}
+	return func() { d.writers.Release(weight) }, nil
+}
 
 func (d *DB) writeTx(ctx context.Context, level isolation, fn func(*Tx) error) error {
 	start := time.Now()
 	for attempt := 1; ; attempt++ {
-		t, err := d.attempt(ctx, level, fn)
+		t, err := d.attempt(ctx, level, attempt, fn)
 		if err == nil {
 			d.moved()
 			if d.dialect == Postgres && len(t.changed) == 0 {
@@ -38,10 +62,15 @@ func (d *DB) writeTx(ctx context.Context, level isolation, fn func(*Tx) error) e
 	}
 }
 
-func (d *DB) attempt(ctx context.Context, level isolation, fn func(*Tx) error) (*Tx, error) {
+func (d *DB) attempt(ctx context.Context, level isolation, number int, fn func(*Tx) error) (*Tx, error) {
 	if err := d.alive(); err != nil {
 		return nil, err
 	}
+	leave, err := d.joinWriters(ctx, level, number)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	if d.dialect == SQLite {
 		leave, err := d.takeTurn(ctx)
 		if err != nil {

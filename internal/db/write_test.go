@@ -158,6 +158,39 @@ func TestConflictingWriters(t *testing.T) {
 	})
 }
 
+// TestCrowdedWriters has many writers that all read what all of them write. Each
+// comes through, after a few attempts at most: then it has the process to itself.
+func TestCrowdedWriters(t *testing.T) {
+	t.Parallel()
+	dbtest.Run(t, func(t *testing.T, d *db.DB) {
+		ctx := t.Context()
+		const writers, rounds = 12, 8
+		var wg sync.WaitGroup
+		for w := range writers {
+			wg.Go(func() {
+				for i := range rounds {
+					attempts := 0
+					err := d.Write(ctx, func(tx *db.Tx) error {
+						attempts++
+						var n int64
+						if err := tx.QueryRow(ctx, `SELECT COUNT(*) FROM documents`).Scan(&n); err != nil {
+							return err
+						}
+						return insertDocument(ctx, tx, int64(w*rounds+i), "")
+					})
+					if err != nil || attempts > 3 {
+						t.Errorf("%d attempts, %v", attempts, err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		if n := number(t, d, `SELECT COUNT(*) FROM documents`); n != writers*rounds {
+			t.Errorf("%d documents after %d writes", n, writers*rounds)
+		}
+	})
+}
+
 // TestWriteSkew has two writers each of which would break a rule by what the
 // other does: "at least one document stays". Only a serializable database keeps it.
 func TestWriteSkew(t *testing.T) {
