@@ -28,6 +28,7 @@ import (
 	"github.com/takodeploy/tako/internal/resource"
 	"github.com/takodeploy/tako/internal/resources"
 	"github.com/takodeploy/tako/internal/rest"
+	"github.com/takodeploy/tako/internal/rest/actions/server"
 	"github.com/takodeploy/tako/internal/secret"
 	"github.com/takodeploy/tako/internal/targets"
 	"github.com/takodeploy/tako/internal/tasks"
@@ -150,6 +151,7 @@ func (a *App) wire(ctx context.Context, opt Options, p parts) error {
 		Log: a.log, DB: a.db, Store: p.store, Auth: authenticator(a.auth),
 		Routes:  routes(a, opt.Version, p.store, service, packages, p.blobs),
 		Aliases: aliases(),
+		Guard:   server.Guard(a.db, p.store),
 		Version: opt.Version, InstallationID: p.installation, Base: a.cfg.BasePath, Drain: draining,
 	})
 	return err

@@ -34,13 +34,13 @@ func routes(a *App, version string, store *docstore.Store, service *releases.Ser
 
 // aliases are further paths of declared kinds.
 func aliases() []rest.Alias {
-	return []rest.Alias{
+	return append(users.Aliases(), []rest.Alias{
 		{Kind: "channels", Pattern: "/projects/{owner}/channels", Owner: "projects", Within: "ProjectId"},
 		{Kind: "projects", Pattern: "/projectgroups/{owner}/projects", Owner: "projectgroups", Within: "ProjectGroupId", Only: []string{"list"}},
 		{Kind: "projects", Pattern: "/lifecycles/{owner}/projects", Owner: "lifecycles", Within: "LifecycleId", Only: []string{"list"}},
 		{Kind: "machines", Pattern: "/environments/{owner}/machines", Owner: "environments", Within: "EnvironmentIds", Only: []string{"list"}},
 		{Kind: "workers", Pattern: "/workerpools/{owner}/workers", Owner: "workerpools", Within: "WorkerPoolIds", Only: []string{"list"}},
-	}
+	}...)
 }
 
 // RouteTable lists every operation of the API without a database behind it.
