@@ -173,6 +173,10 @@ func (r *run) advance(ctx, units context.Context) (over bool, at time.Time, err 
 					}
 					continue
 				}
+				// What the start follows from goes to the journal before it.
+				if err := r.flush(ctx); err != nil {
+					return false, at, err
+				}
 				r.begin(units, m.Unit, func(ctx context.Context) error { return r.start(ctx, m.Unit, m.Attempt) })
 			}
 		}

@@ -68,7 +68,9 @@ func nodes(ctx context.Context, tx *db.Tx, t *tasks.Task) (*octopus.Activity, er
 	}
 	state, err := deploy.Fold(&plan, facts)
 	if err != nil {
-		return nil, err
+		// A damaged journal: its task has failed with the reason, and its lines
+		// are still worth reading.
+		state = deploy.NewState(&deploy.Plan{})
 	}
 	return state.Tree(t.ID, t.Description, t.State, t.Started, t.Completed), nil
 }
