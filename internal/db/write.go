@@ -17,7 +17,7 @@ const (
 	// together is how often a transaction on PostgreSQL may fail beside others.
 	// After that it runs alone, as far as this process can see to that: where
 	// many want to change the same things, random pauses let some fail for ever.
-	together = 2
+	together = 1
 	everyone = math.MaxInt32
 )
 

@@ -159,7 +159,8 @@ func TestConflictingWriters(t *testing.T) {
 }
 
 // TestCrowdedWriters has many writers that all read what all of them write. Each
-// comes through, after a few attempts at most: then it has the process to itself.
+// comes through, at the second attempt at the latest: then it has the process to
+// itself.
 func TestCrowdedWriters(t *testing.T) {
 	t.Parallel()
 	dbtest.Run(t, func(t *testing.T, d *db.DB) {
@@ -178,7 +179,7 @@ func TestCrowdedWriters(t *testing.T) {
 						}
 						return insertDocument(ctx, tx, int64(w*rounds+i), "")
 					})
-					if err != nil || attempts > 3 {
+					if err != nil || attempts > 2 {
 						t.Errorf("%d attempts, %v", attempts, err)
 					}
 				}
