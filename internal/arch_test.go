@@ -154,3 +154,25 @@ func TestPackagesAreExplained(t *testing.T) {
 		}
 	}
 }
+
+// TestSQLiteHasItsOwnLibc holds modernc.org/libc at the version that the SQLite
+// driver was generated for: another one breaks it in subtle ways.
+func TestSQLiteHasItsOwnLibc(t *testing.T) {
+	t.Parallel()
+	out, err := exec.CommandContext(t.Context(), "go", "mod", "graph").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	chosen, err := exec.CommandContext(t.Context(), "go", "list", "-m", "modernc.org/sqlite", "modernc.org/libc").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	versions := strings.Fields(string(chosen)) // sqlite v1 libc v2
+	if len(versions) != 4 {
+		t.Fatalf("go list says %q", chosen)
+	}
+	want := versions[0] + "@" + versions[1] + " " + versions[2] + "@" + versions[3]
+	if !strings.Contains(string(out), want+"\n") {
+		t.Errorf("libc is %s, which is not what the driver %s asks for", versions[3], versions[1])
+	}
+}
