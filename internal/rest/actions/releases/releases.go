@@ -273,6 +273,10 @@ func (a *api) updateSomeVariables(r *rest.Request) (any, error) {
 
 // deleteProject deletes a project, and first what stands in tables of its own.
 func (a *api) deleteProject(r *rest.Request) (any, error) {
+	expect, err := r.Expects()
+	if err != nil {
+		return nil, err
+	}
 	return nil, a.db.Write(r.Context(), func(tx *db.Tx) error {
 		doc, err := r.Find(r.Context(), tx, "projects", r.PathValue("id"))
 		if err != nil {
@@ -280,6 +284,9 @@ func (a *api) deleteProject(r *rest.Request) (any, error) {
 		}
 		if err := r.Must(r.Context(), tx, "projects", doc, string(octopus.PermProjectDelete)); err != nil {
 			return err
+		}
+		if expect != 0 && expect != doc.Version {
+			return fault.New(fault.Conflict, "The project '%s' was modified by somebody else since it was read; read it again before you delete it.", doc.ID)
 		}
 		return a.service.DeleteProject(r.Context(), tx, r.Space, doc.ID)
 	})
