@@ -3,6 +3,7 @@ package main
 
 import (
 	"os"
+	_ "time/tzdata" // schedules name time zones, and not every host has them
 
 	"github.com/takodeploy/tako/internal/agent"
 )

@@ -13,12 +13,10 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/google/uuid"
-	"golang.org/x/text/encoding"
-	"golang.org/x/text/encoding/charmap"
-	"golang.org/x/text/encoding/unicode"
+
+	"github.com/takodeploy/tako/internal/structured"
 )
 
 // Limits of substitution in files.
@@ -128,14 +126,16 @@ func substituteFile(root *os.Root, name string, eval evaluator) (warning string,
 	if err != nil {
 		return "", err
 	}
-	enc, bom := encodingOf(b)
-	text, err := enc.NewDecoder().Bytes(b[len(bom):])
-	if err != nil {
-		return "", err
-	}
-	result, missing, err := eval(string(text))
-	if err != nil {
-		return "", err
+	var failed error
+	out, missing := structured.Substitute(b, "", func(text string) (string, []string) {
+		result, missing, err := eval(text)
+		if err != nil {
+			failed, result = err, text
+		}
+		return result, missing
+	})
+	if failed != nil {
+		return "", failed
 	}
 	if len(missing) > 0 {
 		shown := missing[:min(len(missing), maxShownTokens)]
@@ -144,34 +144,10 @@ func substituteFile(root *os.Root, name string, eval evaluator) (warning string,
 			warning += fmt.Sprintf(" and %d more", more)
 		}
 	}
-	if result == string(text) {
+	if bytes.Equal(out, b) {
 		return warning, nil
 	}
-	out, err := enc.NewEncoder().Bytes([]byte(result))
-	if err != nil { // the result has characters that the file's encoding has not
-		out, bom = []byte(result), nil
-	}
-	return warning, replaceFile(root, name, slices.Concat(bom, out))
-}
-
-// encodingOf guesses a text file's encoding, and returns its byte order mark.
-func encodingOf(b []byte) (encoding.Encoding, []byte) {
-	for _, c := range []struct {
-		bom string
-		enc encoding.Encoding
-	}{
-		{"\xEF\xBB\xBF", encoding.Nop},
-		{"\xFF\xFE", unicode.UTF16(unicode.LittleEndian, unicode.IgnoreBOM)},
-		{"\xFE\xFF", unicode.UTF16(unicode.BigEndian, unicode.IgnoreBOM)},
-	} {
-		if bytes.HasPrefix(b, []byte(c.bom)) {
-			return c.enc, b[:len(c.bom)]
-		}
-	}
-	if utf8.Valid(b) {
-		return encoding.Nop, nil
-	}
-	return charmap.Windows1252, nil
+	return warning, replaceFile(root, name, out)
 }
 
 // replaceFile writes a file anew, whole or not at all, with the mode it had.
