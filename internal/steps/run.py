@@ -3,15 +3,22 @@ import base64
 import json
 import os
 import runpy
+import shutil
 import sys
+import tempfile
 
-with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "variables.json"), encoding="utf-8") as f:
+# The log is UTF-8, whatever the machine's locale says.
+for __stream in (sys.stdout, sys.stderr):
+    __stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+__own = os.path.dirname(os.path.abspath(__file__))
+with open(os.path.join(__own, "variables.json"), encoding="utf-8") as f:
     octopusvariables = json.load(f)
 __folded = {name.lower(): value for name, value in octopusvariables.items()}
 
 
 def __encode(value):
-    return base64.b64encode(str(value).encode("utf-8")).decode("ascii")
+    return base64.b64encode(str(value).encode("utf-8", "replace")).decode("ascii")
 
 
 def __message(verb, **attributes):
@@ -28,8 +35,19 @@ def set_octopusvariable(name, value, sensitive=False):
 
 
 def new_octopusartifact(path, name=None):
+    """Keeps a file with the deployment. The agent hands out files of the script's own
+    directory alone, so the file is linked there, or copied where it cannot be."""
     path = os.path.abspath(path)
-    __message("createArtifact", path=path, name=name or os.path.basename(path), length=os.path.getsize(path))
+    if not os.path.isfile(path):
+        raise FileNotFoundError("The artifact %s does not exist or is no file." % path)
+    artifacts = os.path.join(__own, "artifacts")
+    os.makedirs(artifacts, exist_ok=True)
+    kept = os.path.join(tempfile.mkdtemp(dir=artifacts), "file")
+    try:
+        os.link(os.path.realpath(path), kept)
+    except OSError:
+        shutil.copyfile(path, kept)
+    __message("createArtifact", path=kept, name=name or os.path.basename(path), length=os.path.getsize(kept))
 
 
 def update_progress(percentage, message=""):
@@ -64,6 +82,12 @@ def write_warning(message):
 
 def write_error(message):
     __level("error", message)
+
+
+def mask_octopusvalue(value):
+    """Hides a value in the lines of the log that come after this one, of both streams."""
+    __message("mask", value=value)
+    print("##octopus[mask value='%s']" % __encode(value), file=sys.stderr, flush=True)
 
 
 createartifact = new_octopusartifact

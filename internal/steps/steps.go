@@ -6,6 +6,7 @@ package steps
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -122,8 +123,8 @@ func (in Input) minutes(key string) (time.Duration, error) {
 	if text = strings.TrimSpace(text); err != nil || text == "" {
 		return 0, err
 	}
-	var n float64
-	if _, err := fmt.Sscanf(text, "%g", &n); err != nil || n < 0 || n > 7*24*60 {
+	n, err := strconv.ParseFloat(text, 64)
+	if err != nil || !(n >= 0 && n <= 7*24*60) { // not a number is neither
 		return 0, failf("The property %s is '%.40s'; it must be a number of minutes between 0 and %d.", key, text, 7*24*60)
 	}
 	return time.Duration(n * float64(time.Minute)), nil
