@@ -259,6 +259,7 @@ func (a *App) Run(ctx context.Context) error {
 	g.Go(func() error { return a.tasks.Run(ctx) })
 	g.Go(func() error { return a.janitor.Run(ctx) })
 	g.Go(func() error { return a.auth.Run(ctx) })
+	g.Go(func() error { return a.db.KeepStatistics(ctx) })
 	g.Go(func() error { return a.watchDatabase(ctx) })
 	g.Go(func() error {
 		// Beside everything else: what does not need the worker need not wait for it.

@@ -29,3 +29,8 @@ func (t *Tx) Identity() (xid uint64, pid uint32) { return t.xid, t.pid }
 func (d *DB) Resolve(ctx context.Context, xid uint64, pid uint32, cause error) error {
 	return d.resolve(ctx, xid, pid, cause)
 }
+
+// RefreshStatistics refreshes the statistics of a database of at least so many bytes.
+func (d *DB) RefreshStatistics(ctx context.Context, from int64) error {
+	return d.refreshStatistics(ctx, from)
+}
