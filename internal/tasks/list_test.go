@@ -90,6 +90,10 @@ func TestList(t *testing.T) {
 			{"from", tasks.Query{Visible: all, From: at.Add(time.Hour)}, "g c"},
 			{"to", tasks.Query{Visible: all, From: at.Add(time.Minute), To: at.Add(time.Hour)}, "c"},
 			{"a page", tasks.Query{Visible: all, Page: ident.Page{Skip: 1, Take: 2}}, "f_%Ä d"},
+			{"a page of both", tasks.Query{Visible: all, Page: ident.Page{Skip: 3, Take: 2}}, "c b"},
+			{"the last that have not ended", tasks.Query{Visible: all, Page: ident.Page{Skip: 2, Take: 2}}, "d c"},
+			{"the last page", tasks.Query{Visible: all, Page: ident.Page{Skip: 5, Take: 2}}, "a"},
+			{"beyond the end", tasks.Query{Visible: all, Page: ident.Page{Skip: 6, Take: 2}}, ""},
 		} {
 			w.read(func(ctx context.Context, tx *db.Tx) error {
 				page, total, _, err := tasks.List(ctx, tx, c.query)

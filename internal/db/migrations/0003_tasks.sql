@@ -61,6 +61,8 @@ CREATE TABLE task (
 CREATE INDEX task_queue ON task (runnable, priority, queue_time, seq);
 CREATE INDEX task_by_state ON task (state, seq);
 CREATE INDEX task_by_space ON task (space_id, seq);
+-- Lists count tasks by state, and read no row for it.
+CREATE INDEX task_listed ON task (space_id, state, project_id, environment_id, tenant_id, name);
 CREATE INDEX task_by_project ON task (project_id, environment_id, seq);
 CREATE INDEX task_by_owner ON task (owner);
 
