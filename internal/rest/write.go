@@ -158,8 +158,10 @@ func (s *Server) answer(w http.ResponseWriter, r *Request, result any, err error
 // fail writes an error's status and body, and logs our own failures.
 func (s *Server) fail(w http.ResponseWriter, r *http.Request, id string, err error) {
 	if errors.Is(err, context.Canceled) && r.Context().Err() != nil {
+		// Mostly nobody hears it any more. But who has closed only their half of the
+		// connection, as some proxies do, must not take silence for success.
 		s.log.Debug("caller left", "request", id, "path", r.URL.Path)
-		return // there is nobody to answer
+		err = fault.New(fault.Invalid, "The connection was closed before the request had ended; send it again.")
 	}
 	code, body := describe(err, id)
 	if code >= http.StatusInternalServerError && code != http.StatusNotImplemented {
