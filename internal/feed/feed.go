@@ -3,7 +3,8 @@
 //
 // A version is a row, its content an immutable blob; the blob is there before
 // the row. Versions are ordered by the key that package version makes of them,
-// in SQL.
+// in SQL. Package ids and versions are compared without case; of versions that
+// are equal by the rules ("1.0" and "1.0.0") the one published later is newer.
 package feed
 
 import (
@@ -25,8 +26,13 @@ import (
 	"github.com/takodeploy/tako/internal/version"
 )
 
-// MaxPackage bounds one package, in bytes.
-const MaxPackage = 16 << 30
+const (
+	// MaxPackage bounds one package, in bytes.
+	MaxPackage = 16 << 30
+	// maxSought bounds a part of an id or a version that is searched for.
+	maxSought = 2 * version.MaxLength
+	idPrefix  = "packages-"
+)
 
 // Blobs keeps the contents of packages.
 type Blobs interface {
@@ -38,10 +44,11 @@ type Blobs interface {
 type Repository struct {
 	db    *db.DB
 	blobs Blobs
+	limit int64 // bytes of one package
 }
 
 // New makes a repository.
-func New(d *db.DB, blobs Blobs) *Repository { return &Repository{d, blobs} }
+func New(d *db.DB, blobs Blobs) *Repository { return &Repository{d, blobs, MaxPackage} }
 
 // Package is a version of a package.
 type Package struct {
@@ -83,8 +90,10 @@ func ParseOverwrite(text string) (Overwrite, error) {
 	return "", fault.InvalidField("overwriteMode", "overwriteMode is '%.40s'; use FailIfExists, OverwriteExisting or IgnoreIfExists.", text)
 }
 
-// Push stores a package under the id and version that its file name tells.
-// created is false when an existing one was kept.
+// Push stores a package under the id and version that its file name tells; a path
+// before the name, of either kind, is ignored. created is false when there was
+// that version already. Content that ends early, or is larger than MaxPackage,
+// leaves nothing behind.
 func (r *Repository) Push(ctx context.Context, space ident.SpaceID, fileName string, content io.Reader, mode Overwrite) (p *Package, created bool, err error) {
 	fileName = path.Base(strings.ReplaceAll(fileName, `\`, "/"))
 	id, text, ext, err := version.FromFileName(fileName)
@@ -102,12 +111,15 @@ func (r *Repository) Push(ctx context.Context, space ident.SpaceID, fileName str
 		return r.existing(old, mode)
 	}
 	hash := sha1.New() //nolint:gosec // see the import
-	stored, err := r.blobs.Put(ctx, io.TeeReader(content, hash), MaxPackage)
-	if err != nil {
+	stored, err := r.blobs.Put(ctx, io.TeeReader(content, hash), r.limit)
+	switch {
+	case fault.Is(err, fault.TooLarge):
+		return nil, false, fault.New(fault.TooLarge, "The package %s has more than %d bytes, which is the most that one can have; split it.", fileName, r.limit)
+	case err != nil:
 		return nil, false, fmt.Errorf("store package %s: %w", fileName, err)
 	}
 	p = &Package{
-		ID: "packages-" + id + "." + text, Space: space, PackageID: id, Version: text, Extension: ext,
+		ID: idPrefix + id + "." + text, Space: space, PackageID: id, Version: text, Extension: ext,
 		SHA256: string(stored.Hash), SHA1: hex.EncodeToString(hash.Sum(nil)), Size: stored.Size,
 		PublishedBy: db.ActorFrom(ctx).Username,
 	}
@@ -124,6 +136,7 @@ func (r *Repository) Push(ctx context.Context, space ident.SpaceID, fileName str
 				kept = old
 				return nil
 			}
+			p.ID, p.PackageID, p.Version = old.ID, old.PackageID, old.Version // as they were first spelled
 		}
 		p.Published = tx.Now()
 		return r.store(ctx, tx, p, version.SortKey(v), created)
@@ -156,7 +169,7 @@ func (r *Repository) store(ctx context.Context, tx *db.Tx, p *Package, key strin
 	if !created {
 		category, did = "Modified", "was replaced"
 	}
-	tx.Event(db.Event{Category: category, SpaceID: string(p.Space), Message: "Package " + p.PackageID + " version " + p.Version + " " + did, Related: []string{p.ID}, DocumentType: "Package"})
+	tx.Event(event(category, p, did))
 	tx.Changed("packages")
 	return nil
 }
@@ -198,13 +211,23 @@ func (r *Repository) Find(ctx context.Context, tx *db.Tx, space ident.SpaceID, p
 	return p, err
 }
 
+// parseID tells the package and the version of an id, "packages-Acme.Web.1.2.0".
+func parseID(id string) (packageID, text string, ok bool) {
+	if len(id) < len(idPrefix) || !strings.EqualFold(id[:len(idPrefix)], idPrefix) {
+		return "", "", false
+	}
+	packageID, text, _, err := version.FromFileName(id[len(idPrefix):] + ".zip") // the ids of files are made alike
+	return packageID, text, err == nil
+}
+
 // ByID returns a package by its id, "packages-Acme.Web.1.2.0".
 func (r *Repository) ByID(ctx context.Context, tx *db.Tx, space ident.SpaceID, id string) (*Package, error) {
-	p, err := scan(tx.QueryRow(ctx, `SELECT `+columns+` FROM package p WHERE p.space_id = ? AND p.id = ?`, string(space), id).Scan)
-	if errors.Is(err, sql.ErrNoRows) {
-		return nil, fault.Missing("package", id)
+	if packageID, text, ok := parseID(id); ok {
+		if p, err := get(ctx, tx, space, packageID, text); err != nil || p != nil {
+			return p, err
+		}
 	}
-	return p, err
+	return nil, fault.Missing("package", fmt.Sprintf("%.200s", id))
 }
 
 // Open returns the content of a package.
@@ -215,16 +238,29 @@ func (r *Repository) Open(ctx context.Context, p *Package) (io.ReadSeekCloser, i
 // Delete removes versions; those that are not there are passed over.
 func (r *Repository) Delete(ctx context.Context, tx *db.Tx, space ident.SpaceID, ids []string) error {
 	for _, id := range ids {
-		n, err := tx.Exec(ctx, `DELETE FROM package WHERE space_id = ? AND id = ?`, string(space), id)
+		p, err := r.ByID(ctx, tx, space, id)
+		if fault.Is(err, fault.NotFound) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("find package %s: %w", id, err)
+		}
+		_, err = tx.Exec(ctx, `DELETE FROM package WHERE space_id = ? AND package_folded = ? AND version_folded = ?`, string(space), ident.Fold(p.PackageID), ident.Fold(p.Version))
 		if err != nil {
 			return fmt.Errorf("delete package %s: %w", id, err)
 		}
-		if n > 0 {
-			tx.Event(db.Event{Category: "Deleted", SpaceID: string(space), Message: "Package " + strings.TrimPrefix(id, "packages-") + " was deleted", Related: []string{id}, DocumentType: "Package"})
-			tx.Changed("packages")
-		}
+		tx.Event(event("Deleted", p, "was deleted"))
+		tx.Changed("packages")
 	}
 	return nil
+}
+
+// event is a line of the audit trail about a version.
+func event(category string, p *Package, did string) db.Event {
+	return db.Event{
+		Category: category, SpaceID: string(p.Space), Message: "Package " + p.PackageID + " version " + p.Version + " " + did,
+		Related: []string{p.ID}, DocumentType: "Package",
+	}
 }
 
 // Query asks for a page of packages.
@@ -233,68 +269,116 @@ type Query struct {
 	// PackageID keeps the versions of one package, newest first. Without it the
 	// answer has the newest version of every package, by name.
 	PackageID string
-	// Filter is a part of the id, without case.
-	Filter string
+	// Filter is a part of the id, and VersionFilter of the version, without case.
+	Filter, VersionFilter string
+	// NoPrerelease keeps the versions without a pre-release part.
+	NoPrerelease bool
+	// Accept keeps the versions for which it returns true; nil keeps all. It
+	// costs reading all that the rest of the query finds.
+	Accept func(version string) (bool, error)
 	IDs    []string // these only, when it is not nil
 	Page   ident.Page
 }
 
-// List returns a page of packages and how many there are.
-func (r *Repository) List(ctx context.Context, tx *db.Tx, q Query) ([]*Package, int64, error) {
+// newest orders the versions of a package. Row values compare one column after
+// the other.
+const (
+	newest      = `p.version_key DESC, p.published DESC, p.version_folded DESC`
+	isNewest    = `NOT EXISTS (SELECT 1 FROM package n WHERE n.space_id = p.space_id AND n.package_folded = p.package_folded AND (n.version_key, n.published, n.version_folded) > (p.version_key, p.published, p.version_folded))`
+	prereleased = `(p.version_folded LIKE '%-%+%' OR p.version_folded LIKE '%-%' AND p.version_folded NOT LIKE '%+%')` // metadata may have dashes too
+)
+
+// where compiles a query to its condition.
+func (q *Query) where() (string, []any) {
 	where, args := `p.space_id = ?`, []any{string(q.Space)}
-	order := `p.package_folded, p.version_key DESC`
 	switch {
 	case q.IDs != nil:
-		where += ` AND p.id IN (''` + strings.Repeat(`, ?`, len(q.IDs)) + `)`
+		var pairs []any
 		for _, id := range q.IDs {
-			args = append(args, id)
+			if packageID, text, ok := parseID(id); ok {
+				pairs = append(pairs, ident.Fold(packageID), ident.Fold(text))
+			}
 		}
+		if len(pairs) == 0 {
+			return `1 = 0`, nil
+		}
+		where += ` AND (p.package_folded, p.version_folded) IN (VALUES (?, ?)` + strings.Repeat(`, (?, ?)`, len(pairs)/2-1) + `)`
+		args = append(args, pairs...)
 	case q.PackageID != "":
 		where += ` AND p.package_folded = ?`
 		args = append(args, ident.Fold(q.PackageID))
 	default:
-		where += ` AND NOT EXISTS (SELECT 1 FROM package n WHERE n.space_id = p.space_id AND n.package_folded = p.package_folded AND n.version_key > p.version_key)`
+		where += ` AND ` + isNewest
 	}
-	if q.Filter != "" {
-		where += ` AND p.package_folded LIKE ? ESCAPE '\'`
-		args = append(args, "%"+strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(ident.Fold(q.Filter))+"%")
+	for _, f := range []struct{ column, part string }{{`p.package_folded`, ident.Fold(q.Filter)}, {`p.version_folded`, ident.Fold(q.VersionFilter)}} {
+		switch {
+		case f.part == "":
+		case len(f.part) > maxSought:
+			where += ` AND 1 = 0`
+		default:
+			where += ` AND ` + f.column + ` LIKE ? ESCAPE '\'`
+			args = append(args, "%"+strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(f.part)+"%")
+		}
+	}
+	if q.NoPrerelease {
+		where += ` AND NOT ` + prereleased
+	}
+	return where, args
+}
+
+// List returns a page of packages and how many there are.
+func (r *Repository) List(ctx context.Context, tx *db.Tx, q Query) ([]*Package, int64, error) {
+	where, args := q.where()
+	page := q.Page.Clamp()
+	query := `SELECT ` + columns + ` FROM package p WHERE ` + where + ` ORDER BY p.package_folded, ` + newest
+	var all []*Package
+	if q.Accept != nil {
+		var total int64
+		err := each(ctx, tx, query, args, func(p *Package) (bool, error) {
+			ok, err := q.Accept(p.Version)
+			if !ok || err != nil {
+				return err == nil, err
+			}
+			if total++; total > page.Skip && int64(len(all)) < page.Take {
+				all = append(all, p)
+			}
+			return true, nil
+		})
+		return all, total, err
 	}
 	var total int64
 	if err := tx.QueryRow(ctx, `SELECT count(*) FROM package p WHERE `+where, args...).Scan(&total); err != nil {
 		return nil, 0, fmt.Errorf("count packages: %w", err)
 	}
-	page := q.Page.Clamp()
-	rows, err := tx.Query(ctx, `SELECT `+columns+` FROM package p WHERE `+where+` ORDER BY `+order+` LIMIT ? OFFSET ?`, append(args, page.Take, page.Skip)...)
-	if err != nil {
-		return nil, 0, fmt.Errorf("list packages: %w", err)
-	}
-	defer rows.Close()
-	var all []*Package
-	for rows.Next() {
-		p, err := scan(rows.Scan)
-		if err != nil {
-			return nil, 0, err
-		}
+	err := each(ctx, tx, query+` LIMIT ? OFFSET ?`, append(args, page.Take, page.Skip), func(p *Package) (bool, error) {
 		all = append(all, p)
-	}
-	return all, total, rows.Err()
+		return true, nil
+	})
+	return all, total, err
 }
 
-// Versions calls fn for every version of a package, newest first, until it returns false.
-func (r *Repository) Versions(ctx context.Context, tx *db.Tx, space ident.SpaceID, packageID string, fn func(*Package) bool) error {
-	rows, err := tx.Query(ctx, `SELECT `+columns+` FROM package p WHERE p.space_id = ? AND p.package_folded = ? ORDER BY p.version_key DESC`, string(space), ident.Fold(packageID))
+// each calls fn for every package that a query finds, until it returns false.
+func each(ctx context.Context, tx *db.Tx, query string, args []any, fn func(*Package) (bool, error)) error {
+	rows, err := tx.Query(ctx, query, args...)
 	if err != nil {
-		return fmt.Errorf("list versions of %s: %w", packageID, err)
+		return fmt.Errorf("list packages: %w", err)
 	}
 	defer rows.Close()
 	for rows.Next() {
 		p, err := scan(rows.Scan)
 		if err != nil {
-			return err
+			return fmt.Errorf("list packages: %w", err)
 		}
-		if !fn(p) {
-			return nil
+		if more, err := fn(p); err != nil || !more {
+			return err
 		}
 	}
 	return rows.Err()
+}
+
+// Versions calls fn for every version of a package, newest first, until it
+// returns false. fn must not use tx.
+func (r *Repository) Versions(ctx context.Context, tx *db.Tx, space ident.SpaceID, packageID string, fn func(*Package) bool) error {
+	query := `SELECT ` + columns + ` FROM package p WHERE p.space_id = ? AND p.package_folded = ? ORDER BY ` + newest
+	return each(ctx, tx, query, []any{string(space), ident.Fold(packageID)}, func(p *Package) (bool, error) { return fn(p), nil })
 }

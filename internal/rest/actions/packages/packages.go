@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/url"
 	"reflect"
 	"strings"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/takodeploy/tako/internal/ident"
 	"github.com/takodeploy/tako/internal/resources"
 	"github.com/takodeploy/tako/internal/rest"
+	"github.com/takodeploy/tako/internal/version"
 	"github.com/takodeploy/tako/octopus"
 )
 
@@ -55,7 +57,10 @@ func Routes(d *db.DB, repo *feed.Repository) []rest.Route {
 		{Method: http.MethodGet, Pattern: "/packages/{packageId}/{version}/delta-signature", Permission: push, Handler: a.signature, Summary: "Finds a version to send a difference against."},
 		{
 			Method: http.MethodGet, Pattern: "/feeds/{feedId}/packages/versions", Permission: view, Handler: a.versions, Response: reflect.TypeFor[octopus.Page[octopus.PackageVersion]](), Summary: "Lists the versions of a package, newest first.",
-			Query: append(paged[:2:2], rest.Param{Name: "packageId", Type: rest.Text, About: "the package"}, rest.Param{Name: "filter", Type: rest.Text, About: "only versions with this in them"}),
+			Query: append(paged[:2:2], rest.Param{Name: "packageId", Type: rest.Text, About: "the package"}, rest.Param{Name: "filter", Type: rest.Text, About: "only versions with this in them"},
+				rest.Param{Name: "includePreRelease", Type: rest.Boolean, About: "with pre-releases; true unless said"},
+				rest.Param{Name: "versionRange", Type: rest.Text, About: "only versions in this range, such as [1.0,2.0)"},
+				rest.Param{Name: "preReleaseTag", Type: rest.Text, About: "only versions whose pre-release part matches this regular expression"}),
 		},
 		{
 			Method: http.MethodGet, Pattern: "/feeds/{feedId}/packages/search", Permission: view, Handler: a.search, Response: reflect.TypeFor[octopus.Page[octopus.PackageDescription]](), Summary: "Finds packages by a part of their id.",
@@ -101,7 +106,7 @@ func (a *api) push(r *rest.Request) (any, error) {
 		}
 		doc := document(r, p)
 		if created {
-			return rest.Created{Body: doc, Location: r.SpaceHref("/packages/" + p.ID)}, nil
+			return rest.Created{Body: doc, Location: doc.Links["Self"]}, nil
 		}
 		return doc, nil
 	}
@@ -124,11 +129,11 @@ func document(r *rest.Request, p *feed.Package) octopus.Package {
 		FileExtension: p.Extension, PackageSizeBytes: p.Size, Hash: p.SHA1,
 	}
 	doc.ID = p.ID
-	self := r.SpaceHref("/packages/" + p.ID)
+	self := r.SpaceHref("/packages/" + url.PathEscape(p.ID))
 	doc.Links = octopus.Links{
 		"Self":        self,
 		"Raw":         self + "/raw",
-		"AllVersions": r.SpaceHref("/packages?nuGetPackageId=" + p.PackageID),
+		"AllVersions": r.SpaceHref("/packages?nuGetPackageId=" + url.QueryEscape(p.PackageID)),
 		"Feed":        r.SpaceHref("/feeds/" + doc.FeedID),
 	}
 	return doc
@@ -174,8 +179,17 @@ func (a *api) list(r *rest.Request) (any, error) {
 }
 
 func (a *api) all(r *rest.Request) (any, error) {
-	docs, _, err := a.find(r, feed.Query{Space: r.Space, Page: ident.Page{Take: ident.MaxTake}})
-	return octopus.List[octopus.Package](docs), err
+	all := octopus.List[octopus.Package]{}
+	for {
+		docs, total, err := a.find(r, feed.Query{Space: r.Space, Page: ident.Page{Skip: int64(len(all)), Take: ident.MaxTake}})
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, docs...)
+		if len(docs) == 0 || int64(len(all)) >= total {
+			return all, nil
+		}
+	}
 }
 
 func (a *api) bulk(r *rest.Request) (any, error) {
@@ -263,20 +277,39 @@ func (a *api) versions(r *rest.Request) (any, error) {
 	if id == "" {
 		return nil, fault.InvalidField("packageId", "packageId is empty; name the package whose versions you want.")
 	}
-	docs, total, err := a.find(r, feed.Query{Space: r.Space, PackageID: id, Page: page})
+	q := feed.Query{Space: r.Space, PackageID: id, VersionFilter: r.Query("filter"), Page: page}
+	if err := restrict(r, &q); err != nil {
+		return nil, err
+	}
+	docs, total, err := a.find(r, q)
 	if err != nil {
 		return nil, err
 	}
-	rows := make([]octopus.PackageVersion, 0, len(docs))
-	for _, d := range docs {
-		if f := r.Query("filter"); f != "" && !strings.Contains(strings.ToLower(d.Version), strings.ToLower(f)) {
-			continue
-		}
-		v := octopus.PackageVersion{FeedID: d.FeedID, PackageID: d.PackageID, Version: d.Version, Published: d.Published, SizeBytes: d.PackageSizeBytes}
-		v.ID, v.Links = d.ID, d.Links
-		rows = append(rows, v)
+	rows := make([]octopus.PackageVersion, len(docs))
+	for i, d := range docs {
+		rows[i] = octopus.PackageVersion{FeedID: d.FeedID, PackageID: d.PackageID, Version: d.Version, Published: d.Published, SizeBytes: d.PackageSizeBytes}
+		rows[i].ID, rows[i].Links = d.ID, d.Links
 	}
 	return rest.PageOf(r, "PackageVersion", page, total, rows), nil
+}
+
+// restrict reads which versions a caller wants, as the rules of channels do.
+func restrict(r *rest.Request, q *feed.Query) error {
+	with, err := r.QueryBool("includePreRelease", true)
+	if err != nil {
+		return err
+	}
+	q.NoPrerelease = !with
+	bounds, tag := r.Query("versionRange"), r.Query("preReleaseTag")
+	if bounds == "" && tag == "" {
+		return nil
+	}
+	rule, err := version.NewRule(version.Octopus, bounds, tag, "")
+	if err != nil {
+		return err
+	}
+	q.Accept = rule.AcceptsText
+	return nil
 }
 
 func (a *api) search(r *rest.Request) (any, error) {
