@@ -140,7 +140,7 @@ func (a *App) wire(ctx context.Context, opt Options, p parts) error {
 	if err != nil {
 		return err
 	}
-	service := releases.New(releases.Config{DB: a.db, Store: p.store, Queue: a.tasks, Packages: feeds{a.db, packages}, Sealer: p.keys, Log: a.log})
+	service := releases.New(releases.Config{DB: a.db, Store: p.store, Queue: a.tasks, Packages: feeds{a.db, packages}, Sealer: p.keys, Log: a.log, ServerURI: a.cfg.ServerURI})
 	runners[octopus.TaskDeploy] = orchestrator.New(orchestrator.Config{
 		DB: a.db, Source: service, Agents: a.targets, Blobs: p.blobs, Sealer: p.keys, Log: a.log,
 	})

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -36,6 +37,8 @@ type Config struct {
 	Node string `koanf:"node" help:"name of this node; the host's name unless set"`
 	// BasePath is the path under which a proxy serves the server.
 	BasePath string `koanf:"base_path" help:"path under which a proxy in front serves this server, such as /deploy"`
+	// ServerURI is where people reach the server; variables and links tell it.
+	ServerURI string `koanf:"server_uri" help:"address that people reach the server at, such as https://deploy.example.com"`
 	// BuiltinWorker can be switched off, so that nothing runs on the server's host.
 	BuiltinWorker bool `koanf:"builtin_worker" help:"run steps that need no target on the server's own host"`
 	// LogLevel is debug, info, warn or error; LogFormat text or json.
@@ -183,6 +186,11 @@ func (c *Config) check() error {
 	}
 	if c.BasePath != "" && (!strings.HasPrefix(c.BasePath, "/") || strings.HasSuffix(c.BasePath, "/")) {
 		errs = append(errs, fmt.Errorf("base_path is %q; it begins with a slash and does not end with one", c.BasePath))
+	}
+	if c.ServerURI != "" {
+		if u, err := url.Parse(c.ServerURI); err != nil || u.Host == "" || u.User != nil {
+			errs = append(errs, fmt.Errorf("server_uri is %q; give an address such as https://deploy.example.com, without a user", c.ServerURI))
+		}
 	}
 	if c.Database == "" {
 		c.Database = "sqlite:" + filepath.Join(c.Data, "tako.db")
