@@ -95,12 +95,24 @@ func TestBuild(t *testing.T) {
 5 ask server [""]
 6 mail server ["Machines-1" "Machines-3"]
 `},
-		{"tags are a list, without case, any of them", []octopus.Step{step("a", " DB , nothing,", act("x"))}, nil,
-			"1 x target [\"Machines-2\" \"Machines-1\"]\n"},
-		{"tags on a plain step's action, as older clients send them", []octopus.Step{step("a", "", act("x", prop(octopus.PropTargetRoles, "db")))}, nil,
-			"1 x target [\"Machines-2\" \"Machines-1\"]\n"},
-		{"tags of one child are not the step's", []octopus.Step{step("a", "", act("x"), act("y", prop(octopus.PropTargetRoles, "db")))}, nil,
-			"1.1 x worker rolling [\"\"]\n1.2 y worker rolling [\"\"]\n"},
+		{
+			"tags are a list, without case, any of them",
+			[]octopus.Step{step("a", " DB , nothing,", act("x"))},
+			nil,
+			"1 x target [\"Machines-2\" \"Machines-1\"]\n",
+		},
+		{
+			"tags on a plain step's action, as older clients send them",
+			[]octopus.Step{step("a", "", act("x", prop(octopus.PropTargetRoles, "db")))},
+			nil,
+			"1 x target [\"Machines-2\" \"Machines-1\"]\n",
+		},
+		{
+			"tags of one child are not the step's",
+			[]octopus.Step{step("a", "", act("x"), act("y", prop(octopus.PropTargetRoles, "db")))},
+			nil,
+			"1.1 x worker rolling [\"\"]\n1.2 y worker rolling [\"\"]\n",
+		},
 		{"no target has the tag", []octopus.Step{step("a", "gone", act("x"))}, nil, "1 x target []\n"},
 		{"rolling and children", []octopus.Step{
 			step("a", "db", act("x"), act("y", func(a *octopus.Action) { a.Condition = octopus.ActionConditionVariable })),
@@ -129,19 +141,32 @@ func TestBuild(t *testing.T) {
 8 tenants worker [""]
 10.2 child worker rolling [""]
 `},
-		{"a runbook has no channel", []octopus.Step{step("a", "", act("x", func(a *octopus.Action) { a.Channels = []string{"Channels-2"} }))},
-			func(in *deploy.Input) { in.Plan.ChannelID = "" }, "1 x worker [\"\"]\n"},
+		{
+			"a runbook has no channel",
+			[]octopus.Step{step("a", "", act("x", func(a *octopus.Action) { a.Channels = []string{"Channels-2"} }))},
+			func(in *deploy.Input) { in.Plan.ChannelID = "" }, "1 x worker [\"\"]\n",
+		},
 		{"left out by a person", []octopus.Step{
 			step("a", "", act("x")), step("b", "", act("y", func(a *octopus.Action) { a.IsRequired = true })),
 		}, func(in *deploy.Input) { in.SkipActions = []string{"ID-X", "id-y"} }, "1 x worker skip [\"\"]\n2 y worker required [\"\"]\n"},
-		{"only some machines", []octopus.Step{step("a", "web,db", act("x"))},
+		{
+			"only some machines",
+			[]octopus.Step{step("a", "web,db", act("x"))},
 			func(in *deploy.Input) {
 				in.SpecificMachines, in.ExcludedMachines = []string{"machines-1", "Machines-2"}, []string{"MACHINES-2"}
-			}, "1 x target [\"Machines-1\"]\n"},
-		{"a machine that is listed twice", []octopus.Step{step("a", "db", act("x"))},
-			func(in *deploy.Input) { in.Machines = append(in.Machines, machines[2]) }, "1 x target [\"Machines-2\" \"Machines-1\"]\n"},
-		{"groups", []octopus.Step{with(step("a", "", act("first"))), with(step("b", "", act("second"))), step("c", "", act("third"))}, nil,
-			"1 first worker [\"\"]\n2 second worker with [\"\"]\n3 third worker [\"\"]\n"},
+			}, "1 x target [\"Machines-1\"]\n",
+		},
+		{
+			"a machine that is listed twice",
+			[]octopus.Step{step("a", "db", act("x"))},
+			func(in *deploy.Input) { in.Machines = append(in.Machines, machines[2]) }, "1 x target [\"Machines-2\" \"Machines-1\"]\n",
+		},
+		{
+			"groups",
+			[]octopus.Step{with(step("a", "", act("first"))), with(step("b", "", act("second"))), step("c", "", act("third"))},
+			nil,
+			"1 first worker [\"\"]\n2 second worker with [\"\"]\n3 third worker [\"\"]\n",
+		},
 		{"a group whose first step is left out does not join the one before", []octopus.Step{
 			step("a", "", act("one")),
 			step("b", "", act("two", func(a *octopus.Action) { a.IsDisabled = true })),
@@ -196,8 +221,10 @@ func TestBuildPackages(t *testing.T) {
 		Process: []octopus.Step{step("a", "", act("Web", func(a *octopus.Action) {
 			a.Packages = []octopus.PackageReference{
 				{PackageID: "Acme.Web", FeedID: "feeds-builtin", AcquisitionLocation: octopus.AcquireOnServer, Version: "0.1"},
-				{Name: "Tools", PackageID: "#{Tool}", FeedID: "Feeds-1", AcquisitionLocation: octopus.AcquireNever, Version: "2.0",
-					Properties: octopus.Map[string, octopus.PropertyText]{octopus.PackagePropExtract: "False"}},
+				{
+					Name: "Tools", PackageID: "#{Tool}", FeedID: "Feeds-1", AcquisitionLocation: octopus.AcquireNever, Version: "2.0",
+					Properties: octopus.Map[string, octopus.PropertyText]{octopus.PackagePropExtract: "False"},
+				},
 			}
 		}))},
 		Versions: map[deploy.PackageKey]string{{Action: "web", Reference: ""}: "1.2.3"},

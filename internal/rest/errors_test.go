@@ -214,8 +214,16 @@ func spoil() *rapid.Generator[any] {
 	return rapid.OneOf(
 		rapid.SampledFrom([]any{
 			nil, true, -1, 1.5, 1e300, "", " ", "Environments-99", "Spaces-2", "%", "../..", "<script>", "\u2028", strings.Repeat("ä", 500),
-			[]any{}, []any{nil}, []any{[]any{}}, []any{1}, []any{"x", "x"}, map[string]any{}, map[string]any{"": nil}, map[string]any{"HasValue": true},
-			map[string]any{"HasValue": true, "NewValue": 5}, []any{map[string]any{"Id": []any{}}},
+			[]any{},
+			[]any{nil},
+			[]any{[]any{}},
+			[]any{1},
+			[]any{"x", "x"},
+			map[string]any{},
+			map[string]any{"": nil},
+			map[string]any{"HasValue": true},
+			map[string]any{"HasValue": true, "NewValue": 5},
+			[]any{map[string]any{"Id": []any{}}},
 		}),
 		rapid.Custom(func(t *rapid.T) any { return rapid.String().Draw(t, "text") }),
 	)

@@ -30,15 +30,18 @@ func TestExplain(t *testing.T) {
 		"unknown":  {nil, `There is no variable "x".`, nil},
 		"only one": {[]variables.Variable{project("a", "1", scope{})}, "Chosen because it is the only value and applies here: it has no scope.", nil},
 		"only one, elsewhere": {
-			[]variables.Variable{project("a", "1", env("Environments-2"))}, `The only value of "x" does not apply here.`,
+			[]variables.Variable{project("a", "1", env("Environments-2"))},
+			`The only value of "x" does not apply here.`,
 			[]string{"Does not apply: it is scoped to environment Test, and here it is Production."},
 		},
 		"all elsewhere": {
-			[]variables.Variable{project("a", "1", env("Environments-2")), project("b", "1", scope{Channel: ids{"Channels-7"}})}, `None of the 2 values of "x" applies here.`,
+			[]variables.Variable{project("a", "1", env("Environments-2")), project("b", "1", scope{Channel: ids{"Channels-7"}})},
+			`None of the 2 values of "x" applies here.`,
 			[]string{"Does not apply: it is scoped to environment Test, and here it is Production.", "Does not apply: it is scoped to channel Channels-7, and here it is Channels-1."},
 		},
 		"only one applies": {
-			[]variables.Variable{project("a", "1", env("Environments-2")), project("b", "2", env("Environments-1"))}, "Chosen because it is the only value that applies here: it is scoped to environment Production.",
+			[]variables.Variable{project("a", "1", env("Environments-2")), project("b", "2", env("Environments-1"))},
+			"Chosen because it is the only value that applies here: it is scoped to environment Production.",
 			[]string{"Does not apply: it is scoped to environment Test, and here it is Production."},
 		},
 		"most specific": {
@@ -62,11 +65,13 @@ func TestExplain(t *testing.T) {
 			[]string{"Applies and is as specific as the chosen value: a tie.", "Applies, and has the same value as the chosen one."},
 		},
 		"outputs": {
-			[]variables.Variable{early, late}, "Chosen because it is the most specific of the 2 values that apply here: it has no scope.",
+			[]variables.Variable{early, late},
+			"Chosen because it is the most specific of the 2 values that apply here: it has no scope.",
 			[]string{"Applies, but a later value has replaced it."},
 		},
 		"passed": {
-			[]variables.Variable{project("a", "1", scope{Action: ids{"action-1"}}), given}, "Chosen because it was passed to this deployment, which goes before every other value.",
+			[]variables.Variable{project("a", "1", scope{Action: ids{"action-1"}}), given},
+			"Chosen because it was passed to this deployment, which goes before every other value.",
 			[]string{"Applies, but another value was passed to this deployment."},
 		},
 	}

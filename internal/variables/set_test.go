@@ -104,8 +104,16 @@ func TestSpecificity(t *testing.T) {
 		name  string
 		scope scope
 	}{
-		{"action", action}, {"machine", machine}, {"role of the step", stepRole}, {"role", role}, {"tenant", tenant},
-		{"tenant tag", tag}, {"environment", env}, {"channel", channel}, {"process", process}, {"unscoped", scope{}},
+		{"action", action},
+		{"machine", machine},
+		{"role of the step", stepRole},
+		{"role", role},
+		{"tenant", tenant},
+		{"tenant tag", tag},
+		{"environment", env},
+		{"channel", channel},
+		{"process", process},
+		{"unscoped", scope{}},
 	}
 	wins := func(t *testing.T, winner, loser variables.Variable) {
 		t.Helper()
@@ -132,8 +140,14 @@ func TestSpecificity(t *testing.T) {
 	both := func(a, b scope) scope {
 		out := a
 		for _, d := range []struct{ to, from *ids }{
-			{&out.Action, &b.Action}, {&out.Machine, &b.Machine}, {&out.Role, &b.Role}, {&out.Tenant, &b.Tenant},
-			{&out.TenantTag, &b.TenantTag}, {&out.Environment, &b.Environment}, {&out.Channel, &b.Channel}, {&out.ProcessOwner, &b.ProcessOwner},
+			{&out.Action, &b.Action},
+			{&out.Machine, &b.Machine},
+			{&out.Role, &b.Role},
+			{&out.Tenant, &b.Tenant},
+			{&out.TenantTag, &b.TenantTag},
+			{&out.Environment, &b.Environment},
+			{&out.Channel, &b.Channel},
+			{&out.ProcessOwner, &b.ProcessOwner},
 		} {
 			*d.to = append(slices.Clone(*d.to), *d.from...)
 		}

@@ -50,28 +50,41 @@ func TestAnswer(t *testing.T) {
 		fault   bool
 	}{
 		"not answered keeps the default": {
-			[]variables.Variable{prompted("1", "A", "default", "", true, scope{})}, variables.Answers{},
-			[]string{"default"}, nil, false,
+			[]variables.Variable{prompted("1", "A", "default", "", true, scope{})},
+			variables.Answers{},
+			[]string{"default"},
+			nil, false,
 		},
 		"by id for that value alone": {
 			[]variables.Variable{prompted("1", "A", "x", "", false, scope{}), prompted("2", "A", "y", "", false, env("Environments-1"))},
-			variables.Answers{ByID: map[string]string{"2": "new"}}, []string{"x", "new"}, nil, false,
+			variables.Answers{ByID: map[string]string{"2": "new"}},
+			[]string{"x", "new"},
+			nil, false,
 		},
 		"by name for each value that can apply": {
 			[]variables.Variable{prompted("1", "A", "x", "", false, scope{}), prompted("2", "a", "y", "", false, env("Environments-1")), prompted("3", "A", "z", "", false, env("Environments-2"))},
-			variables.Answers{ByName: map[string]string{"A": "new"}}, []string{"new", "new", "z"}, nil, false,
+			variables.Answers{ByName: map[string]string{"A": "new"}},
+			[]string{"new", "new", "z"},
+			nil, false,
 		},
 		"by id goes before by name": {
 			[]variables.Variable{prompted("1", "A", "x", "", false, scope{}), prompted("2", "A", "y", "", false, scope{})},
-			variables.Answers{ByID: map[string]string{"1": "id"}, ByName: map[string]string{"a": "name"}}, []string{"id", "name"}, nil, false,
+			variables.Answers{ByID: map[string]string{"1": "id"}, ByName: map[string]string{"a": "name"}},
+			[]string{"id", "name"},
+			nil, false,
 		},
 		"not for values without a prompt": {
 			[]variables.Variable{{ID: "1", Name: "A", Value: "x"}},
-			variables.Answers{ByID: map[string]string{"1": "new"}, ByName: map[string]string{"A": "new", "B": "new"}}, []string{"x"}, []string{"1", "A", "B"}, false,
+			variables.Answers{ByID: map[string]string{"1": "new"}, ByName: map[string]string{"A": "new", "B": "new"}},
+			[]string{"x"},
+			[]string{"1", "A", "B"},
+			false,
 		},
 		"required and blank": {
 			[]variables.Variable{prompted("1", "A", "x", "", true, scope{})},
-			variables.Answers{ByID: map[string]string{"1": " \t"}}, []string{" \t"}, nil, true,
+			variables.Answers{ByID: map[string]string{"1": " \t"}},
+			[]string{" \t"},
+			nil, true,
 		},
 		"required and without default": {
 			[]variables.Variable{prompted("1", "A", "", "", true, scope{})}, variables.Answers{}, []string{""}, nil, true,
