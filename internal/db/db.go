@@ -80,6 +80,7 @@ type DB struct {
 	// On PostgreSQL both are the same pool. On SQLite the writer has one
 	// connection, for which writers wait in line in Go and not in busy loops.
 	reader, writer *sql.DB
+	readers        int                 // SQLite: the size of the reader's pool
 	turn           chan struct{}       // SQLite: full while this process writes
 	turnstile      *turnstile          // SQLite: where processes wait for each other
 	writers        *semaphore.Weighted // PostgreSQL: who writes documents; one may take all of it

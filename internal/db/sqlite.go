@@ -70,6 +70,7 @@ func (d *DB) openSQLite(ctx context.Context, path string, opt Options) error {
 	if d.reader, err = sqlitePool(path, readers, readerCacheKiB, true); err != nil {
 		return errors.Join(fmt.Errorf("open %s: %w", d.url, err), d.writer.Close(), d.turnstile.close())
 	}
+	d.readers = readers
 	d.reader.SetConnMaxLifetime(statisticsEvery)
 	return nil
 }

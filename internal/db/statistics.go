@@ -7,9 +7,7 @@ import (
 )
 
 const (
-	// statisticsEvery is how often SQLite looks whether its statistics still
-	// fit. Readers learn of new ones with their next connection, which they
-	// therefore make as often.
+	// statisticsEvery is how often SQLite looks whether its statistics still fit.
 	statisticsEvery = time.Hour
 	// statisticsFrom is the size in bytes from which statistics are worth
 	// having. Of a smaller database they tell that it has hardly any rows, and a
@@ -45,8 +43,8 @@ func (d *DB) KeepStatistics(ctx context.Context) error {
 // refreshStatistics analyses the tables that have no statistics or have grown
 // much since, in a database of at least so many bytes. It takes milliseconds.
 func (d *DB) refreshStatistics(ctx context.Context, from int64) error {
-	return d.WriteEngine(ctx, func(tx *Tx) error {
-		var size int64
+	var size int64
+	err := d.WriteEngine(ctx, func(tx *Tx) error {
 		if err := tx.QueryRow(ctx, `SELECT p.page_count * s.page_size FROM pragma_page_count() p, pragma_page_size() s`).Scan(&size); err != nil {
 			return fmt.Errorf("read the database's size: %w", err)
 		}
@@ -61,4 +59,12 @@ func (d *DB) refreshStatistics(ctx context.Context, from int64) error {
 		}
 		return nil
 	})
+	if err != nil || size < from {
+		return err
+	}
+	// A connection reads the statistics when it is opened: those that rest are
+	// closed now, those at work when their time is over.
+	d.reader.SetMaxIdleConns(0)
+	d.reader.SetMaxIdleConns(d.readers)
+	return nil
 }
