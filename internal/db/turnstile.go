@@ -69,7 +69,7 @@ func (s *turnstile) enter(ctx context.Context) error {
 	// The wait cannot be broken off: it goes on with these files, whose locks
 	// end when they are closed, and the next one gets others.
 	go func() {
-		<-got            // whether it was got or not
+		<-got            //nolint:errcheck // whether it was got or not
 		_ = next.Close() // they were only locks
 		_ = turn.Close()
 	}()
