@@ -146,7 +146,7 @@ func TestPoolsAndMachines(t *testing.T) {
 		"/api/workerpools/supportedtypes":          `{"Id":"supportedtypes","SupportedPoolTypes":["StaticWorkerPool"],"Links":{"Self":"/api/Spaces-1/workerpools/supportedtypes"}}`,
 	} {
 		got := strings.TrimSpace(string(w.Get(path).Body))
-		if strings.ToLower(got) != strings.ToLower(want) {
+		if !strings.EqualFold(got, want) {
 			t.Errorf("%s: %s, want %s", path, got, want)
 		}
 	}

@@ -46,9 +46,9 @@ func (f feed) Versions(_ context.Context, _ ident.SpaceID, _, id string, fn func
 // world is a server with a project "Web Shop", two environments and a target.
 type world struct {
 	*actiontest.World
-	service                *releases.Service
-	project, dev, prod     string
-	channel, target, group string
+	service            *releases.Service
+	project, dev, prod string
+	target, group      string
 }
 
 const script = `{"Name":"Deploy","Properties":{"Octopus.Action.TargetRoles":"web"},"Actions":[{"Name":"Deploy","ActionType":"Octopus.Script",
