@@ -47,7 +47,7 @@ type Move struct {
 // for two goroutines at once.
 func (s *State) Next() []Move {
 	if s.Cancelled {
-		if s.anyOpen() {
+		if s.Running() {
 			return nil
 		}
 		return []Move{{Kind: MoveFinish, Outcome: Canceled}}
@@ -84,9 +84,9 @@ func (s *State) Waiting() bool {
 	return asked && len(s.Next()) == 0
 }
 
-// anyOpen reports whether something still runs. A unit that only waits for a
-// person does not.
-func (s *State) anyOpen() bool {
+// Running reports whether something runs. A unit that only waits for a person does
+// not.
+func (s *State) Running() bool {
 	for _, u := range s.Units {
 		if u.Open && u.Asked == nil {
 			return true

@@ -20,6 +20,9 @@ type State struct {
 	Cancelled bool
 	// Excluded are the machines that a person took out of the deployment.
 	Excluded map[string]bool
+	// Outputs are all output variables, in the order of the journal: of several
+	// values of one name the last one counts.
+	Outputs []UnitOutput
 	// Facts counts the facts that were folded.
 	Facts int64
 
@@ -53,7 +56,12 @@ type UnitState struct {
 	Ignored bool
 	Started time.Time // of the first attempt
 	Ended   time.Time
-	Outputs []Output
+}
+
+// UnitOutput is an output variable and the unit that has set it.
+type UnitOutput struct {
+	Unit   Unit
+	Output Output
 }
 
 // NewState is the state before any fact.
@@ -122,8 +130,7 @@ func (s *State) Apply(f Fact) error {
 	case FactCancel:
 		s.Cancelled = true
 	case FactOutput:
-		u := s.unit(*f.Unit)
-		u.Outputs = append(u.Outputs, *f.Output)
+		s.Outputs = append(s.Outputs, UnitOutput{*f.Unit, *f.Output})
 	}
 	return nil
 }

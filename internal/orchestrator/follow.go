@@ -18,39 +18,77 @@ import (
 	"github.com/takodeploy/tako/octopus"
 )
 
-// follow reads the log of a running script to its end.
-func (a *attempt) follow(ctx context.Context) error {
-	deadline := time.Now().Add(reachFor)
-	for pause := 100 * time.Millisecond; ; {
-		if a.canceled() {
-			return a.cancel(ctx)
+// follow reads the log of a script to its end, from an answer that is there already
+// or, without one, from the next. Once the task is canceled it asks for the end of
+// the script instead of for news.
+func (a *attempt) follow(ctx context.Context, status *agent.Status) error {
+	lost, pause := time.Time{}, firstPause // since when the agent has not answered
+	for {
+		if status != nil {
+			if status.State == agent.Complete {
+				return a.complete(ctx, *status)
+			}
+			if err := a.absorb(ctx, *status); err != nil {
+				return err
+			}
 		}
-		status, err := a.status(ctx)
+		asked := time.Now()
+		next, err := a.news(ctx)
 		switch {
 		case err == nil:
 			if err := failpoint.Hit("logs-fetched"); err != nil {
 				return err
 			}
-			return a.handle(ctx, status)
+			status, lost = &next, time.Time{}
+			if len(next.Entries) > 0 || next.State == agent.Complete {
+				pause = firstPause
+				continue
+			}
+			if time.Since(asked) > pause {
+				continue
+			}
+			// It answers at once though there is nothing new: a canceled script
+			// that has not ended, mostly.
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case a.canceled():
-			continue
-		case time.Now().After(deadline):
-			return a.unknown(ctx, "The worker can no longer be reached. The script may still be running.", tasks.Batch{})
+			// Past the bound others end the task, and the janitor keeps cancelling.
+			status = nil
+		default:
+			status = nil
+			if lost.IsZero() {
+				lost = asked
+			}
+			a.r.log.Warn("ask for news of a script", "unit", a.unit.Key(), "err", err)
+			if time.Since(lost) > reachFor {
+				return a.unknown(ctx, "The worker can no longer be reached. The script may still be running.", tasks.Batch{})
+			}
 		}
-		a.r.log.Warn("ask for status", "unit", a.unit.Key(), "err", err)
 		if !a.pause(ctx, pause) {
 			return ctx.Err()
 		}
-		pause = min(2*pause, 5*time.Second)
+		pause = min(2*pause, a.mostPause())
 	}
 }
 
-// status asks for news; a cancellation ends the wait.
-func (a *attempt) status(ctx context.Context) (agent.Status, error) {
-	if !a.r.l.Service().Alive() {
-		return agent.Status{}, tasks.ErrLost
+// mostPause is the longest pause between two calls.
+func (a *attempt) mostPause() time.Duration {
+	if a.canceled() {
+		return time.Second
+	}
+	return 5 * time.Second
+}
+
+// news asks for the status of the script, or for its end; a cancellation ends the
+// wait for the former.
+func (a *attempt) news(ctx context.Context) (agent.Status, error) {
+	if err := a.alive(ctx); err != nil {
+		return agent.Status{}, err
+	}
+	// What the parser holds back need not come again.
+	req := agent.StatusRequest{Ticket: a.ticket, After: a.parser.seq, Wait: time.Second}
+	if a.canceled() {
+		return a.agent.CancelScript(ctx, req)
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
@@ -63,53 +101,19 @@ func (a *attempt) status(ctx context.Context) (agent.Status, error) {
 		case <-ended:
 		}
 	}()
-	return a.agent.GetStatus(ctx, agent.StatusRequest{Ticket: a.ticket, After: a.cursor, Wait: statusWait})
+	req.Wait = statusWait
+	return a.agent.GetStatus(ctx, req)
 }
 
-// cancel ends the script's process tree, then its attempt.
-func (a *attempt) cancel(ctx context.Context) error {
-	for pause := 50 * time.Millisecond; ; pause = min(2*pause, time.Second) {
-		status, err := a.agent.CancelScript(ctx, agent.StatusRequest{Ticket: a.ticket, After: a.cursor, Wait: time.Second})
-		switch {
-		case err == nil && status.State == agent.Complete:
-			return a.handle(ctx, status)
-		case err == nil:
-			if err := a.absorb(ctx, status); err != nil {
-				return err
-			}
-		case ctx.Err() != nil:
-			return ctx.Err()
-		default:
-			a.r.log.Warn("cancel script", "unit", a.unit.Key(), "err", err)
-		}
-		// Past the bound others end the task, and the janitor keeps cancelling.
-		if !a.pause(ctx, pause) {
+// alive waits until this process may call agents. While its heart does not beat
+// somebody else may own the task.
+func (a *attempt) alive(ctx context.Context) error {
+	for !a.r.l.Service().Alive() {
+		if !a.pause(ctx, 100*time.Millisecond) {
 			return ctx.Err()
 		}
 	}
-}
-
-// handle takes one answer, and follows until the script is over.
-func (a *attempt) handle(ctx context.Context, status agent.Status) error {
-	for {
-		if status.State == agent.Complete {
-			return a.complete(ctx, status)
-		}
-		if err := a.absorb(ctx, status); err != nil {
-			return err
-		}
-		if a.canceled() {
-			return a.cancel(ctx)
-		}
-		next, err := a.status(ctx)
-		if err != nil {
-			return a.follow(ctx)
-		}
-		if err := failpoint.Hit("logs-fetched"); err != nil {
-			return err
-		}
-		status = next
-	}
+	return nil
 }
 
 // absorb commits what an answer brought: log lines, cursor and parser in step.
@@ -124,36 +128,53 @@ func (a *attempt) absorb(ctx context.Context, status agent.Status) error {
 	if len(b.Cursors) == 0 && len(facts) == 0 {
 		return nil
 	}
-	if err := a.r.commit(ctx, b, facts...); err != nil {
+	if err := a.commit(ctx, b, facts...); err != nil {
 		return err
 	}
 	if !a.acked {
 		a.acked = true
-		if err := failpoint.Hit("ack-committed"); err != nil {
-			return err
-		}
+		return failpoint.Hit("ack-committed")
 	}
-	return a.publish(ctx, facts)
+	return nil
+}
+
+// commit writes facts with whatever belongs to them; outputs are visible before
+// anything that follows from the facts can start.
+func (a *attempt) commit(ctx context.Context, b tasks.Batch, facts ...deploy.Fact) error {
+	for _, f := range facts {
+		b.Facts = append(b.Facts, f)
+	}
+	if err := a.r.l.Commit(ctx, b); err != nil {
+		return err
+	}
+	if err := a.publish(ctx, facts); err != nil {
+		return err
+	}
+	a.r.apply(facts...)
+	return nil
 }
 
 // read turns an answer into what is to be committed.
 func (a *attempt) read(status agent.Status) (tasks.Batch, []deploy.Fact, error) {
-	var b tasks.Batch
-	if len(status.Entries) == 0 {
-		return b, nil, nil
-	}
 	facts, err := a.parser.feed(status.Entries)
 	if err != nil {
-		return b, nil, err
+		return tasks.Batch{}, nil, err
 	}
-	var state json.RawMessage
-	b.Lines, a.cursor, state, err = a.parser.take()
-	if err != nil {
-		return b, nil, err
+	b, err := a.taken()
+	return b, facts, err
+}
+
+// taken is what the parser has ready, if that is more than before.
+func (a *attempt) taken() (tasks.Batch, error) {
+	var b tasks.Batch
+	lines, cursor, state, err := a.parser.take()
+	if err != nil || cursor == a.cursor && len(lines) == 0 {
+		return b, err
 	}
+	a.cursor = cursor
+	b.Lines, b.Warnings = lines, a.parser.Warned
 	b.Cursors = []tasks.Cursor{{Unit: a.id, Seq: a.cursor, Parser: state}}
-	b.Warnings = a.parser.Warned
-	return b, facts, nil
+	return b, nil
 }
 
 // publish makes committed outputs visible to later steps.
@@ -171,35 +192,27 @@ func (a *attempt) publish(ctx context.Context, facts []deploy.Fact) error {
 // complete ends the attempt of a script that is over: the last of its log, its
 // artifacts and its result are committed together.
 func (a *attempt) complete(ctx context.Context, status agent.Status) error {
-	b, facts, err := a.read(status)
+	facts, err := a.parser.feed(status.Entries)
 	if err != nil {
 		return err
 	}
-	last, facts2, err := a.parser.end()
+	facts = append(facts, a.parser.end()...)
+	b, err := a.taken()
 	if err != nil {
 		return err
 	}
-	b.Lines = append(b.Lines, last...)
-	facts = append(facts, facts2...)
 	if !a.acked {
 		facts = append([]deploy.Fact{a.fact(deploy.FactAck)}, facts...)
 		a.acked = true
 	}
-	for _, f := range facts {
-		b.Facts = append(b.Facts, f)
-	}
-	a.r.apply(facts...) // committed with the result, or this owner is over
 	if err := a.collect(ctx, &b); err != nil {
 		return err
 	}
-	if err := a.publish(ctx, facts); err != nil {
-		return err
-	}
-	return a.judge(ctx, status, b)
+	return a.judge(ctx, status, b, facts...)
 }
 
 // judge says what an exit code means.
-func (a *attempt) judge(ctx context.Context, status agent.Status, b tasks.Batch) error {
+func (a *attempt) judge(ctx context.Context, status agent.Status, b tasks.Batch, facts ...deploy.Fact) error {
 	result := deploy.Result{ExitCode: status.ExitCode, Warnings: a.parser.Warned}
 	switch status.ExitCode {
 	case 0:
@@ -217,7 +230,7 @@ func (a *attempt) judge(ctx context.Context, status agent.Status, b tasks.Batch)
 			result.Outcome, result.Message = deploy.Failed, "The script was canceled by its agent."
 		}
 	case agent.ExitLost, agent.ExitUnknownTicket:
-		return a.unknown(ctx, "The result of the script was lost: its runner or its machine was stopped while it ran.", b)
+		return a.unknown(ctx, "The result of the script was lost: its runner or its machine was stopped while it ran.", b, facts...)
 	case agent.ExitTimeout:
 		result.Outcome, result.Message = deploy.Failed, "The script ran longer than its time limit and was ended."
 	case agent.ExitMutexTimeout:
@@ -233,18 +246,20 @@ func (a *attempt) judge(ctx context.Context, status agent.Status, b tasks.Batch)
 			result.Message = a.r.vars.mask(a.parser.Message)
 		}
 	}
-	return a.conclude(ctx, result, b)
+	return a.conclude(ctx, result, b, facts...)
 }
 
 // unknown raises the question that only a person can answer.
-func (a *attempt) unknown(ctx context.Context, message string, b tasks.Batch) error {
-	return a.conclude(ctx, deploy.Result{Outcome: deploy.Unknown, Message: message}, b)
+func (a *attempt) unknown(ctx context.Context, message string, b tasks.Batch, facts ...deploy.Fact) error {
+	return a.conclude(ctx, deploy.Result{Outcome: deploy.Unknown, Message: message}, b, facts...)
 }
 
-// conclude commits a result, and what follows from it: another attempt, or a
-// question. Neither a retry nor guided failure ever answers for an unknown fate.
-func (a *attempt) conclude(ctx context.Context, result deploy.Result, b tasks.Batch) error {
+// conclude commits a result after the facts that led to it, and what follows from
+// it: another attempt, or a question. Neither a retry nor guided failure ever
+// answers for an unknown fate.
+func (a *attempt) conclude(ctx context.Context, result deploy.Result, b tasks.Batch, facts ...deploy.Fact) error {
 	f := a.fact(deploy.FactResult)
+	result.Message = a.r.vars.mask(result.Message)
 	f.Result = &result
 	switch result.Outcome {
 	case deploy.Failed:
@@ -260,6 +275,10 @@ func (a *attempt) conclude(ctx context.Context, result deploy.Result, b tasks.Ba
 		}
 	case deploy.Unknown:
 		b.Warnings = true
+		if a.canceled() {
+			b.Lines = append(b.Lines, a.line(octopus.LogError, "%s", result.Message))
+			break // the deployment ends anyway
+		}
 		b.Lines = append(b.Lines, a.line(octopus.LogError, "%s Whether it ran, and how it ended, cannot be known; a person has to decide.", result.Message))
 		if err := a.ask(ctx, &f, &b, deploy.AskUnknown, result.Message); err != nil {
 			return err
@@ -270,20 +289,22 @@ func (a *attempt) conclude(ctx context.Context, result deploy.Result, b tasks.Ba
 	}
 	if a.ticket != "" {
 		t := tasks.Ticket{ID: string(a.ticket), Unit: a.id, Agent: a.agent.Name, State: tasks.TicketComplete}
-		if a.agent.Contract != deploy.ContractTako && (a.sent != 1 || a.lost > 0) {
+		switch {
+		case result.Outcome == deploy.Unknown && a.canceled():
+			t.State = tasks.TicketCancel // the janitor goes on until it has ended
+		case result.Outcome == deploy.Unknown:
+			t.State = tasks.TicketOpen // until it is known what becomes of it
+		case a.agent.Contract != deploy.ContractTako && (a.sent != 1 || a.lost > 0):
 			t.NotBefore = time.Now().Add(lateStart).UnixMicro()
 		}
-		if result.Outcome == deploy.Unknown {
-			t.State = tasks.TicketOpen // until it is known what becomes of it
-		}
 		b.Tickets = append(b.Tickets, t)
-		b.Unlock = append(b.Unlock, a.id)
+		if result.Outcome != deploy.Unknown {
+			b.Unlock = append(b.Unlock, a.id) // else the script may still run there
+		}
 	}
-	b.Facts = append(b.Facts, f)
-	if err := a.r.l.Commit(ctx, b); err != nil {
+	if err := a.commit(ctx, b, append(facts, f)...); err != nil {
 		return err
 	}
-	a.r.apply(f)
 	return failpoint.Hit("result-committed")
 }
 

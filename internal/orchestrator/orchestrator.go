@@ -137,7 +137,7 @@ func (o *Orchestrator) load(ctx context.Context, l *tasks.Lease) (*run, error) {
 	if r.state, err = deploy.Fold(&r.plan, facts); err != nil {
 		return nil, &damagedError{err}
 	}
-	if len(r.plan.Steps) == 0 || r.state.Cancelled {
+	if len(r.plan.Steps) == 0 || r.state.Cancelled && !r.state.Running() {
 		return r, nil // nothing of it will be looked up
 	}
 	if r.process, err = o.cfg.Source.Process(ctx, &r.plan); err != nil {

@@ -16,8 +16,16 @@ import (
 	"github.com/takodeploy/tako/octopus"
 )
 
-// maxArtifacts bounds the artifacts of one attempt.
-const maxArtifacts = 10000
+// Limits of one attempt: what a script asks for beyond them is passed over, with a
+// warning in its log.
+const (
+	maxArtifacts = 10000
+	maxOutputs   = 10000
+	maxMasks     = 10000
+	// maxHeld is how many lines may wait for a stream that has begun what looks
+	// like a message, until it is taken for text.
+	maxHeld = 1000
+)
 
 // parser turns the raw output of a script into log lines, output variables and
 // artifacts. What it knows between two lines is stored with the cursor, so that
@@ -52,6 +60,12 @@ type parserState struct {
 	Artifacts []artifact `json:"artifacts,omitempty"`
 	// Masks are the values that the script asked to be hidden, sealed.
 	Masks []string `json:"masks,omitempty"`
+	// Outputs counts the output variables.
+	Outputs int `json:"outputs,omitempty"`
+	// Blind tells that something could not be hidden: nothing more is shown.
+	Blind bool `json:"blind,omitempty"`
+	// Warnings that were given once.
+	Told []string `json:"told,omitempty"`
 }
 
 type artifact struct {
@@ -89,14 +103,29 @@ func (p *parser) load(ctx context.Context) error {
 	if err := json.Unmarshal(c.Parser, &p.parserState); err != nil {
 		return fmt.Errorf("read the parser's state of %s: %w", p.a.id, err)
 	}
-	p.known = p.parserState
-	for _, sealed := range p.Masks {
-		clear, err := p.a.r.o.cfg.Sealer.Open(ctx, p.a.r.l.ID, "mask", sealed)
-		if err != nil {
-			return fmt.Errorf("open a mask of %s: %w", p.a.id, err)
+	p.known = p.parserState // its masks are known since the run was loaded
+	return nil
+}
+
+// loadMasks hides what the scripts of a task asked for before this owner came.
+func (r *run) loadMasks(ctx context.Context) error {
+	cursors, err := r.l.Cursors(ctx)
+	if err != nil {
+		return fmt.Errorf("read the cursors of %s: %w", r.l.ID, err)
+	}
+	for _, c := range cursors {
+		var state parserState
+		if err := json.Unmarshal(c.Parser, &state); err != nil {
+			return fmt.Errorf("read the parser's state of %s: %w", c.Unit, err)
 		}
-		if err := p.a.r.vars.masker.Add(string(clear)); err != nil {
-			return err
+		for _, sealed := range state.Masks {
+			clear, err := r.o.cfg.Sealer.Open(ctx, r.l.ID, "mask", sealed)
+			if err != nil {
+				return fmt.Errorf("open a mask of %s: %w", c.Unit, err)
+			}
+			if err := r.vars.masker.Add(string(clear)); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -113,6 +142,9 @@ func (p *parser) feed(entries []agent.Entry) ([]deploy.Fact, error) {
 			return nil, err
 		}
 		p.seq = e.Seq
+		if len(p.fresh.lines) >= maxHeld {
+			p.release()
+		}
 		if p.stdout.holds() || p.stderr.holds() {
 			continue
 		}
@@ -125,6 +157,16 @@ func (p *parser) feed(entries []agent.Entry) ([]deploy.Fact, error) {
 	return facts, nil
 }
 
+// release takes for text what may yet become a message, so that one stream does not
+// keep the other from being seen.
+func (p *parser) release() {
+	for _, s := range []*stream{&p.stdout, &p.stderr} {
+		for _, item := range s.scanner.Flush() {
+			p.text(s, s.last, item, true)
+		}
+	}
+}
+
 // take returns the lines up to the safe point, its number, and the state there.
 func (p *parser) take() (lines []tasks.Line, cursor int64, state json.RawMessage, err error) {
 	if state, err = json.Marshal(p.known); err != nil {
@@ -134,26 +176,25 @@ func (p *parser) take() (lines []tasks.Line, cursor int64, state json.RawMessage
 	return lines, p.safe, state, nil
 }
 
-// end returns what was held back when the output is over.
-func (p *parser) end() ([]tasks.Line, []deploy.Fact, error) {
+// end takes what was held back for text: the output is over.
+func (p *parser) end() []deploy.Fact {
+	p.release()
 	for _, s := range []*stream{&p.stdout, &p.stderr} {
-		if !s.holds() {
-			continue
-		}
-		for _, item := range s.scanner.Flush() {
-			p.text(s, s.last, item, true)
-		}
 		if s.carry.Held != "" {
 			p.emit(s, s.last, p.a.r.vars.masker.Next(&s.carry, "", true))
 		}
 	}
-	out := p.fresh
-	p.fresh = delta{}
-	return out.lines, out.facts, nil
+	facts := p.fresh.facts
+	p.ready.lines = append(p.ready.lines, p.fresh.lines...)
+	p.fresh, p.safe, p.known = delta{}, p.seq, p.parserState
+	return facts
 }
 
 func (p *parser) entry(e agent.Entry) error {
 	if e.Source == agent.Debug {
+		if p.Blind {
+			return nil
+		}
 		p.fresh.lines = append(p.fresh.lines, p.line(e, octopus.LogVerbose, p.a.r.vars.masker.Mask(e.Text)))
 		return nil
 	}
@@ -190,7 +231,7 @@ func (p *parser) emit(s *stream, e agent.Entry, masked string) {
 			level = octopus.LogError
 		}
 	}
-	if hidden {
+	if hidden || p.Blind {
 		return
 	}
 	switch level {
@@ -245,9 +286,13 @@ func (p *parser) message(e agent.Entry, m servicemsg.Message) error {
 			p.ErrLevel = level
 		}
 	case name == "setvariable":
-		return p.output(m)
+		return p.output(e, m)
 	case name == "createartifact":
-		if path := m.Get("path"); path != "" && len(p.Artifacts) < maxArtifacts {
+		if len(p.Artifacts) >= maxArtifacts {
+			p.warn(e, fmt.Sprintf("The script has more than %d artifacts; the others are not kept.", maxArtifacts))
+			return nil
+		}
+		if path := m.Get("path"); path != "" {
 			file := m.Get("name")
 			if file == "" {
 				file = path[strings.LastIndexAny(path, `/\`)+1:]
@@ -263,14 +308,35 @@ func (p *parser) message(e agent.Entry, m servicemsg.Message) error {
 	case name == "resultmessage":
 		p.Message = p.a.r.vars.masker.Mask(m.Get("message"))
 	case name == "mask":
-		return p.mask(m.Get("value"))
+		return p.mask(e, m.Get("value"))
 	}
 	return nil
 }
 
-func (p *parser) mask(value string) error {
-	if err := p.a.r.vars.masker.Add(value); err != nil {
-		return err
+// warn adds a remark of our own to the log, once.
+func (p *parser) warn(e agent.Entry, text string) {
+	if slices.Contains(p.Told, text) {
+		return
+	}
+	p.Told = append(slices.Clone(p.Told), text)
+	p.Warned = true
+	p.fresh.lines = append(p.fresh.lines, p.line(e, octopus.LogWarning, text))
+}
+
+// hide masks a value from now on. Where that is impossible the rest of the output
+// must not be shown.
+func (p *parser) hide(e agent.Entry, value string) (hidden bool) {
+	if len(p.Masks) < maxMasks && p.a.r.vars.masker.Add(value) == nil {
+		return true
+	}
+	p.warn(e, "The script has asked for more to be hidden than this server can hide; the rest of its output is not shown.")
+	p.Blind = true
+	return false
+}
+
+func (p *parser) mask(e agent.Entry, value string) error {
+	if !p.hide(e, value) {
+		return nil
 	}
 	sealed, err := p.a.r.o.cfg.Sealer.Seal(p.a.r.l.ID, "mask", []byte(value))
 	if err != nil {
@@ -280,15 +346,22 @@ func (p *parser) mask(value string) error {
 	return nil
 }
 
-func (p *parser) output(m servicemsg.Message) error {
+// output notes an output variable. One that holds a secret is one, whatever the
+// script says: the journal has no secrets in clear.
+func (p *parser) output(e agent.Entry, m servicemsg.Message) error {
 	out := deploy.Output{Name: m.Get("name"), Value: m.Get("value"), Sensitive: isTrue(m.Get("sensitive"))}
 	if out.Name == "" {
 		return nil
 	}
+	if p.Outputs++; p.Outputs > maxOutputs {
+		p.warn(e, fmt.Sprintf("The script sets more than %d output variables; the others are not kept.", maxOutputs))
+		return nil
+	}
+	if out.Sensitive && !p.hide(e, out.Value) {
+		return nil
+	}
+	out.Sensitive = out.Sensitive || p.a.r.vars.masker.Mask(out.Value) != out.Value
 	if out.Sensitive {
-		if err := p.a.r.vars.masker.Add(out.Value); err != nil {
-			return err
-		}
 		sealed, err := p.a.r.o.cfg.Sealer.Seal(p.a.r.l.ID, "output."+out.Name, []byte(out.Value))
 		if err != nil {
 			return err

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -281,7 +283,7 @@ func (r *run) apply(facts ...deploy.Fact) {
 	defer r.mu.Unlock()
 	for _, f := range facts {
 		if err := r.state.Apply(f); err != nil {
-			r.failed = &damagedError{err}
+			r.fail(&damagedError{err})
 		}
 	}
 }
@@ -314,9 +316,14 @@ func (r *run) takeAnswers(ctx context.Context) error {
 		if err := json.Unmarshal(body, &f); err != nil {
 			return fmt.Errorf("read an answer: %w", err)
 		}
+		if !r.answers(f) {
+			r.log.Error("an answer that fits no question", "fact", string(body))
+			continue
+		}
 		facts = append(facts, f)
 		if t, ok := r.settled(f); ok {
 			b.Tickets = append(b.Tickets, t)
+			b.Unlock = append(b.Unlock, t.Unit)
 		}
 		text := fmt.Sprintf("Answered with %s", f.Answer.Choice)
 		if f.Answer.User != "" {
@@ -326,6 +333,17 @@ func (r *run) takeAnswers(ctx context.Context) error {
 	}
 	b.Also = func(ctx context.Context, tx *db.Tx) error { return tasks.TakeAnswers(ctx, tx, ids) }
 	return r.commit(ctx, b, facts...)
+}
+
+// answers reports whether a fact answers a question that is open.
+func (r *run) answers(f deploy.Fact) bool {
+	if f.Kind != deploy.FactAnswer || f.Unit == nil || f.Answer == nil {
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	asked := r.state.Unit(*f.Unit).Asked
+	return asked != nil && asked.ID == f.Answer.ID && slices.Contains(asked.Kind.Choices(), f.Answer.Choice)
 }
 
 // settled is the ticket of an unknown fate that a person has decided: its agent
@@ -340,7 +358,7 @@ func (r *run) settled(f deploy.Fact) (tasks.Ticket, bool) {
 	if u.Intent == nil || u.Intent.Ticket == "" {
 		return tasks.Ticket{}, false
 	}
-	return tasks.Ticket{ID: u.Intent.Ticket, Unit: f.Unit.Key(), Agent: u.Intent.Agent, State: tasks.TicketComplete}, true
+	return tasks.Ticket{ID: u.Intent.Ticket, Unit: f.Unit.Key() + "#" + strconv.Itoa(u.Attempt), Agent: u.Intent.Agent, State: tasks.TicketComplete}, true
 }
 
 // cancel writes that the deployment is to end. The units hear of it by themselves.

@@ -33,6 +33,8 @@ const (
 	// lateStart is how long a real Tentacle may still act on a StartScript that
 	// was sent more than once, after which its ticket may be forgotten.
 	lateStart = 15 * time.Minute
+	// firstPause is the pause after the first call that was in vain; it doubles.
+	firstPause = 50 * time.Millisecond
 )
 
 // attempt is one try of a unit.
@@ -48,8 +50,9 @@ type attempt struct {
 	agent   targets.Agent
 	ticket  agent.Ticket
 	acked   bool
-	sent    int // StartScripts
-	lost    int // of them, those without an answer
+	resumed bool // another run wrote the intent, and may have sent it
+	sent    int  // StartScripts of this run
+	lost    int  // of them, those without an answer
 	parser  *parser
 	cursor  int64
 }
@@ -85,12 +88,18 @@ func (r *run) start(ctx context.Context, unit deploy.Unit, n int) error {
 		return a.refuse(ctx, &steps.Error{Message: fmt.Sprintf("The deployment target %s cannot be reached: this version speaks no agent protocol for targets yet. Run the step on a worker instead.", r.plan.MachineName(unit.Lane))})
 	case deploy.OnWorker:
 	}
+	worker := func(ctx context.Context) (targets.Agent, error) {
+		return r.o.cfg.Agents.Worker(ctx, a.planned.WorkerPoolID)
+	}
 	var err error
-	if a.agent, err = r.o.cfg.Agents.Worker(ctx, a.planned.WorkerPoolID); err != nil {
+	if a.agent, err = a.reach(ctx, worker); err != nil {
 		return a.refuse(ctx, err)
 	}
 	if err := a.endEarlier(ctx); err != nil {
 		return err
+	}
+	if a.canceled() {
+		return nil // nothing has begun, and nothing will
 	}
 	a.ticket = agent.Ticket(strings.ToLower(r.l.ID + "-" + rand.Text()))
 	req, err := a.request(ctx)
@@ -113,6 +122,23 @@ func (r *run) start(ctx context.Context, unit deploy.Unit, n int) error {
 	return a.send(ctx, req)
 }
 
+// reach finds an agent, for as long as it may take one to start. What is refused is
+// not asked for again.
+func (a *attempt) reach(ctx context.Context, find func(context.Context) (targets.Agent, error)) (targets.Agent, error) {
+	since := time.Now()
+	for pause := firstPause; ; pause = min(2*pause, 5*time.Second) {
+		found, err := find(ctx)
+		refused := len(fault.Faults(err)) > 0 && fault.KindOf(err) != fault.Unavailable
+		if err == nil || refused || time.Since(since) > reachFor || a.canceled() && !a.resumed {
+			return found, err
+		}
+		a.r.log.Warn("reach an agent", "unit", a.unit.Key(), "err", err)
+		if !a.pause(ctx, pause) {
+			return found, ctx.Err()
+		}
+	}
+}
+
 // endEarlier makes sure that a script whose fate was unknown does not run, and
 // never will, before the unit is run again.
 func (a *attempt) endEarlier(ctx context.Context) error {
@@ -122,20 +148,28 @@ func (a *attempt) endEarlier(ctx context.Context) error {
 	if u.Result == nil || u.Result.Outcome != deploy.Unknown || u.Intent.Ticket == "" {
 		return nil
 	}
-	old, err := a.r.o.cfg.Agents.ByName(ctx, u.Intent.Agent)
-	if err != nil {
-		return err
-	}
-	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
-		status, err := old.CancelScript(ctx, agent.StatusRequest{Ticket: agent.Ticket(u.Intent.Ticket), Wait: time.Second})
-		if err == nil && status.State == agent.Complete {
-			break
+	byName := func(ctx context.Context) (targets.Agent, error) { return a.r.o.cfg.Agents.ByName(ctx, u.Intent.Agent) }
+	for pause := firstPause; !a.canceled(); pause = min(2*pause, 5*time.Second) {
+		old, err := a.reach(ctx, byName)
+		if err == nil {
+			var status agent.Status
+			status, err = old.CancelScript(ctx, agent.StatusRequest{Ticket: agent.Ticket(u.Intent.Ticket), Wait: time.Second})
+			if err == nil && status.State == agent.Complete {
+				earlier := a.unit.Key() + "#" + strconv.Itoa(u.Attempt)
+				return a.r.l.Commit(ctx, tasks.Batch{
+					Tickets: []tasks.Ticket{{ID: u.Intent.Ticket, Unit: earlier, Agent: u.Intent.Agent, State: tasks.TicketComplete}},
+					Unlock:  []string{earlier},
+				})
+			}
+		}
+		if err != nil && ctx.Err() == nil {
+			a.r.log.Warn("end an earlier script", "unit", a.unit.Key(), "err", err)
 		}
 		if !a.pause(ctx, pause) {
 			return ctx.Err()
 		}
 	}
-	return a.r.l.Commit(ctx, tasks.Batch{Tickets: []tasks.Ticket{{ID: u.Intent.Ticket, Unit: a.id, Agent: u.Intent.Agent, State: tasks.TicketComplete}}})
+	return nil
 }
 
 // resume goes on with an attempt whose intent is in the journal.
@@ -148,28 +182,64 @@ func (r *run) resume(ctx context.Context, unit deploy.Unit) error {
 		return err
 	}
 	in := u.Intent
-	a.ticket, a.acked = agent.Ticket(in.Ticket), u.Acked
+	a.ticket, a.acked, a.resumed = agent.Ticket(in.Ticket), u.Acked, true
+	a.agent = targets.Agent{Name: in.Agent, Contract: in.Contract}
 	if in.Contract == deploy.ContractNone {
 		return a.conclude(ctx, deploy.Result{Outcome: deploy.Failed, Message: "The server was stopped while it did this step itself."}, tasks.Batch{})
 	}
-	var err error
-	if a.agent, err = r.o.cfg.Agents.ByName(ctx, in.Agent); err != nil {
-		return err
+	found, err := a.reach(ctx, func(ctx context.Context) (targets.Agent, error) { return r.o.cfg.Agents.ByName(ctx, in.Agent) })
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err != nil:
+		return a.unknown(ctx, publicText(err, "The worker that runs the script cannot be reached."), tasks.Batch{})
 	}
+	a.agent = found
 	if err := a.parser.load(ctx); err != nil {
 		return err
 	}
 	switch {
 	case u.Acked:
-		return a.follow(ctx)
+		return a.follow(ctx, nil)
 	case in.Contract == deploy.ContractV1:
 		return a.unknown(ctx, "The connection was lost while the script was being started.", tasks.Batch{})
-	default:
-		req, err := a.request(ctx)
-		if err != nil {
-			return err
+	}
+	req, err := a.request(ctx)
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err != nil:
+		// What the script was made of is gone; it may run all the same.
+		return a.refused(ctx, err)
+	}
+	return a.send(ctx, req)
+}
+
+// refused ends an attempt that the agent does not take, or that cannot be sent
+// again: as failed if it is certain that nothing of it has ever started.
+func (a *attempt) refused(ctx context.Context, err error) error {
+	message := publicText(err, "The worker refused the script.")
+	if a.lost == 0 && !a.resumed {
+		return a.conclude(ctx, deploy.Result{Outcome: deploy.Failed, Message: message}, tasks.Batch{})
+	}
+	if a.agent.Contract != deploy.ContractTako {
+		return a.unknown(ctx, message, tasks.Batch{})
+	}
+	// One that is unknown there gets a tombstone, so that nothing late starts it.
+	status, statusErr := a.agent.GetStatus(ctx, agent.StatusRequest{Ticket: a.ticket, After: a.parser.seq})
+	if statusErr == nil && status.State == agent.Complete && status.ExitCode == agent.ExitUnknownTicket {
+		status, statusErr = a.agent.CancelScript(ctx, agent.StatusRequest{Ticket: a.ticket, After: a.parser.seq})
+		if statusErr == nil && status.State == agent.Complete && status.ExitCode == agent.ExitCanceled {
+			return a.conclude(ctx, deploy.Result{Outcome: deploy.Failed, Message: message}, tasks.Batch{})
 		}
-		return a.send(ctx, req)
+	}
+	switch {
+	case statusErr == nil:
+		return a.follow(ctx, &status)
+	case ctx.Err() != nil:
+		return ctx.Err()
+	default:
+		return a.unknown(ctx, message, tasks.Batch{})
 	}
 }
 
@@ -192,12 +262,13 @@ func (a *attempt) refuse(ctx context.Context, err error) error {
 		a.r.log.Error("prepare unit", "unit", a.unit.Key(), "err", err)
 		message = "The step could not be prepared because of a failure of the server; its log has the details."
 	}
+	if a.canceled() {
+		return nil // nothing has begun, and nothing will
+	}
+	a.ticket = "" // nobody has heard of it
 	intent := a.fact(deploy.FactIntent)
 	intent.Intent = &deploy.Intent{Contract: deploy.ContractNone}
-	b := tasks.Batch{}
-	b.Facts = append(b.Facts, intent)
-	a.r.apply(intent) // committed with the result, or this owner is over
-	return a.conclude(ctx, deploy.Result{Outcome: deploy.Failed, Message: message}, b)
+	return a.conclude(ctx, deploy.Result{Outcome: deploy.Failed, Message: message}, tasks.Batch{}, intent)
 }
 
 // request builds what the agent is asked to run.
@@ -288,13 +359,13 @@ func payload(req agent.StartRequest) (string, error) {
 // send starts the script. Until it is answered the same request is sent again
 // with the same ticket, which an agent runs once.
 func (a *attempt) send(ctx context.Context, req agent.StartRequest) error {
-	deadline := time.Now().Add(reachFor)
-	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
-		if !a.r.l.Service().Alive() {
-			return tasks.ErrLost // somebody else may own the task by now
+	since := time.Now()
+	for pause := firstPause; ; pause = min(2*pause, 5*time.Second) {
+		if err := a.alive(ctx); err != nil {
+			return err
 		}
-		if a.canceled() && a.sent == 0 {
-			return a.cancel(ctx) // which also keeps a start that is under way from running
+		if a.canceled() && a.agent.Contract == deploy.ContractTako {
+			return a.follow(ctx, nil) // which also keeps a start that is under way from running
 		}
 		a.sent++
 		status, err := a.agent.StartScript(ctx, req)
@@ -306,20 +377,22 @@ func (a *attempt) send(ctx context.Context, req agent.StartRequest) error {
 			if err := failpoint.Hit("start-replied"); err != nil {
 				return err
 			}
-			return a.handle(ctx, status)
+			return a.follow(ctx, &status)
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case errors.Is(err, agent.ErrUnanswered):
 			a.lost++
-		case !errors.Is(err, agent.ErrNotSent):
-			return a.conclude(ctx, deploy.Result{Outcome: deploy.Failed, Message: publicText(err, "The worker refused the script.")}, tasks.Batch{})
+		case errors.Is(err, agent.ErrNotSent), fault.KindOf(err) == fault.Unavailable:
+			// It is being started, or its disk is full.
+		default:
+			return a.refused(ctx, err)
 		}
-		a.r.log.Warn("start script", "unit", a.unit.Key(), "err", err)
-		if time.Now().After(deadline) {
-			if a.lost > 0 || a.r.l.Epoch() > 1 {
+		a.r.log.Warn("start a script", "unit", a.unit.Key(), "err", err)
+		if time.Since(since) > reachFor {
+			if a.lost > 0 || a.resumed {
 				return a.unknown(ctx, "The worker could not be reached, and it is not known whether it started the script.", tasks.Batch{})
 			}
-			return a.conclude(ctx, deploy.Result{Outcome: deploy.Failed, Message: "The worker could not be reached."}, tasks.Batch{})
+			return a.conclude(ctx, deploy.Result{Outcome: deploy.Failed, Message: publicText(err, "The worker could not be reached.")}, tasks.Batch{})
 		}
 		if !a.pause(ctx, pause) {
 			return ctx.Err()

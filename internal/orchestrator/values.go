@@ -33,19 +33,12 @@ func (r *run) loadVariables(ctx context.Context) error {
 		return fmt.Errorf("hide the secrets of %s: %w", r.l.ID, err)
 	}
 	r.vars = &values{set: variables.New(all...), masker: masker}
-	for step := range r.plan.Steps {
-		for action := range r.plan.Steps[step].Actions {
-			for _, lane := range r.plan.Steps[step].Lanes {
-				unit := deploy.Unit{Step: step, Action: action, Lane: lane}
-				for _, out := range r.state.Unit(unit).Outputs {
-					if err := r.addOutput(ctx, unit, out); err != nil {
-						return err
-					}
-				}
-			}
+	for _, out := range r.state.Outputs {
+		if err := r.addOutput(ctx, out.Unit, out.Output); err != nil {
+			return err
 		}
 	}
-	return nil
+	return r.loadMasks(ctx)
 }
 
 func secretsOf(all []variables.Variable) []string {
@@ -173,9 +166,8 @@ func (r *run) statuses() []octostache.Pair {
 			octostache.Pair{Name: "Octopus.Deployment.Error", Value: "One or more steps failed"},
 			octostache.Pair{Name: "Octopus.Deployment.ErrorDetail", Value: r.state.ErrorDetail})
 	}
-	tree := r.state.Tree(r.l.ID, "", octopus.TaskExecuting, r.l.Started, r.l.Completed)
-	for i, node := range tree.Children {
-		pairs = append(pairs, octostache.Pair{Name: "Octopus.Step[" + r.plan.Steps[i].Name + "].Status.Code", Value: statusCode(node.Status)})
+	for i := range r.plan.Steps {
+		pairs = append(pairs, octostache.Pair{Name: "Octopus.Step[" + r.plan.Steps[i].Name + "].Status.Code", Value: statusCode(r.state.StepStatus(i))})
 	}
 	return pairs
 }

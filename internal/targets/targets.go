@@ -9,8 +9,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
-	"sync"
 
 	"github.com/takodeploy/tako/internal/agent"
 	"github.com/takodeploy/tako/internal/deploy"
@@ -42,13 +42,13 @@ type Config struct {
 // Targets finds agents. It is safe for concurrent use.
 type Targets struct {
 	cfg     Config
-	mu      sync.Mutex
+	turn    chan struct{} // full while somebody looks at what follows
 	builtin *agent.Client
 	home    string
 }
 
 // New makes a finder of agents; the built-in worker starts when it is first needed.
-func New(cfg Config) *Targets { return &Targets{cfg: cfg} }
+func New(cfg Config) *Targets { return &Targets{cfg: cfg, turn: make(chan struct{}, 1)} }
 
 // Worker returns the agent for a step that runs on a worker of the pool; "" is
 // the default one.
@@ -81,8 +81,12 @@ func (t *Targets) Start(ctx context.Context) error {
 // spawned returns the built-in worker's client. A client that failed is given as
 // stale: the worker is then started again if it is not running.
 func (t *Targets) spawned(ctx context.Context, stale *agent.Client) (*agent.Client, string, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	select {
+	case t.turn <- struct{}{}: // starting it may take a while
+	case <-ctx.Done():
+		return nil, "", ctx.Err()
+	}
+	defer func() { <-t.turn }()
 	if t.builtin != nil && t.builtin != stale {
 		return t.builtin, t.home, nil
 	}
@@ -144,5 +148,21 @@ func (r *resilient) CancelScript(ctx context.Context, req agent.StatusRequest) (
 // CompleteScript is agent.Scripts.
 func (r *resilient) CompleteScript(ctx context.Context, ticket agent.Ticket) error {
 	_, err := again(ctx, r, func(c *agent.Client) (struct{}, error) { return struct{}{}, c.CompleteScript(ctx, ticket) })
+	return err
+}
+
+// DownloadFile is agent.Files.
+func (r *resilient) DownloadFile(ctx context.Context, path string) (io.ReadCloser, error) {
+	return again(ctx, r, func(c *agent.Client) (io.ReadCloser, error) { return c.DownloadFile(ctx, path) })
+}
+
+// HasPackage is agent.Packages.
+func (r *resilient) HasPackage(ctx context.Context, sha256 string) (bool, error) {
+	return again(ctx, r, func(c *agent.Client) (bool, error) { return c.HasPackage(ctx, sha256) })
+}
+
+// PutPackage is agent.Packages. What was not sent was not read either.
+func (r *resilient) PutPackage(ctx context.Context, sha256 string, size int64, content io.Reader) error {
+	_, err := again(ctx, r, func(c *agent.Client) (struct{}, error) { return struct{}{}, c.PutPackage(ctx, sha256, size, content) })
 	return err
 }

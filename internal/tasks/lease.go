@@ -132,6 +132,30 @@ func (l *Lease) Cursor(ctx context.Context, unit string) (Cursor, error) {
 	return c, err
 }
 
+// Cursors returns how far the logs of all units of the task were read.
+func (l *Lease) Cursors(ctx context.Context) ([]Cursor, error) {
+	var all []Cursor
+	err := l.s.cfg.DB.Read(ctx, func(tx *db.Tx) error {
+		all = nil
+		rows, err := tx.Query(ctx, `SELECT u.unit, u.cursor, u.parser FROM unit_cursor u WHERE u.task = ? ORDER BY u.unit`, l.ID)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var c Cursor
+			var parser string
+			if err := rows.Scan(&c.Unit, &c.Seq, &parser); err != nil {
+				return err
+			}
+			c.Parser = json.RawMessage(parser)
+			all = append(all, c)
+		}
+		return rows.Err()
+	})
+	return all, err
+}
+
 // Commit writes b. On any error nothing is written; ErrLost ends the lease. Once
 // it has begun it comes to its end, whatever becomes of ctx.
 func (l *Lease) Commit(ctx context.Context, b Batch) error {

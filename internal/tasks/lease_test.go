@@ -545,6 +545,10 @@ func TestHandover(t *testing.T) {
 		if err != nil || c.Seq != 5 || string(c.Parser) != `{"a":1}` {
 			t.Errorf("%+v, %v", c, err)
 		}
+		all, err := l.Cursors(t.Context())
+		if diff := cmp.Diff([]tasks.Cursor{c}, all); diff != "" || err != nil {
+			t.Errorf("%s, %v", diff, err)
+		}
 		if c, err = l.Cursor(t.Context(), "other"); err != nil || c.Seq != 0 || len(c.Parser) != 0 {
 			t.Errorf("%+v, %v", c, err)
 		}
