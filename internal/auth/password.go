@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -113,11 +114,21 @@ func (h *hasher) acquire(ctx context.Context) error {
 	}
 }
 
+// release gives a slot back. The last one returns the memory of all to the system:
+// the runtime would keep it for minutes, and it is most of what an idle server has.
+func (h *hasher) release() {
+	last := len(h.slots) == 1
+	<-h.slots
+	if last {
+		debug.FreeOSMemory()
+	}
+}
+
 func (h *hasher) run(ctx context.Context, password string, salt []byte, p Argon2, size uint32) ([]byte, error) {
 	if err := h.acquire(ctx); err != nil {
 		return nil, err
 	}
-	defer func() { <-h.slots }()
+	defer h.release()
 	return argon2.IDKey([]byte(password), salt, p.Time, p.Memory, p.Threads, size), nil
 }
 
