@@ -173,10 +173,13 @@ func Binary(t testing.TB) string {
 }
 
 // Client speaks to a server.
-type Client struct{ URL, Key string }
+type Client struct {
+	URL, Key string
+	HTTP     *http.Client // http.DefaultClient unless set
+}
 
 // As is a client with another key.
-func (c *Client) As(key string) *Client { return &Client{URL: c.URL, Key: key} }
+func (c *Client) As(key string) *Client { return &Client{URL: c.URL, Key: key, HTTP: c.HTTP} }
 
 // Response is an answer, read whole.
 type Response struct {
@@ -217,7 +220,11 @@ func (c *Client) Do(ctx context.Context, method, path string, body any) (*Respon
 
 // Send sends a request that the caller has made.
 func (c *Client) Send(req *http.Request) (*Response, error) {
-	resp, err := http.DefaultClient.Do(req)
+	client := c.HTTP
+	if client == nil {
+		client = http.DefaultClient
+	}
+	resp, err := client.Do(req)
 	if err != nil {
 		return nil, err
 	}
