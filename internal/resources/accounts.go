@@ -32,7 +32,7 @@ func Accounts() *resource.Kind {
 			if old != nil && old.AccountType != v.AccountType {
 				return fault.InvalidField("AccountType", "AccountType is '%s'; an account stays what it is, '%s'. Create another one instead.", v.AccountType, old.AccountType)
 			}
-			return nil
+			return checkParticipation("TenantedDeploymentParticipation", &v.TenantedDeploymentParticipation)
 		},
 	})
 }

@@ -35,8 +35,8 @@ func Channels() *resource.Kind {
 }
 
 func checkChannel(ctx context.Context, r resource.Reader, old, v *octopus.Channel) error {
-	if old == nil {
-		return nil
+	if err := oneOf("Type", &v.Type, octopus.ChannelLifecycle, octopus.ChannelEphemeral); err != nil || old == nil {
+		return err
 	}
 	if old.ProjectID != v.ProjectID {
 		return fault.InvalidField("ProjectId", "ProjectId is '%s'; a channel stays in its project, '%s'.", v.ProjectID, old.ProjectID)

@@ -3,6 +3,7 @@ package resources
 import (
 	"context"
 
+	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/resource"
 	"github.com/takodeploy/tako/octopus"
 )
@@ -21,6 +22,12 @@ func LibraryVariableSets() *resource.Kind {
 			if v.ContentType == "" {
 				v.ContentType = octopus.ContentVariables
 			}
+		},
+		Check: func(_ context.Context, _ resource.Reader, old, v *octopus.LibraryVariableSet) error {
+			if old != nil && old.ContentType != v.ContentType {
+				return fault.InvalidField("ContentType", "ContentType is '%.100s'; a library variable set stays what it is, '%s'. Create another one instead.", v.ContentType, old.ContentType)
+			}
+			return oneOf("ContentType", &v.ContentType, octopus.ContentVariables, octopus.ContentScriptModule)
 		},
 		InTx: func(ctx context.Context, w resource.Writer, c resource.Change[octopus.LibraryVariableSet]) error {
 			switch c.Op {

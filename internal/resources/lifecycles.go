@@ -41,7 +41,7 @@ func defaultRetention() *octopus.RetentionPeriod {
 }
 
 func checkLifecycle(_ context.Context, _ resource.Reader, _, v *octopus.Lifecycle) error {
-	var faults []error
+	faults := []error{checkRetention("ReleaseRetentionPolicy", v.ReleaseRetentionPolicy), checkRetention("TentacleRetentionPolicy", v.TentacleRetentionPolicy)}
 	names := map[string]bool{}
 	for i := range v.Phases {
 		p := &v.Phases[i]
@@ -57,6 +57,7 @@ func checkLifecycle(_ context.Context, _ resource.Reader, _, v *octopus.Lifecycl
 		default:
 			names[folded] = true
 		}
+		faults = append(faults, checkRetention(field+".ReleaseRetentionPolicy", p.ReleaseRetentionPolicy), checkRetention(field+".TentacleRetentionPolicy", p.TentacleRetentionPolicy))
 		for _, env := range p.AutomaticDeploymentTargets {
 			if slices.Contains(p.OptionalDeploymentTargets, env) {
 				faults = append(faults, fault.InvalidField(field, "%s has '%s' both as automatic and as optional target; keep one.", field, env))
@@ -66,6 +67,25 @@ func checkLifecycle(_ context.Context, _ resource.Reader, _, v *octopus.Lifecycl
 			faults = append(faults, fault.InvalidField(field+".MinimumEnvironmentsBeforePromotion",
 				"%s.MinimumEnvironmentsBeforePromotion is %d; use 0 for all environments or a positive number.", field, p.MinimumEnvironmentsBeforePromotion))
 		}
+	}
+	return errors.Join(faults...)
+}
+
+// checkRetention refuses what retention could not follow. Clients of old say no
+// strategy: ShouldKeepForever and the quantity tell.
+func checkRetention(field string, p *octopus.RetentionPeriod) error {
+	if p == nil {
+		return nil
+	}
+	var faults []error
+	if p.Strategy != "" {
+		faults = append(faults, oneOf(field+".Strategy", &p.Strategy, octopus.RetentionDefault, octopus.RetentionForever, octopus.RetentionCount))
+	}
+	if p.Unit != "" {
+		faults = append(faults, oneOf(field+".Unit", &p.Unit, octopus.RetentionDays, octopus.RetentionItems))
+	}
+	if p.QuantityToKeep < 0 {
+		faults = append(faults, fault.InvalidField(field+".QuantityToKeep", "%s.QuantityToKeep is %d; use 0 to keep all, or a positive number.", field, p.QuantityToKeep))
 	}
 	return errors.Join(faults...)
 }

@@ -42,7 +42,7 @@ func Machines() *resource.Kind {
 			}
 		},
 		Check: func(_ context.Context, _ resource.Reader, _, v *octopus.Machine) error {
-			err := checkEndpoint(&v.Endpoint)
+			err := errors.Join(checkEndpoint(&v.Endpoint), checkParticipation("TenantedDeploymentParticipation", &v.TenantedDeploymentParticipation))
 			if len(v.Roles) == 0 {
 				err = errors.Join(err, fault.InvalidField("Roles", "Roles is empty; give the target at least one target tag, by which steps choose it."))
 			}
@@ -123,6 +123,7 @@ func MachinePolicies() *resource.Kind {
 			"Template": "/api/{space}/machinepolicies/template",
 		},
 		Prepare: CompleteMachinePolicy,
+		Check:   checkMachinePolicy,
 		InTx: func(_ context.Context, _ resource.Writer, c resource.Change[octopus.MachinePolicy]) error {
 			if c.Op == resource.Deleted && c.Old.IsDefault {
 				return fault.New(fault.Conflict, "The machine policy '%s' cannot be deleted because it is the space's default.", c.Old.Name)
@@ -130,6 +131,19 @@ func MachinePolicies() *resource.Kind {
 			return nil
 		},
 	})
+}
+
+func checkMachinePolicy(_ context.Context, _ resource.Reader, _, v *octopus.MachinePolicy) error {
+	u := &v.MachineUpdatePolicy
+	return errors.Join(
+		oneOf("MachineHealthCheckPolicy.HealthCheckType", &v.MachineHealthCheckPolicy.HealthCheckType, octopus.HealthRunScript, octopus.HealthOnlyConnectivity),
+		oneOf("MachineConnectivityPolicy.MachineConnectivityBehavior", &v.MachineConnectivityPolicy.MachineConnectivityBehavior, octopus.ExpectedOnline, octopus.MayBeOffline),
+		oneOf("MachineCleanupPolicy.DeleteMachinesBehavior", &v.MachineCleanupPolicy.DeleteMachinesBehavior, octopus.DoNotDeleteMachines, octopus.DeleteUnavailableMachines),
+		oneOf("MachineUpdatePolicy.CalamariUpdateBehavior", &u.CalamariUpdateBehavior, octopus.CalamariOnDeployment, octopus.CalamariOnNewMachine, octopus.CalamariAlways),
+		oneOf("MachineUpdatePolicy.TentacleUpdateBehavior", &u.TentacleUpdateBehavior, octopus.AgentNeverUpdate, octopus.AgentUpdate),
+		oneOf("MachineUpdatePolicy.KubernetesAgentUpdateBehavior", &u.KubernetesAgentUpdateBehavior, octopus.AgentNeverUpdate, octopus.AgentUpdate),
+		oneOf("MachinePackageCacheRetentionPolicy.Strategy", &v.MachinePackageCacheRetentionPolicy.Strategy, octopus.PackageCacheDefault, octopus.PackageCacheQuantities),
+	)
 }
 
 // WorkerPools are groups of workers that steps choose from.
@@ -142,9 +156,12 @@ func WorkerPools() *resource.Kind {
 			if v.WorkerPoolType == "" {
 				v.WorkerPoolType = octopus.PoolStatic
 			}
-			v.CanAddWorkers = v.WorkerPoolType == octopus.PoolStatic
 		},
 		Check: func(ctx context.Context, r resource.Reader, old, v *octopus.WorkerPool) error {
+			if err := oneOf("WorkerPoolType", &v.WorkerPoolType, octopus.PoolStatic, octopus.PoolDynamic); err != nil {
+				return err
+			}
+			v.CanAddWorkers = v.WorkerPoolType == octopus.PoolStatic
 			if old != nil && old.IsDefault && !v.IsDefault {
 				others, err := defaults(ctx, r, "workerpools", v.SpaceID, "", "", v.ID)
 				if err == nil && len(others) == 0 {

@@ -90,6 +90,10 @@ func checkSteps(steps []octopus.Step) error {
 		field := fmt.Sprintf("Steps[%d]", i)
 		faults = append(faults, stepNames.check(field, "step", s.Name), identify(&s.ID, ids, field))
 		slug(&s.Slug, s.Name)
+		faults = append(faults,
+			oneOf(field+".Condition", &s.Condition, octopus.StepConditionSuccess, octopus.StepConditionFailure, octopus.StepConditionAlways, octopus.StepConditionVariable),
+			oneOf(field+".StartTrigger", &s.StartTrigger, octopus.StartAfterPrevious, octopus.StartWithPrevious),
+			oneOf(field+".PackageRequirement", &s.PackageRequirement, octopus.PackageRequirementAuto, octopus.PackageRequirementBefore, octopus.PackageRequirementAfter))
 		if len(s.Actions) == 0 || len(s.Actions) > maxActions {
 			faults = append(faults, fault.InvalidField(field+".Actions", "%s.Actions has %d entries; a step needs 1 to %d actions.", field, len(s.Actions), maxActions))
 		}
@@ -101,7 +105,7 @@ func checkSteps(steps []octopus.Step) error {
 			if a.ActionType == "" {
 				faults = append(faults, fault.InvalidField(field+".ActionType", "%s.ActionType is empty; name what the action does, for example Octopus.Script.", field))
 			}
-			faults = append(faults, checkPackages(field, a.Packages))
+			faults = append(faults, oneOf(field+".Condition", &a.Condition, octopus.ActionConditionSuccess, octopus.ActionConditionVariable), checkPackages(field, a.Packages))
 		}
 	}
 	return errors.Join(faults...)

@@ -2,6 +2,7 @@ package resources
 
 import (
 	"context"
+	"errors"
 
 	"github.com/takodeploy/tako/internal/resource"
 	"github.com/takodeploy/tako/octopus"
@@ -38,7 +39,13 @@ func Projects() *resource.Kind {
 			"Web":                "/app#/{space}/projects/{Slug}",
 		},
 		Prepare: prepareProject,
-		InTx:    projectInTx,
+		Check: func(_ context.Context, _ resource.Reader, _, v *octopus.Project) error {
+			return errors.Join(
+				checkParticipation("TenantedDeploymentMode", &v.TenantedDeploymentMode),
+				oneOf("DefaultGuidedFailureMode", &v.DefaultGuidedFailureMode, octopus.GuidedFailureEnvironment, octopus.GuidedFailureOff, octopus.GuidedFailureOn),
+				oneOf("ProjectConnectivityPolicy.SkipMachineBehavior", &v.ProjectConnectivityPolicy.SkipMachineBehavior, octopus.SkipNone, octopus.SkipUnavailable))
+		},
+		InTx: projectInTx,
 	})
 }
 
