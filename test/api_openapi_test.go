@@ -34,10 +34,7 @@ func operations(t testing.TB, c *apptest.Client) []operation {
 	if err != nil {
 		t.Fatal(err)
 	}
-	lines, err := app.RouteTable("2026.4.0-test")
-	if err != nil {
-		t.Fatal(err)
-	}
+	lines := routeTable(t)
 	described := 0
 	for _, item := range doc.Paths.Map() {
 		described += len(item.Operations())
@@ -73,6 +70,16 @@ func operations(t testing.TB, c *apptest.Client) []operation {
 		t.Errorf("the document has %d operations that the table of routes has not", described)
 	}
 	return all
+}
+
+// routeTable lists all operations.
+func routeTable(t testing.TB) []rest.Line {
+	t.Helper()
+	lines, err := app.RouteTable("2026.4.0-test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return lines
 }
 
 // furnished is a server with something of everything: documents, a package, a
