@@ -5,11 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/takodeploy/tako/internal/agent"
+	"github.com/takodeploy/tako/internal/blob"
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/deploy"
 	"github.com/takodeploy/tako/internal/failpoint"
@@ -398,18 +400,20 @@ func Answer(ctx context.Context, s *tasks.Service, tx *db.Tx, id string, choice 
 	return fault.InvalidField("Guidance", "The answer '%.40s' does not fit; choose one of %s.", choice, strings.Join(allowed, ", "))
 }
 
-// collect stores the artifacts that the script announced.
+// collect stores the artifacts that the script announced. One that the agent does
+// not hand out is a warning; a store of our own that fails is tried again by
+// whoever runs the deployment then.
 func (a *attempt) collect(ctx context.Context, b *tasks.Batch) error {
 	for _, want := range a.parser.Artifacts {
-		got, err := a.download(ctx, want)
+		got, refused, err := a.download(ctx, want)
 		switch {
-		case err == nil:
-			b.Artifacts = append(b.Artifacts, got)
-		case ctx.Err() != nil || errors.Is(err, tasks.ErrLost):
-			return err
-		default:
+		case err != nil:
+			return fmt.Errorf("store the artifact %s: %w", a.r.vars.mask(want.Name), err)
+		case refused != nil:
 			b.Warnings = true
-			b.Lines = append(b.Lines, a.line(octopus.LogWarning, "The artifact %s could not be collected: %s", want.Name, publicText(err, "it could not be read from the worker.")))
+			b.Lines = append(b.Lines, a.line(octopus.LogWarning, "The artifact %s could not be collected: %s", want.Name, publicText(refused, "it could not be read from the worker.")))
+		default:
+			b.Artifacts = append(b.Artifacts, got)
 		}
 	}
 	return nil
@@ -418,22 +422,67 @@ func (a *attempt) collect(ctx context.Context, b *tasks.Batch) error {
 // maxArtifact bounds one artifact, in bytes.
 const maxArtifact = 8 << 30
 
-func (a *attempt) download(ctx context.Context, want artifact) (tasks.Artifact, error) {
-	content, err := a.agent.DownloadFile(ctx, want.Path)
-	if err != nil {
-		return tasks.Artifact{}, err
-	}
-	defer content.Close()
-	stored, err := a.r.o.cfg.Blobs.Put(ctx, content, maxArtifact)
-	if err != nil {
-		return tasks.Artifact{}, err
+// download fetches an artifact. refused is why the agent does not hand it out; it is
+// asked again while it is only away.
+func (a *attempt) download(ctx context.Context, want artifact) (got tasks.Artifact, refused, err error) {
+	since := time.Now()
+	var stored blob.Info
+	for pause := firstPause; ; pause = min(2*pause, 5*time.Second) {
+		if stored, refused, err = a.fetch(ctx, want.Path); err != nil {
+			return got, nil, err
+		}
+		if refused == nil {
+			break
+		}
+		final := len(fault.Faults(refused)) > 0 && fault.KindOf(refused) != fault.Unavailable
+		if final || a.canceled() || time.Since(since) > reachFor {
+			return got, refused, nil
+		}
+		if !a.pause(ctx, pause) {
+			return got, nil, ctx.Err()
+		}
 	}
 	if err := failpoint.Hit("artifact-stored"); err != nil {
-		return tasks.Artifact{}, err
+		return got, nil, err
 	}
 	source := ""
 	if a.unit.Lane != "" {
 		source = a.r.plan.MachineName(a.unit.Lane)
 	}
-	return tasks.Artifact{Filename: a.r.vars.mask(want.Name), Source: source, Correlation: deploy.UnitActivity(a.r.l.ID, a.unit), Size: stored.Size, SHA256: string(stored.Hash)}, nil
+	return tasks.Artifact{
+		Filename: a.r.vars.mask(want.Name), Source: source, Correlation: deploy.UnitActivity(a.r.l.ID, a.unit),
+		Size: stored.Size, SHA256: string(stored.Hash),
+	}, nil, nil
+}
+
+// fetch copies a file of the agent into the store, and tells whose failure it was.
+func (a *attempt) fetch(ctx context.Context, path string) (stored blob.Info, refused, err error) {
+	content, err := a.agent.DownloadFile(ctx, path)
+	if err != nil {
+		return stored, err, nil
+	}
+	defer content.Close()
+	in := &watchedReader{r: content}
+	stored, err = a.r.o.cfg.Blobs.Put(ctx, in, maxArtifact)
+	switch {
+	case in.err != nil:
+		return stored, in.err, nil
+	case fault.Is(err, fault.TooLarge):
+		return stored, err, nil
+	}
+	return stored, nil, err
+}
+
+// watchedReader remembers the error that ended it.
+type watchedReader struct {
+	r   io.Reader
+	err error
+}
+
+func (w *watchedReader) Read(p []byte) (int, error) {
+	n, err := w.r.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		w.err = err
+	}
+	return n, err
 }

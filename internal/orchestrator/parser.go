@@ -96,14 +96,20 @@ func (p *parser) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p.a.cursor, p.safe, p.seq = c.Seq, c.Seq, c.Seq
-	if len(c.Parser) == 0 {
+	return p.restore(c.Seq, c.Parser)
+}
+
+// restore has the parser go on behind an entry. Its masks are known since the run
+// was loaded.
+func (p *parser) restore(cursor int64, state json.RawMessage) error {
+	p.a.cursor, p.safe, p.seq = cursor, cursor, cursor
+	if len(state) == 0 {
 		return nil
 	}
-	if err := json.Unmarshal(c.Parser, &p.parserState); err != nil {
+	if err := json.Unmarshal(state, &p.parserState); err != nil {
 		return fmt.Errorf("read the parser's state of %s: %w", p.a.id, err)
 	}
-	p.known = p.parserState // its masks are known since the run was loaded
+	p.known = p.parserState
 	return nil
 }
 

@@ -298,7 +298,7 @@ func (w *world) serve(node string) (stop func()) {
 // child starts a server as a process of its own.
 func (w *world) child(env ...string) *exec.Cmd {
 	w.t.Helper()
-	cmd := exec.Command(os.Args[0]) //nolint:noctx // it is killed or ends in the test
+	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(append(os.Environ(), childEnv+"="+w.dir), env...)
 	out := &bytes.Buffer{}
 	cmd.Stderr = out
@@ -409,7 +409,7 @@ func (w *world) task(id string) *tasks.Task {
 // await waits for what other goroutines and processes do.
 func await(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(60 * time.Second)
+	deadline := time.Now().Add(40 * time.Second)
 	for !ok() {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited in vain: %s", what)
