@@ -18,8 +18,8 @@ import (
 type linkMaker struct {
 	names []string // sorted
 	links []linkTemplate
-	// members: some link needs more of a document than its id and its space.
-	members bool
+	// members are those of a document that links need besides its id and its space.
+	members map[string]bool
 	own     linkTemplate
 }
 
@@ -39,12 +39,14 @@ func newLinkMaker(k *resource.Kind, base string) *linkMaker {
 	}
 	all := map[string]string{"Self": self}
 	maps.Copy(all, k.Links)
-	m := &linkMaker{own: cutLink(all["Self"], base)}
+	m := &linkMaker{own: cutLink(all["Self"], base), members: map[string]bool{}}
 	for _, name := range slices.Sorted(maps.Keys(all)) {
 		t := cutLink(all[name], base)
 		m.names, m.links = append(m.names, name), append(m.links, t)
 		for _, p := range t {
-			m.members = m.members || p.of != "" && p.of != "space" && p.of != "Id"
+			if p.of != "" && p.of != "space" && p.of != "Id" {
+				m.members[p.of] = true
+			}
 		}
 	}
 	return m
@@ -145,9 +147,14 @@ func (s *Server) render(k *resource.Kind, links *linkMaker, doc *docstore.Doc) (
 	if err != nil {
 		return nil, err
 	}
-	var members map[string]json.RawMessage
-	if links.members {
-		if err := json.Unmarshal(body, &members); err != nil {
+	members := make(map[string]json.RawMessage, len(links.members))
+	if len(links.members) > 0 {
+		err := eachMember(body, func(name, value []byte) {
+			if links.members[string(name)] {
+				members[string(name)] = value
+			}
+		})
+		if err != nil {
 			return nil, fmt.Errorf("read %s %s: %w", k.Noun, doc.ID, err)
 		}
 	}

@@ -110,7 +110,7 @@ func New(cfg Config) (*Server, error) {
 		typeJSON:   []string{typeJSON},
 		revalidate: []string{"private, no-cache"},
 	}
-	s.encoders.New = newEncoder
+	s.encoders.New = func() any { return newEncoder() }
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}

@@ -10,6 +10,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -187,7 +188,7 @@ type encoder struct {
 	enc *json.Encoder
 }
 
-func newEncoder() any {
+func newEncoder() *encoder {
 	e := &encoder{}
 	e.enc = json.NewEncoder(&e.buf)
 	e.enc.SetEscapeHTML(false) // the type says JSON, and nosniff is set
@@ -200,10 +201,7 @@ const maxKept = 1 << 20
 // json writes a body with its length, so that connections live on and clients
 // can tell an empty answer from a missing one.
 func (s *Server) json(w http.ResponseWriter, r *http.Request, id string, code int, v any) {
-	body, ready := v.(json.RawMessage)
-	if v == nil {
-		body, ready = []byte("{}\n"), true
-	}
+	body, ready := written(v)
 	if !ready {
 		e := s.encoders.Get().(*encoder)
 		defer func() {
@@ -239,6 +237,50 @@ func (s *Server) json(w http.ResponseWriter, r *http.Request, id string, code in
 	if _, err := w.Write(body); err != nil {
 		s.log.Debug("caller left", "request", id, "path", r.URL.Path, "error", err)
 	}
+}
+
+// written is an answer that needs no encoder, or whose parts do not: an encoder
+// would read the documents of a list twice more.
+func written(v any) (body json.RawMessage, ready bool) {
+	switch v := v.(type) {
+	case nil:
+		return []byte("{}\n"), true
+	case json.RawMessage:
+		return v, true
+	case []json.RawMessage:
+		return append(appendItems(nil, v), '\n'), true
+	case octopus.Page[json.RawMessage]:
+		items := v.Items
+		v.Items = nil
+		frame := newEncoder()
+		if err := frame.enc.Encode(v); err != nil {
+			return nil, false
+		}
+		before, after, found := bytes.Cut(frame.buf.Bytes(), []byte(`"Items":[]`))
+		if !found {
+			return nil, false
+		}
+		body = append(slices.Clip(before), `"Items":`...)
+		return append(appendItems(body, items), after...), true
+	default:
+		return nil, false
+	}
+}
+
+// appendItems writes a list of texts that are JSON.
+func appendItems(b []byte, items []json.RawMessage) []byte {
+	size := 2
+	for _, item := range items {
+		size += len(item) + 1
+	}
+	b = append(slices.Grow(b, size), '[')
+	for i, item := range items {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(b, bytes.TrimRight(item, "\n")...) // which rendered ones end with
+	}
+	return append(b, ']')
 }
 
 // minCompress is the smallest answer that is worth compressing, in bytes.
