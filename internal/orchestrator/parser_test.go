@@ -167,7 +167,8 @@ func TestParser(t *testing.T) {
 		{"almost one", []string{"##octopus[setVariable", "not a message!", "end"}, output{Lines: []string{"Info ##octopus[setVariable", "Info not a message!", "Info end"}}},
 		{"one that never ends", []string{"##octopus[setVariable name='QQ=='"}, output{Lines: []string{"Info ##octopus[setVariable name='QQ=='"}}},
 		{
-			"artifacts", []string{message("createArtifact", "path", "/w/.tako/artifacts/x/file", "name", "a.txt"), message("createArtifact", "path", `C:\x\b.txt`), message("createArtifact")},
+			"artifacts",
+			[]string{message("createArtifact", "path", "/w/.tako/artifacts/x/file", "name", "a.txt"), message("createArtifact", "path", `C:\x\b.txt`), message("createArtifact")},
 			output{Artifacts: []artifact{{Path: "/w/.tako/artifacts/x/file", Name: "a.txt"}, {Path: `C:\x\b.txt`, Name: "b.txt"}}},
 		},
 		{
