@@ -303,7 +303,8 @@ func (p *parser) message(e agent.Entry, m servicemsg.Message) error {
 			if file == "" {
 				file = path[strings.LastIndexAny(path, `/\`)+1:]
 			}
-			p.Artifacts = append(slices.Clone(p.Artifacts), artifact{Path: path, Name: file})
+			// The name is masked here already: it is stored with the cursor.
+			p.Artifacts = append(slices.Clone(p.Artifacts), artifact{Path: path, Name: p.a.r.vars.mask(file)})
 		}
 	case name == "progress":
 		text := m.Get("percentage") + "%"
