@@ -37,8 +37,12 @@ func large(b *testing.B) (*apptest.Process, *work) {
 				return err
 			}
 			for _, statement := range statements {
-				if n, err := tx.Exec(b.Context(), statement); err != nil || n == 0 && from == 1 {
-					return fmt.Errorf("%d rows, %w in %s", n, err, statement)
+				n, err := tx.Exec(b.Context(), statement)
+				if err == nil && n == 0 && from == 1 {
+					err = errors.New("nothing to copy")
+				}
+				if err != nil {
+					return fmt.Errorf("%w in %s", err, statement)
 				}
 			}
 			return nil

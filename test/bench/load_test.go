@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math"
 	"net"
+	"net/http"
 	"net/url"
 	"strconv"
 	"testing"
@@ -16,7 +17,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/takodeploy/tako/internal/apptest"
-	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/octopus"
 )
 
@@ -86,13 +86,24 @@ func reportLoad(b *testing.B, p *apptest.Process, path string, connections int) 
 	b.ReportMetric(float64(size), "body-bytes")
 }
 
-// BenchmarkIdle is the memory of a server and its worker that have nothing to do.
+// BenchmarkIdle is the memory of a server and its worker that have nothing to do,
+// after the first start and after people have signed in.
 func BenchmarkIdle(b *testing.B) {
-	dialects(b, func(b *testing.B, dialect db.Dialect) {
-		p := started(b, dialect)
-		apptest.Get[octopus.User](b, p.Client, "/api/users/me")
-		reportIdle(b, p)
-	})
+	for _, dialect := range apptest.Dialects() {
+		b.Run(dialect.String(), func(b *testing.B) {
+			p := apptest.NewProcess(b, dialect)
+			p.Env = []string{"TAKO_ADMIN_PASSWORD=" + password}
+			p.Start()
+			awaitWorker(b, p)
+			b.Run("started", func(b *testing.B) { reportIdle(b, p) })
+			b.Run("signed-in", func(b *testing.B) {
+				for range 5 {
+					p.Must(b, http.MethodPost, "/api/users/login", map[string]any{"Username": "admin", "Password": password}, nil)
+				}
+				reportIdle(b, p)
+			})
+		})
+	}
 }
 
 func reportIdle(b *testing.B, p *apptest.Process) {

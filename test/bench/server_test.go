@@ -20,7 +20,10 @@ import (
 	"github.com/takodeploy/tako/octopus"
 )
 
-const space = "/api/Spaces-1"
+const (
+	space    = "/api/Spaces-1"
+	password = "a password to measure with" // of the administrator, where there is one
+)
 
 // dialects are the databases that there are binaries for.
 func dialects(b *testing.B, fn func(b *testing.B, dialect db.Dialect)) {

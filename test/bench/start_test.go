@@ -18,6 +18,13 @@ func BenchmarkStart(b *testing.B) {
 		b.Run(dialect.String()+"/empty", func(b *testing.B) {
 			reportStarts(b, func() *apptest.Process { return apptest.NewProcess(b, dialect) })
 		})
+		b.Run(dialect.String()+"/empty-with-password", func(b *testing.B) {
+			reportStarts(b, func() *apptest.Process {
+				p := apptest.NewProcess(b, dialect)
+				p.Env = []string{"TAKO_ADMIN_PASSWORD=" + password} // which is hashed, slowly on purpose
+				return p
+			})
+		})
 		b.Run(dialect.String()+"/again", func(b *testing.B) {
 			p := started(b, dialect)
 			reportStarts(b, func() *apptest.Process {
