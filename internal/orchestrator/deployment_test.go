@@ -159,7 +159,7 @@ func TestFailures(t *testing.T) {
 			step("If true", w.run("true", ""), when(octopus.StepConditionVariable), func(s *octopus.Step) {
 				s.Properties[octopus.PropConditionExpression] = octopus.PropertyValue{Value: "#{if Octopus.Deployment.Error}yes#{/if}"}
 			}),
-			step("Too long", w.run("long", "sleep 60"), when(octopus.StepConditionAlways), property(octopus.PropExecutionTimeout, "0.002")),
+			step("Too long", w.run("long", "sleep 60"), when(octopus.StepConditionAlways), property(octopus.PropExecutionTimeout, "0.04")),
 			step("Unknown", "", when(octopus.StepConditionAlways), func(s *octopus.Step) { s.Actions[0].ActionType = "Octopus.Juggle" }),
 		)
 		begin := time.Now()

@@ -113,8 +113,9 @@ func dieAt(t *testing.T, w *world, edge, mode string) {
 	once := t.TempDir()
 	env := []string{failpoint.Env + "=" + edge + ":" + mode, failpoint.EnvOnce + "=" + once}
 	steps := w.counted()
-	if edge == "ack-committed" || edge == "logs-fetched" {
-		steps = w.counted("; sleep 2") // longer than a start waits for its script
+	held := edge == "ack-committed" || edge == "logs-fetched"
+	if held {
+		steps = w.counted("\n" + w.hold("two") + "true") // longer than a start waits for its script
 	}
 	id := w.queue(false, steps...)
 	exited := make(chan error, 1)
@@ -135,6 +136,12 @@ func dieAt(t *testing.T, w *world, edge, mode string) {
 		return w.task(id).State.Completed() && hit() && w.count(`SELECT (SELECT count(*) FROM ticket) + (SELECT count(*) FROM task_log)`) == 0
 	}
 	deaths := 0
+	defer func() {
+		if t.Failed() {
+			task := w.task(id)
+			t.Logf("task %s %q, edge passed %t, deaths %d, log:\n%s", task.State, task.Error, hit(), deaths, strings.Join(w.log(id), "\n"))
+		}
+	}()
 	await(t, "it ends, and the edge "+edge+" was passed", func() bool {
 		select {
 		case err := <-exited:
@@ -143,6 +150,9 @@ func dieAt(t *testing.T, w *world, edge, mode string) {
 			}
 			start()
 		default:
+		}
+		if held && hit() {
+			w.letGo("two")
 		}
 		return settled()
 	})

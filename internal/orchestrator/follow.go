@@ -434,8 +434,7 @@ func (a *attempt) download(ctx context.Context, want artifact) (got tasks.Artifa
 		if refused == nil {
 			break
 		}
-		final := len(fault.Faults(refused)) > 0 && fault.KindOf(refused) != fault.Unavailable
-		if final || a.canceled() || time.Since(since) > reachFor {
+		if !away(refused) || a.canceled() || time.Since(since) > reachFor {
 			return got, refused, nil
 		}
 		if !a.pause(ctx, pause) {
@@ -466,7 +465,7 @@ func (a *attempt) fetch(ctx context.Context, path string) (stored blob.Info, ref
 	stored, err = a.r.o.cfg.Blobs.Put(ctx, in, maxArtifact)
 	switch {
 	case in.err != nil:
-		return stored, in.err, nil
+		return stored, fmt.Errorf("%w: %w", agent.ErrUnanswered, in.err), nil // it broke off
 	case fault.Is(err, fault.TooLarge):
 		return stored, err, nil
 	}

@@ -333,6 +333,24 @@ func packagePaths(p steps.Package, workspace string) []octostache.Pair {
 }
 
 func (a *attempt) upload(ctx context.Context, p Package) error {
+	since := time.Now()
+	for pause := firstPause; ; pause = min(2*pause, 5*time.Second) {
+		err := a.bring(ctx, p)
+		if err == nil || !away(err) || a.canceled() && !a.resumed || time.Since(since) > reachFor {
+			return err
+		}
+		if !a.pause(ctx, pause) {
+			return ctx.Err()
+		}
+	}
+}
+
+// away reports whether a call of an agent failed since it is not there for now.
+func away(err error) bool {
+	return errors.Is(err, agent.ErrNotSent) || errors.Is(err, agent.ErrUnanswered) || fault.KindOf(err) == fault.Unavailable
+}
+
+func (a *attempt) bring(ctx context.Context, p Package) error {
 	has, err := a.agent.HasPackage(ctx, p.SHA256)
 	if err != nil || has {
 		return err

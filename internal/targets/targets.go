@@ -112,6 +112,9 @@ type resilient struct {
 	t *Targets
 }
 
+// again makes a call, and once more when the worker was not there or went away
+// before it answered: then it is started if nobody has. An error of the second call
+// keeps what is known of the first, which may have been acted upon.
 func again[T any](ctx context.Context, r *resilient, call func(*agent.Client) (T, error)) (T, error) {
 	// The worker may have been started anew since r was made.
 	client, _, err := r.t.spawned(ctx, nil)
@@ -120,14 +123,18 @@ func again[T any](ctx context.Context, r *resilient, call func(*agent.Client) (T
 		return none, errors.Join(agent.ErrNotSent, err)
 	}
 	v, err := call(client)
-	if !errors.Is(err, agent.ErrNotSent) || ctx.Err() != nil {
+	if err == nil || ctx.Err() != nil || !errors.Is(err, agent.ErrNotSent) && !errors.Is(err, agent.ErrUnanswered) {
 		return v, err
 	}
 	fresh, _, spawnErr := r.t.spawned(ctx, client)
 	if spawnErr != nil {
 		return v, errors.Join(err, spawnErr)
 	}
-	return call(fresh)
+	v, second := call(fresh)
+	if second == nil || errors.Is(err, agent.ErrNotSent) || !errors.Is(second, agent.ErrNotSent) {
+		return v, second
+	}
+	return v, errors.Join(err, second)
 }
 
 // StartScript is agent.Scripts.
@@ -161,8 +168,20 @@ func (r *resilient) HasPackage(ctx context.Context, sha256 string) (bool, error)
 	return again(ctx, r, func(c *agent.Client) (bool, error) { return c.HasPackage(ctx, sha256) })
 }
 
-// PutPackage is agent.Packages. What was not sent was not read either.
+// PutPackage is agent.Packages. Content that can be read again is, where that is needed.
 func (r *resilient) PutPackage(ctx context.Context, sha256 string, size int64, content io.Reader) error {
-	_, err := again(ctx, r, func(c *agent.Client) (struct{}, error) { return struct{}{}, c.PutPackage(ctx, sha256, size, content) })
+	calls := 0
+	_, err := again(ctx, r, func(c *agent.Client) (struct{}, error) {
+		if calls++; calls > 1 {
+			from, ok := content.(io.Seeker)
+			if !ok {
+				return struct{}{}, fmt.Errorf("send a package again: %w", agent.ErrUnanswered)
+			}
+			if _, err := from.Seek(0, io.SeekStart); err != nil {
+				return struct{}{}, fmt.Errorf("read a package again: %w", err)
+			}
+		}
+		return struct{}{}, c.PutPackage(ctx, sha256, size, content)
+	})
 	return err
 }

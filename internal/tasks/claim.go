@@ -328,6 +328,7 @@ func (s *Service) takeOver(ctx context.Context, flying []*Task) ([]*Lease, error
 	}()
 	held := s.held()
 	var taken []*Lease
+	var errs []error
 	for _, t := range flying {
 		if t.owner == "" && t.runnable {
 			continue // it is claimed
@@ -346,13 +347,13 @@ func (s *Service) takeOver(ctx context.Context, flying []*Task) ([]*Lease, error
 		}
 		fresh, err := s.takeFrom(ctx, t)
 		if err != nil {
-			return taken, fmt.Errorf("take over %s: %w", t.ID, err)
+			errs = append(errs, fmt.Errorf("take over %s: %w", t.ID, err))
 		}
 		if fresh != nil {
 			taken = append(taken, s.begin(ctx, []*Task{fresh})...)
 		}
 	}
-	return taken, nil
+	return taken, errors.Join(errs...)
 }
 
 func (s *Service) takeFrom(ctx context.Context, t *Task) (*Task, error) {
@@ -360,6 +361,9 @@ func (s *Service) takeFrom(ctx context.Context, t *Task) (*Task, error) {
 	var taken *Task
 	err := s.cfg.DB.WriteEngine(ctx, func(tx *db.Tx) error {
 		taken = nil
+		if err := impatient(ctx, tx); err != nil {
+			return err
+		}
 		if died == 1 && t.resumes >= maxResumes {
 			return s.park(ctx, tx, t)
 		}
@@ -382,6 +386,17 @@ func (s *Service) takeFrom(ctx context.Context, t *Task) (*Task, error) {
 	return taken, err
 }
 
+// impatient has a transaction fail soon where a row is locked by an owner that
+// stands still in the middle of its own: the next look tries again, and meanwhile
+// the other tasks do not wait.
+func impatient(ctx context.Context, tx *db.Tx) error {
+	if tx.Dialect() != db.Postgres {
+		return nil
+	}
+	_, err := tx.Exec(ctx, `SET LOCAL lock_timeout = '200ms'`)
+	return err
+}
+
 // park ends a task whose owners keep dying without anything new in its journal
 // or its log.
 func (s *Service) park(ctx context.Context, tx *db.Tx, t *Task) error {
@@ -397,15 +412,20 @@ func (s *Service) park(ctx context.Context, tx *db.Tx, t *Task) error {
 // endOverdue ends canceled tasks whose bound has passed, whoever owns them. What
 // their scripts do is left to the janitor, which keeps cancelling.
 func (s *Service) endOverdue(ctx context.Context, flying []*Task, clock int64) error {
+	var errs []error
 	for _, t := range flying {
 		if t.State != octopus.TaskCancelling || db.Micros(t.CancelAt)+s.cfg.Timing.Cancel.Microseconds() > clock {
 			continue
 		}
 		err := s.cfg.DB.WriteEngine(ctx, func(tx *db.Tx) error {
+			if err := impatient(ctx, tx); err != nil {
+				return err
+			}
 			return s.endAsIs(ctx, tx, t, octopus.TaskCanceled, "The task was canceled. Scripts that it started may still be running.")
 		})
 		if err != nil {
-			return fmt.Errorf("end %s, which was canceled: %w", t.ID, err)
+			errs = append(errs, fmt.Errorf("end %s, which was canceled: %w", t.ID, err))
+			continue
 		}
 		s.mu.Lock()
 		l := s.leases[t.ID]
@@ -414,7 +434,7 @@ func (s *Service) endOverdue(ctx context.Context, flying []*Task, clock int64) e
 			l.lose()
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // endAsIs ends a task without its owner: the owner's epoch is gone, open scripts

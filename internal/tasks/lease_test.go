@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/takodeploy/tako/internal/db"
+	"github.com/takodeploy/tako/internal/db/dbtest"
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/tasks"
 	"github.com/takodeploy/tako/octopus"
@@ -743,5 +744,71 @@ func TestFollow(t *testing.T) {
 		if !empty(woken) {
 			t.Error("a reader that stopped was woken")
 		}
+	})
+}
+
+// An owner that stands still in the middle of a transaction keeps its own task's row
+// locked; the looks of others go on without it.
+func TestLockedRow(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, dbtest.Open(t, db.Postgres))
+	claimed := make(leases, 10)
+	n := w.node("a", claimed.run, func(c *tasks.Config) { c.Log, c.Timing.Cancel = nil, time.Second })
+	stuck := w.create(n.Service, tasks.New{})
+	claimed.next(t)
+	w.cancel(n.Service, stuck.ID)
+	locked, release := make(chan struct{}), make(chan struct{})
+	held := make(chan error, 1)
+	lock := sync.OnceFunc(func() { close(locked) })
+	go func() {
+		held <- w.d.WriteEngine(t.Context(), func(tx *db.Tx) error {
+			_, err := tx.Exec(t.Context(), `UPDATE task SET updated_time = 0 WHERE id = ?`, stuck.ID)
+			lock()
+			<-release
+			return err
+		})
+	}()
+	<-locked
+	<-time.After(1500 * time.Millisecond) // it is overdue, and cannot be ended
+	w.create(n.Service, tasks.New{})
+	claimed.next(t)
+	close(release)
+	// A holder that is locked out itself had been waited for.
+	if err := <-held; err != nil {
+		t.Errorf("the next task was claimed only when the lock was broken: %v", err)
+	}
+	w.awaitState(stuck.ID, octopus.TaskCanceled)
+}
+
+// A task that is canceled through a serializable transaction, while its owner writes
+// to it without a pause.
+func TestCancelInTheStorm(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		n := w.node("a", func(ctx context.Context, l *tasks.Lease) error {
+			if _, err := l.Facts(ctx); err != nil {
+				return err
+			}
+			for {
+				select {
+				case <-l.Canceled:
+					return l.Finish(ctx, octopus.TaskCanceled, "", tasks.Batch{})
+				default:
+				}
+				if err := l.Commit(ctx, tasks.Batch{Lines: []tasks.Line{{Text: "x"}}, Facts: []any{"x"}}); err != nil {
+					return err
+				}
+			}
+		})
+		task := w.create(n.Service, tasks.New{})
+		await(t, "it writes", func() bool { return w.get(task.ID).LogLines > 20 })
+		err := w.d.Write(t.Context(), func(tx *db.Tx) error {
+			_, err := n.Cancel(t.Context(), tx, task.ID)
+			return err
+		})
+		if err != nil {
+			t.Error(err)
+		}
+		w.awaitState(task.ID, octopus.TaskCanceled)
 	})
 }

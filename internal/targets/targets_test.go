@@ -1,0 +1,193 @@
+//go:build linux
+
+package targets_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/takodeploy/tako/internal/agent"
+	"github.com/takodeploy/tako/internal/deploy"
+	"github.com/takodeploy/tako/internal/fault"
+	"github.com/takodeploy/tako/internal/targets"
+)
+
+// The test binary is the agent too, with its runners and stubs.
+func TestMain(m *testing.M) {
+	if handled, code := agent.Internal(os.Args); handled {
+		os.Exit(code)
+	}
+	if len(os.Args) > 2 && os.Args[1] == "agent" && os.Args[2] == "run" {
+		home := os.Args[slices.Index(os.Args, "--home")+1]
+		err := agent.RunBuiltin(context.Background(), agent.Config{Home: home, Version: "test", Log: slog.New(slog.DiscardHandler), LockWait: 5 * time.Second})
+		if err != nil {
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// builtin finds agents whose built-in worker ends with the test.
+func builtin(t *testing.T) (*targets.Targets, string) {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	home := filepath.Join(t.TempDir(), "worker")
+	t.Cleanup(func() { kill(home) })
+	return targets.New(targets.Config{Exe: exe, Home: home}), home
+}
+
+// kill kills the agent of a home, and reports whether there was one.
+func kill(home string) bool {
+	c := agent.Dial(agent.SocketPath(home))
+	defer c.Close()
+	hello, err := c.Hello(context.Background())
+	return err == nil && syscall.Kill(hello.PID, syscall.SIGKILL) == nil
+}
+
+func TestUnreachable(t *testing.T) {
+	t.Parallel()
+	found := targets.New(targets.Config{Disabled: true})
+	if _, err := found.Worker(t.Context(), ""); fault.KindOf(err) != fault.Unsupported || !strings.Contains(err.Error(), "switched off") {
+		t.Errorf("a worker that is switched off: %v", err)
+	}
+	if err := found.Start(t.Context()); err != nil {
+		t.Errorf("starting it: %v", err)
+	}
+	if _, err := found.ByName(t.Context(), "Machines-1"); fault.KindOf(err) != fault.Unsupported || !strings.Contains(err.Error(), "'Machines-1'") {
+		t.Errorf("a target: %v", err)
+	}
+	broken := targets.New(targets.Config{Exe: "/nowhere/tako", Home: t.TempDir()})
+	if _, err := broken.Worker(t.Context(), ""); err == nil || len(fault.Faults(err)) > 0 {
+		t.Errorf("a program that is not there: %v", err)
+	}
+}
+
+// Whatever is called, and however often the worker was killed: the call starts it
+// again and is answered, through an agent that was found long before.
+func TestKilledWorker(t *testing.T) {
+	t.Parallel()
+	found, home := builtin(t)
+	if err := found.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	a, err := found.Worker(t.Context(), "WorkerPools-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a.Name != targets.Builtin || a.Contract != deploy.ContractTako || a.Home != home {
+		t.Errorf("%+v", a)
+	}
+	content := "hello"
+	sum := sha256.Sum256([]byte(content))
+	hash := hex.EncodeToString(sum[:])
+	path := agent.WorkspacePath("t-1", "out.txt")
+	for _, c := range []struct {
+		name string
+		call func(ctx context.Context) error
+	}{
+		{"PutPackage", func(ctx context.Context) error {
+			return a.PutPackage(ctx, hash, int64(len(content)), strings.NewReader(content))
+		}},
+		{"HasPackage", func(ctx context.Context) error {
+			has, err := a.HasPackage(ctx, hash)
+			if err == nil && !has {
+				err = errors.New("it has forgotten the package")
+			}
+			return err
+		}},
+		{"StartScript", func(ctx context.Context) error {
+			_, err := a.StartScript(ctx, agent.StartRequest{Ticket: "t-1", Body: "echo hello > out.txt", Wait: 20 * time.Second})
+			return err
+		}},
+		{"GetStatus", func(ctx context.Context) error {
+			st, err := a.GetStatus(ctx, agent.StatusRequest{Ticket: "t-1", Wait: 20 * time.Second})
+			if err == nil && (st.State != agent.Complete || st.ExitCode != 0) {
+				err = errors.New("it has not run: " + st.State.String())
+			}
+			return err
+		}},
+		{"DownloadFile", func(ctx context.Context) error {
+			r, err := a.DownloadFile(ctx, path)
+			if err != nil {
+				return err
+			}
+			body, err := io.ReadAll(r)
+			if string(body) != "hello\n" {
+				t.Errorf("the file holds %q", body)
+			}
+			return errors.Join(err, r.Close())
+		}},
+		{"CancelScript", func(ctx context.Context) error {
+			_, err := a.CancelScript(ctx, agent.StatusRequest{Ticket: "t-1"})
+			return err
+		}},
+		{"CompleteScript", func(ctx context.Context) error { return a.CompleteScript(ctx, "t-1") }},
+		{"Worker", func(ctx context.Context) error {
+			_, err := found.ByName(ctx, targets.Builtin)
+			return err
+		}},
+	} {
+		if !kill(home) {
+			t.Errorf("%s: there is no worker to kill", c.name)
+		}
+		if err := c.call(t.Context()); err != nil {
+			t.Errorf("%s after the worker was killed: %v", c.name, err)
+		}
+	}
+}
+
+// Many who need the worker at the same time get one, and who does not want to wait
+// any more does not.
+func TestStartedOnce(t *testing.T) {
+	t.Parallel()
+	found, home := builtin(t)
+	pids := make(chan int, 10)
+	var wg sync.WaitGroup
+	for range 10 {
+		wg.Go(func() {
+			a, err := found.Worker(t.Context(), "")
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			hello, err := a.Hello(t.Context())
+			if err != nil {
+				t.Error(err)
+			}
+			pids <- hello.PID
+		})
+	}
+	wg.Wait()
+	close(pids)
+	first := 0
+	for pid := range pids {
+		if first == 0 {
+			first = pid
+		}
+		if pid != first {
+			t.Errorf("workers %d and %d", first, pid)
+		}
+	}
+	kill(home)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := targets.New(targets.Config{Exe: "/nowhere", Home: home}).Worker(ctx, ""); err == nil {
+		t.Error("a canceled caller gets a worker")
+	}
+}
