@@ -2,11 +2,13 @@ package apptest
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -156,13 +158,14 @@ func (p *Process) WorkerPID() int {
 	return hello.PID
 }
 
-// Runners are the runners of the built-in worker's scripts.
+// Runners are the runners of the built-in worker's scripts. A child that a runner has
+// just made still looks like it until it becomes the script: it is none.
 func (p *Process) Runners() []int {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	var pids []int
+	parents := map[int]int{}
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
 		if err != nil {
@@ -174,8 +177,33 @@ func (p *Process) Runners() []int {
 		}
 		args := strings.Split(string(line), "\x00")
 		if len(args) > 2 && args[1] == "tako-internal" && args[2] == "runner" && strings.Contains(string(line), p.Data) {
+			parents[pid] = parent(pid)
+		}
+	}
+	var pids []int
+	for pid, above := range parents {
+		if _, child := parents[above]; !child {
 			pids = append(pids, pid)
 		}
 	}
+	slices.Sort(pids)
 	return pids
+}
+
+// parent is the process above another, or 0 if that has ended.
+func parent(pid int) int {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0
+	}
+	// The name stands in brackets and may hold anything; state and parent follow it.
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	if len(fields) < 2 {
+		return 0
+	}
+	above, err := strconv.Atoi(fields[1])
+	if err != nil {
+		return 0
+	}
+	return above
 }
