@@ -144,6 +144,9 @@ func translatePostgres(err error, pg *pgconn.PgError) error {
 // isSerialization says that the same transaction may succeed when it is run
 // again from its start.
 func isSerialization(err error) bool {
+	if errors.Is(err, errAborted) {
+		return true // whatever the server said when it went
+	}
 	var lite *sqlite.Error
 	if errors.As(err, &lite) {
 		primary := lite.Code() & 0xff
@@ -153,7 +156,7 @@ func isSerialization(err error) bool {
 	if errors.As(err, &pg) {
 		return pg.Code == "40001" || pg.Code == "40P01"
 	}
-	return errors.Is(err, errAborted)
+	return false
 }
 
 func isIOError(err error) bool {
