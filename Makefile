@@ -61,8 +61,10 @@ $(LINTER):
 	GOBIN=$(TOOLS) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 # Each target ends by itself within an hour.
+SOAK := TAKO_TEST_SOAK=1 TAKO_TEST_BINARY=$(CURDIR)/bin/tako go test -count=1 -v
 soak: build
-	TAKO_TEST_SOAK=1 TAKO_TEST_BINARY=$(CURDIR)/bin/tako go test -timeout 58m -count=1 -v -run 'TestKill|TestPausedOwner' ./test
+	$(SOAK) -timeout 40m -run 'TestKill|TestPausedOwner|TestErrorAtEveryEdge|TestLateStart|TestLostCommits' ./test
+	$(SOAK) -timeout 15m -parallel 14 -run 'TestStallAtEveryEdge|TestCancelAtItsEdge' ./test # they mostly stand still
 
 bench: build
 	TAKO_TEST_BINARY=$(CURDIR)/bin/tako ./scripts/bench.sh
