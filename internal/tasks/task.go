@@ -144,6 +144,20 @@ func (s *Service) Create(ctx context.Context, tx *db.Tx, n New) (*Task, error) {
 	return Get(ctx, tx, id)
 }
 
+// ProjectGroup returns the id of the group that a project is in, folded as ids are
+// compared; "" for no project, or one that is gone.
+func ProjectGroup(ctx context.Context, tx *db.Tx, project string) (string, error) {
+	if project == "" {
+		return "", nil
+	}
+	var group string
+	err := tx.QueryRow(ctx, `SELECT x.value FROM document_index x WHERE x.kind = 'projects' AND x.field = 'ProjectGroupId' AND x.id = ?`, project).Scan(&group)
+	if errors.Is(err, sql.ErrNoRows) {
+		return "", nil
+	}
+	return group, err
+}
+
 func flag(b bool) int64 {
 	if b {
 		return 1

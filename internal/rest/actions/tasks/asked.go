@@ -233,7 +233,11 @@ func (a *api) take(r *rest.Request) (any, error) {
 		if err != nil {
 			return err
 		}
-		if err := r.Allow(answer, rest.Target{Project: i.ProjectID, Environment: i.EnvironmentID, Tenant: i.TenantID}); err != nil {
+		where, err := target(r.Context(), tx, i.ProjectID, i.EnvironmentID, i.TenantID)
+		if err != nil {
+			return err
+		}
+		if err := r.Allow(answer, where); err != nil {
 			return err
 		}
 		return tasks.TakeResponsibility(r.Context(), tx, i.ID, user)
@@ -264,7 +268,11 @@ func (a *api) submit(r *rest.Request) (any, error) {
 		if err != nil {
 			return err
 		}
-		if err := r.Allow(answer, rest.Target{Project: i.ProjectID, Environment: i.EnvironmentID, Tenant: i.TenantID}); err != nil {
+		where, err := target(r.Context(), tx, i.ProjectID, i.EnvironmentID, i.TenantID)
+		if err != nil {
+			return err
+		}
+		if err := r.Allow(answer, where); err != nil {
 			return err
 		}
 		if i.ResponsibleUser != actor.UserID {

@@ -276,14 +276,21 @@ func (a *api) find(r *rest.Request, tx *db.Tx) (*tasks.Task, error) {
 	if err != nil {
 		return nil, err
 	}
-	if r.Space != "" && t.Space != r.Space && t.Space != "" || !r.Principal.Access().Can(view, t.Space, target(t)) {
+	where, err := target(r.Context(), tx, t.ProjectID, t.EnvironmentID, t.TenantID)
+	if err != nil {
+		return nil, err
+	}
+	if r.Space != "" && t.Space != r.Space && t.Space != "" || !r.Principal.Access().Can(view, t.Space, where) {
 		return nil, fault.Missing("task", id)
 	}
 	return t, nil
 }
 
-func target(t *tasks.Task) rest.Target {
-	return rest.Target{Project: t.ProjectID, Environment: t.EnvironmentID, Tenant: t.TenantID}
+// target is what a permission must cover for a task, or what hangs on it, of this
+// project, environment and tenant.
+func target(ctx context.Context, tx *db.Tx, project, environment, tenant string) (rest.Target, error) {
+	group, err := tasks.ProjectGroup(ctx, tx, project)
+	return rest.Target{Project: project, ProjectGroup: group, Environment: environment, Tenant: tenant}, err
 }
 
 func canonical(id string) string {
@@ -317,7 +324,11 @@ func (a *api) cancel(r *rest.Request) (any, error) {
 		if err != nil {
 			return err
 		}
-		if !r.Principal.Access().Can(cancel, t.Space, target(t)) {
+		where, err := target(r.Context(), tx, t.ProjectID, t.EnvironmentID, t.TenantID)
+		if err != nil {
+			return err
+		}
+		if !r.Principal.Access().Can(cancel, t.Space, where) {
 			return fault.New(fault.Forbidden, "You do not have permission to do this: it needs %s. Ask an administrator for a role that grants it.", cancel)
 		}
 		if t, err = a.queue.Cancel(r.Context(), tx, t.ID); err != nil {
