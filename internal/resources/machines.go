@@ -5,7 +5,6 @@ import (
 	"errors"
 
 	"github.com/takodeploy/tako/internal/fault"
-	"github.com/takodeploy/tako/internal/ident"
 	"github.com/takodeploy/tako/internal/resource"
 	"github.com/takodeploy/tako/octopus"
 )
@@ -23,7 +22,7 @@ func Machines() *resource.Kind {
 			resource.Filter{Param: "tenantTags", Path: "TenantTags"}),
 		References: []resource.Reference{
 			{Path: "EnvironmentIds", To: "environments", Required: true},
-			{Path: "MachinePolicyId", To: "machinepolicies", Required: true},
+			{Path: "MachinePolicyId", To: "machinepolicies"}, // never empty: completePolicy,
 			{Path: "TenantIds", To: "tenants", OnDelete: resource.Ignore},
 			{Path: "Endpoint.AccountId", To: "accounts"},
 			{Path: "Endpoint.ProxyId", To: "proxies"},
@@ -36,13 +35,13 @@ func Machines() *resource.Kind {
 			"DeleteMachines": "/api/{space}/machines/{Id}",
 		},
 		Prepare: func(v *octopus.Machine) {
-			prepareMachine(&v.MachineBase, v.SpaceID)
+			prepareMachine(&v.MachineBase)
 			if v.TenantedDeploymentParticipation == "" {
 				v.TenantedDeploymentParticipation = octopus.Untenanted
 			}
 		},
-		Check: func(_ context.Context, _ resource.Reader, _, v *octopus.Machine) error {
-			err := errors.Join(checkEndpoint(&v.Endpoint), checkParticipation("TenantedDeploymentParticipation", &v.TenantedDeploymentParticipation))
+		Check: func(ctx context.Context, r resource.Reader, _, v *octopus.Machine) error {
+			err := errors.Join(completePolicy(ctx, r, &v.MachineBase, v.SpaceID), checkEndpoint(&v.Endpoint), checkParticipation("TenantedDeploymentParticipation", &v.TenantedDeploymentParticipation))
 			if len(v.Roles) == 0 {
 				err = errors.Join(err, fault.InvalidField("Roles", "Roles is empty; give the target at least one target tag, by which steps choose it."))
 			}
@@ -59,15 +58,15 @@ func Workers() *resource.Kind {
 		Filters:     append(machineFilters(), resource.Filter{Param: "workerPoolIds", Path: "WorkerPoolIds"}),
 		References: []resource.Reference{
 			{Path: "WorkerPoolIds", To: "workerpools", Required: true},
-			{Path: "MachinePolicyId", To: "machinepolicies", Required: true},
+			{Path: "MachinePolicyId", To: "machinepolicies"}, // never empty: completePolicy,
 			{Path: "Endpoint.AccountId", To: "accounts"},
 			{Path: "Endpoint.ProxyId", To: "proxies"},
 		},
 		Owned:   machineOwned(),
 		Links:   map[string]string{"Connection": "/api/{space}/workers/{Id}/connection"},
-		Prepare: func(v *octopus.Worker) { prepareMachine(&v.MachineBase, v.SpaceID) },
-		Check: func(_ context.Context, _ resource.Reader, _, v *octopus.Worker) error {
-			return checkEndpoint(&v.Endpoint)
+		Prepare: func(v *octopus.Worker) { prepareMachine(&v.MachineBase) },
+		Check: func(ctx context.Context, r resource.Reader, _, v *octopus.Worker) error {
+			return errors.Join(completePolicy(ctx, r, &v.MachineBase, v.SpaceID), checkEndpoint(&v.Endpoint))
 		},
 	})
 }
@@ -87,10 +86,7 @@ func machineOwned() []string {
 	return []string{"HealthStatus", "Status", "StatusSummary", "HasLatestCalamari", "IsInProcess", "OperatingSystem", "ShellName", "ShellVersion", "Architecture"}
 }
 
-func prepareMachine(m *octopus.MachineBase, space string) {
-	if m.MachinePolicyID == "" {
-		m.MachinePolicyID = DefaultMachinePolicy(ident.SpaceID(space))
-	}
+func prepareMachine(m *octopus.MachineBase) {
 	// Older clients read, and send, these beside the endpoint.
 	if m.Endpoint.Thumbprint == "" {
 		m.Endpoint.Thumbprint = string(m.Thumbprint)
@@ -103,6 +99,22 @@ func prepareMachine(m *octopus.MachineBase, space string) {
 		m.HealthStatus, m.Status = octopus.HealthUnknown, "Unknown"
 		m.StatusSummary = "This machine has not been checked yet."
 	}
+}
+
+// completePolicy gives a machine that names no policy its space's default one.
+func completePolicy(ctx context.Context, r resource.Reader, m *octopus.MachineBase, space string) error {
+	if m.MachinePolicyID != "" {
+		return nil
+	}
+	found, err := defaults(ctx, r, "machinepolicies", space, "", "", "")
+	switch {
+	case err != nil:
+		return err
+	case len(found) == 0:
+		return fault.InvalidField("MachinePolicyId", "MachinePolicyId is empty and the space has no default machine policy; give the id of one of the machinepolicies.")
+	}
+	m.MachinePolicyID = found[0]
+	return nil
 }
 
 func checkEndpoint(e *octopus.Endpoint) error {

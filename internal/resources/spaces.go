@@ -48,24 +48,12 @@ const DefaultSpace ident.SpaceID = "Spaces-1"
 // BuiltinFeed is the id of a space's built-in feed.
 func BuiltinFeed(space ident.SpaceID) string { return own("feeds-builtin", space) }
 
-// DefaultMachinePolicy is the id of a space's default machine policy.
-func DefaultMachinePolicy(space ident.SpaceID) string { return numbered("MachinePolicies", space) }
-
 // own is the id of what every space has one of: the default space's is plain.
 func own(id string, space ident.SpaceID) string {
 	if space == DefaultSpace || space == "" {
 		return id
 	}
 	return id + "-" + string(space)
-}
-
-// numbered is the id of what every space starts with: the first of its kind in
-// the default space, and named after the space in others.
-func numbered(prefix string, space ident.SpaceID) string {
-	if space == DefaultSpace || space == "" {
-		return prefix + "-1"
-	}
-	return prefix + "-default-" + string(space)
 }
 
 func spaceInTx(ctx context.Context, w resource.Writer, c resource.Change[octopus.Space]) error {
@@ -98,6 +86,8 @@ func manage(ctx context.Context, w resource.Writer, v *octopus.Space) error {
 
 // furnish makes what a space has from its first moment on, because clients look
 // for it: lifecycle, project group, machine policy, worker pool and built-in feed.
+// All but the feed have the next number of their kind, so the default space, which is
+// the first, has Lifecycles-1 and so on.
 func furnish(ctx context.Context, w resource.Writer, space ident.SpaceID) error {
 	day := octopus.TimeSpan(24 * time.Hour)
 	policy := &octopus.MachinePolicy{Name: "Default Machine Policy", IsDefault: true}
@@ -106,17 +96,13 @@ func furnish(ctx context.Context, w resource.Writer, space ident.SpaceID) error 
 		kind, id string
 		v        any
 	}{
-		{"lifecycles", numbered("Lifecycles", space), &octopus.Lifecycle{Name: "Default Lifecycle"}},
-		{"projectgroups", numbered("ProjectGroups", space), &octopus.ProjectGroup{Name: "Default Project Group"}},
-		{"machinepolicies", DefaultMachinePolicy(space), policy},
-		{"workerpools", numbered("WorkerPools", space), &octopus.WorkerPool{Name: "Default Worker Pool", IsDefault: true}},
+		{"lifecycles", "", &octopus.Lifecycle{Name: "Default Lifecycle"}},
+		{"projectgroups", "", &octopus.ProjectGroup{Name: "Default Project Group"}},
+		{"machinepolicies", "", policy},
+		{"workerpools", "", &octopus.WorkerPool{Name: "Default Worker Pool", IsDefault: true}},
 		{"feeds", BuiltinFeed(space), &octopus.Feed{Name: "Tako Server (built-in)", FeedType: octopus.FeedBuiltIn}},
 	} {
-		id := one.id
-		if space == DefaultSpace && one.kind != "feeds" {
-			id = "" // the counter's first, so that it goes on from there
-		}
-		if _, err := w.Create(ctx, one.kind, space, id, one.v); err != nil {
+		if _, err := w.Create(ctx, one.kind, space, one.id, one.v); err != nil {
 			return err
 		}
 	}

@@ -342,3 +342,30 @@ func TestEventsAsTable(t *testing.T) {
 		t.Errorf("%v", a.Header)
 	}
 }
+
+// TestNewSpace looks at what a space starts with: documents with plain numbers for
+// ids, which are found as its defaults.
+func TestNewSpace(t *testing.T) {
+	t.Parallel()
+	actiontest.Each(t, routes, func(t *testing.T, w *actiontest.World) {
+		const managed = `"SpaceManagersTeams":["teams-administrators"]`
+		furniture := map[string]string{"lifecycles": "Lifecycles", "projectgroups": "ProjectGroups", "machinepolicies": "MachinePolicies", "workerpools": "WorkerPools"}
+		second := w.Create("/api/spaces", `{"Name":"Second",`+managed+`}`)
+		third := w.Create("/api/spaces", `{"Name":"Third",`+managed+`}`)
+		for i, space := range []string{"Spaces-1", second, third} {
+			for path, prefix := range furniture {
+				if diff := cmp.Diff([]string{fmt.Sprintf("%s-%d", prefix, i+1)}, w.Get("/api/"+space+"/"+path).IDs()); diff != "" {
+					t.Errorf("%s of %s: %s", path, space, diff)
+				}
+			}
+			worker := w.Must(http.StatusCreated, http.MethodPost, "/api/"+space+"/workers",
+				fmt.Sprintf(`{"Name":"w","WorkerPoolIds":["WorkerPools-%d"],"Endpoint":{"CommunicationStyle":"None"}}`, i+1))
+			if got, want := worker.Text("MachinePolicyId"), fmt.Sprintf("MachinePolicies-%d", i+1); got != want {
+				t.Errorf("a worker of %s has the policy %q, want %q", space, got, want)
+			}
+		}
+		if id := w.Create("/api/"+second+"/lifecycles", `{"Name":"Mine"}`); id != "Lifecycles-4" {
+			t.Errorf("the next lifecycle is %s", id)
+		}
+	})
+}
