@@ -100,21 +100,32 @@ func (s *Store) where(k *resource.Kind, q Query) (string, []any) {
 		b.WriteString(` AND ` + s.match(k, m.Path, m.Any, &args))
 	}
 	if q.Visible != nil {
-		b.WriteString(` AND ` + s.visible(k, q.Visible, &args))
+		b.WriteString(` AND ` + s.visible(k, q.Visible, k.Dimensions.Shared, &args))
 	}
 	return b.String(), args
 }
 
-// Visible reports whether one of the grants covers a document.
+// Visible reports whether one of the grants lets a document be seen, as lists do.
 func (s *Store) Visible(ctx context.Context, tx *db.Tx, k *resource.Kind, id string, grants []resource.Grant) (bool, error) {
+	return s.within(ctx, tx, k, id, grants, k.Dimensions.Shared)
+}
+
+// Covered reports whether one of the grants covers a document in all of its
+// dimensions: one that is shared is covered by a grant without limits there.
+func (s *Store) Covered(ctx context.Context, tx *db.Tx, k *resource.Kind, id string, grants []resource.Grant) (bool, error) {
+	return s.within(ctx, tx, k, id, grants, false)
+}
+
+func (s *Store) within(ctx context.Context, tx *db.Tx, k *resource.Kind, id string, grants []resource.Grant, shared bool) (bool, error) {
 	args := []any{k.Name, id}
 	var n int
-	err := tx.QueryRow(ctx, `SELECT count(*) FROM documents d WHERE d.kind = ? AND d.id = ? AND `+s.visible(k, grants, &args), args...).Scan(&n)
+	err := tx.QueryRow(ctx, `SELECT count(*) FROM documents d WHERE d.kind = ? AND d.id = ? AND `+s.visible(k, grants, shared, &args), args...).Scan(&n)
 	return n > 0, err
 }
 
-// visible compiles grants to a disjunction over the kind's dimensions.
-func (s *Store) visible(k *resource.Kind, grants []resource.Grant, args *[]any) string {
+// visible compiles grants to a disjunction over the kind's dimensions; shared lets
+// every grant through to what is in no environment, or of no tenant.
+func (s *Store) visible(k *resource.Kind, grants []resource.Grant, shared bool, args *[]any) string {
 	var alternatives []string
 	before := len(*args)
 	for _, g := range grants {
@@ -124,9 +135,16 @@ func (s *Store) visible(k *resource.Kind, grants []resource.Grant, args *[]any) 
 				all = append(all, s.match(k, path, ids, args))
 			}
 		}
+		within := func(path string, ids []string) {
+			restrict(path, ids)
+			if last := len(all) - 1; shared && len(ids) > 0 && path != "" && path != "Id" {
+				*args = append(*args, k.Name, path)
+				all[last] = `(` + all[last] + ` OR NOT EXISTS (SELECT 1 FROM document_index x WHERE x.kind = ? AND x.field = ? AND x.id = d.id))`
+			}
+		}
 		restrict(k.Dimensions.Project, g.Projects)
-		restrict(k.Dimensions.Environment, g.Environments)
-		restrict(k.Dimensions.Tenant, g.Tenants)
+		within(k.Dimensions.Environment, g.Environments)
+		within(k.Dimensions.Tenant, g.Tenants)
 		switch {
 		case len(g.ProjectGroups) == 0:
 		case k.Dimensions.ProjectGroup != "":

@@ -38,7 +38,13 @@ type Permissions struct{ View, Create, Edit, Delete string }
 // Dimensions says where a document names what permissions can be scoped to: a
 // path (see Declaration) or "Id" for the document itself. A dimension that is
 // empty does not restrict this kind.
-type Dimensions struct{ Project, ProjectGroup, Environment, Tenant string }
+type Dimensions struct {
+	Project, ProjectGroup, Environment, Tenant string
+	// Shared says that a document of no environment, or no tenant, is for all of
+	// them: who may see any of them sees it. To change it takes the permission
+	// without a limit to some.
+	Shared bool
+}
 
 // Order of a kind's lists; the number in the id is always the last key.
 type Order uint8

@@ -13,7 +13,7 @@ func Accounts() *resource.Kind {
 	return resource.Declare(resource.Declaration[octopus.Account]{
 		Name: "accounts", ItemType: "Account", Prefix: "Accounts", Slugged: true,
 		Permissions: resource.Permissions{View: "AccountView", Create: "AccountCreate", Edit: "AccountEdit", Delete: "AccountDelete"},
-		Dimensions:  resource.Dimensions{Environment: "EnvironmentIds"},
+		Dimensions:  resource.Dimensions{Environment: "EnvironmentIds", Shared: true},
 		Filters:     []resource.Filter{{Param: "accountType", Path: "AccountType"}},
 		References: []resource.Reference{
 			{Path: "EnvironmentIds", To: "environments", OnDelete: resource.Ignore},

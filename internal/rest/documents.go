@@ -45,8 +45,10 @@ func (s *Server) covers(ctx context.Context, tx *db.Tx, r *Request, k *resource.
 		return true, nil
 	case len(grants) == 0:
 		return false, nil
-	default:
+	case permission == k.Permissions.View:
 		return s.Store.Visible(ctx, tx, k, doc.ID, grants)
+	default:
+		return s.Store.Covered(ctx, tx, k, doc.ID, grants)
 	}
 }
 
@@ -94,7 +96,7 @@ func (s *Server) coversAll(ctx context.Context, tx *db.Tx, k *resource.Kind, doc
 			if asked[key.String()] {
 				continue
 			}
-			ok, err := s.Store.Visible(ctx, tx, k, doc.ID, fitting)
+			ok, err := s.Store.Covered(ctx, tx, k, doc.ID, fitting)
 			if err != nil || !ok {
 				return false, err
 			}

@@ -369,3 +369,56 @@ func TestNewSpace(t *testing.T) {
 		}
 	})
 }
+
+// TestSharedAccounts has roles of one environment look at accounts: that of none is
+// for all environments, so they see it, and may not change it for the others.
+func TestSharedAccounts(t *testing.T) {
+	t.Parallel()
+	actiontest.Each(t, routes, func(t *testing.T, w *actiontest.World) {
+		dev, live := w.Create("/api/environments", `{"Name":"Dev"}`), w.Create("/api/environments", `{"Name":"Live"}`)
+		account := func(name, in string) (id, body string) {
+			body = `{"Name":"` + name + `","AccountType":"Token","EnvironmentIds":[` + in + `]}`
+			return w.Create("/api/accounts", body), body
+		}
+		ofDev, devBody := account("Of Dev", `"`+dev+`"`)
+		ofAll, allBody := account("Of all", "")
+		ofLive, liveBody := account("Of Live", `"`+live+`"`)
+		for _, c := range []struct {
+			scope              octopus.ScopedUserRole
+			sees               []string
+			dev, all, withLive int // what changing each is answered with
+		}{
+			{octopus.ScopedUserRole{EnvironmentIDs: []string{dev}}, []string{ofAll, ofDev}, 200, 403, 404},
+			{octopus.ScopedUserRole{EnvironmentIDs: []string{dev, live}}, []string{ofAll, ofDev, ofLive}, 200, 403, 200},
+			{octopus.ScopedUserRole{}, []string{ofAll, ofDev, ofLive}, 200, 200, 200},
+		} {
+			key := w.Person(actiontest.Role{Space: "Spaces-1", Permissions: []string{"AccountView", "AccountEdit", "AccountDelete"}, Scope: c.scope})
+			listed := w.MustAs(key, http.StatusOK, http.MethodGet, "/api/accounts", "").IDs()
+			slices.Sort(listed)
+			want := slices.Sorted(slices.Values(c.sees))
+			if diff := cmp.Diff(want, listed); diff != "" {
+				t.Errorf("%v sees: %s", c.scope.EnvironmentIDs, diff)
+			}
+			for _, one := range []struct {
+				id, body string
+				change   int
+			}{{ofDev, devBody, c.dev}, {ofAll, allBody, c.all}, {ofLive, liveBody, c.withLive}} {
+				read := http.StatusNotFound
+				if slices.Contains(c.sees, one.id) {
+					read = http.StatusOK
+				}
+				if got := w.Do(http.MethodGet, "/api/accounts/"+one.id, key, ""); got.Status != read {
+					t.Errorf("%v reads %s: %d, want %d", c.scope.EnvironmentIDs, one.id, got.Status, read)
+				}
+				if got := w.Do(http.MethodPut, "/api/accounts/"+one.id, key, one.body); got.Status != one.change {
+					t.Errorf("%v changes %s: %d, want %d: %s", c.scope.EnvironmentIDs, one.id, got.Status, one.change, got.Body)
+				}
+			}
+			if c.all == http.StatusForbidden {
+				if got := w.Do(http.MethodDelete, "/api/accounts/"+ofAll, key, ""); got.Status != http.StatusForbidden {
+					t.Errorf("%v deletes %s: %d", c.scope.EnvironmentIDs, ofAll, got.Status)
+				}
+			}
+		}
+	})
+}
