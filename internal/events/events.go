@@ -79,13 +79,28 @@ type Query struct {
 	Categories, Groups, Agents, DocumentTypes []string
 	// NoDifference leaves out what exactly was changed.
 	NoDifference bool
-	Page         ident.Page
+	// Shows tells whose differences the reader may see: they are parts of
+	// documents, which to see may take more than to see that they were changed.
+	// Nil shows none.
+	Shows func(Subject) bool
+	Page  ident.Page
+}
+
+// Subject is what an event is about, as far as permissions ask for it.
+type Subject struct {
+	Space ident.SpaceID
+	// DocumentType is the item type of the document that was changed.
+	DocumentType string
+	// ProjectGroup is folded, as ids are compared. All are "" where there is none.
+	Project, ProjectGroup, Environment, Tenant string
 }
 
 // following reports whether the trail is followed by number.
 func (q *Query) following() bool { return q.FromID > 0 || q.ToID > 0 }
 
-const columns = `e.id, e.space_id, e.category, e.user_id, e.username, e.identity, e.ip_address, e.user_agent, e.occurred, e.message, e.refs, e.details`
+const columns = `e.id, e.space_id, e.category, e.user_id, e.username, e.identity, e.ip_address, e.user_agent, e.occurred, e.message, e.refs, e.details,
+	e.document_type, e.project_id, e.environment_id, e.tenant_id, CASE WHEN e.details = '' THEN '' ELSE COALESCE((SELECT p.value FROM document_index p
+		WHERE p.kind = 'projects' AND p.field = 'ProjectGroupId' AND p.id = e.project_id), e.project_group_id) END`
 
 // List returns a page of events, the newest first, and how many there are in all.
 // They have no links.
@@ -116,9 +131,10 @@ func (t *Trail) Before(ctx context.Context, tx *db.Tx, q Query, id int64, n int)
 	return t.read(ctx, tx, &q, where+` ORDER BY e.id DESC LIMIT ?`, append(args, n))
 }
 
-// Get returns an event by its id, if it is in a place of q; fault.NotFound else.
-func (t *Trail) Get(ctx context.Context, tx *db.Tx, places []Place, id string) (*octopus.Event, error) {
-	q := Query{Places: places, IDs: []string{id}}
+// Get returns an event by its id, if it is in a place of q; fault.NotFound else. Of
+// q, Places and Shows count.
+func (t *Trail) Get(ctx context.Context, tx *db.Tx, q Query, id string) (*octopus.Event, error) {
+	q = Query{Places: q.Places, Shows: q.Shows, IDs: []string{id}}
 	where, args := t.where(tx, &q)
 	found, _, err := t.read(ctx, tx, &q, where, args)
 	if err != nil {
@@ -149,7 +165,7 @@ func scan(ctx context.Context, tx *db.Tx, q *Query, where string, args []any) (f
 	}
 	defer func() { _ = rows.Close() }() // Err tells
 	for rows.Next() {
-		e, n, err := scanEvent(rows, q.NoDifference)
+		e, n, err := scanEvent(rows, q)
 		if err != nil {
 			return nil, nil, fmt.Errorf("read events: %w", err)
 		}
@@ -158,10 +174,12 @@ func scan(ctx context.Context, tx *db.Tx, q *Query, where string, args []any) (f
 	return found, numbers, rows.Err()
 }
 
-func scanEvent(rows *sql.Rows, plain bool) (e octopus.Event, number int64, err error) {
+func scanEvent(rows *sql.Rows, q *Query) (e octopus.Event, number int64, err error) {
 	var occurred int64
 	var refs, details string
-	err = rows.Scan(&number, &e.SpaceID, &e.Category, &e.UserID, &e.Username, &e.IdentityEstablishedWith, &e.IPAddress, &e.UserAgent, &occurred, &e.Message, &refs, &details)
+	var about Subject
+	err = rows.Scan(&number, &e.SpaceID, &e.Category, &e.UserID, &e.Username, &e.IdentityEstablishedWith, &e.IPAddress, &e.UserAgent, &occurred, &e.Message, &refs, &details,
+		&about.DocumentType, &about.Project, &about.Environment, &about.Tenant, &about.ProjectGroup)
 	if err != nil {
 		return e, 0, err
 	}
@@ -176,7 +194,8 @@ func scanEvent(rows *sql.Rows, plain bool) (e octopus.Event, number int64, err e
 			e.MessageReferences = append(e.MessageReferences, octopus.EventReference{ReferencedDocumentID: ref.ID, StartIndex: from, Length: length})
 		}
 	}
-	if details != "" && !plain {
+	about.Space = ident.SpaceID(e.SpaceID)
+	if details != "" && !q.NoDifference && q.Shows != nil && q.Shows(about) {
 		if e.ChangeDetails, err = changes([]byte(details)); err != nil {
 			return e, 0, fmt.Errorf("details of event %d: %w", number, err)
 		}

@@ -196,7 +196,7 @@ func TestOnlyWhatMayBeSeen(t *testing.T) {
 		}
 		read := func(places []events.Place, id string) error {
 			return w.db.Read(w.t.Context(), func(tx *db.Tx) error {
-				_, err := w.trail.Get(w.t.Context(), tx, places, id)
+				_, err := w.trail.Get(w.t.Context(), tx, events.Query{Places: places}, id)
 				return err
 			})
 		}
@@ -224,10 +224,15 @@ func TestShape(t *testing.T) {
 		name := "Zoë 🐙 Web"
 		w.write(ctx, db.Event{
 			Category: "Modified", SpaceID: "Spaces-1", Message: message, Related: []string{"Projects-1", "", "ProjectGroups-1"},
+			DocumentType: "Project", ProjectID: "Projects-1", ProjectGroupID: "ProjectGroups-1",
 			References: []db.EventReference{{ID: "Projects-1", Start: len("Project "), Length: len(name)}, {ID: "Projects-1", Start: 20, Length: 1000}},
 			Details:    json.RawMessage(`[{"path":"/Name","old":"Web","new":"Zoë 🐙 Web"},{"path":"/Icon","old":null,"new":{"Id":"a"}},{"path":"/Description","old":"x","new":null}]`),
 		})
-		found, _ := w.list(events.Query{})
+		var about events.Subject
+		found, _ := w.list(events.Query{Shows: func(s events.Subject) bool { about = s; return true }})
+		if diff := cmp.Diff(events.Subject{Space: "Spaces-1", DocumentType: "Project", Project: "Projects-1", ProjectGroup: "ProjectGroups-1"}, about); diff != "" {
+			w.t.Error(diff)
+		}
 		e := found[0]
 		if time.Since(e.Occurred.Time).Abs() > time.Minute {
 			w.t.Errorf("occurred %v", e.Occurred)
@@ -247,8 +252,14 @@ func TestShape(t *testing.T) {
 		if diff := cmp.Diff(want, e); diff != "" {
 			w.t.Errorf("(-want +got):\n%s", diff)
 		}
-		if found, _ := w.list(events.Query{NoDifference: true}); found[0].ChangeDetails != nil {
-			w.t.Error("the difference is there")
+		for name, q := range map[string]events.Query{
+			"none wanted":  {NoDifference: true, Shows: func(events.Subject) bool { return true }},
+			"not allowed":  {Shows: func(events.Subject) bool { return false }},
+			"nothing said": {},
+		} {
+			if found, _ := w.list(q); found[0].ChangeDetails != nil {
+				w.t.Errorf("%s: the difference is there", name)
+			}
 		}
 	})
 }

@@ -78,11 +78,12 @@ func places(r *rest.Request) ([]events.Place, error) {
 }
 
 // query reads the filters of a list.
-func query(r *rest.Request) (q events.Query, err error) {
+func (a *api) query(r *rest.Request) (q events.Query, err error) {
 	var errs []error
 	keep := func(err error) { errs = append(errs, err) }
 	q.Places, err = places(r)
 	keep(err)
+	q.Shows = a.shows(r)
 	q.Page, err = r.Page()
 	keep(err)
 	q.From, err = r.QueryTime("from")
@@ -121,8 +122,38 @@ func query(r *rest.Request) (q events.Query, err error) {
 	return q, errors.Join(errs...)
 }
 
+// shows decides whose differences the caller sees: those of documents that they may
+// see themselves. The variables of a set may have a scope each, which a difference
+// does not tell, so theirs take the permission for all of them.
+func (a *api) shows(r *rest.Request) func(events.Subject) bool {
+	views := map[string]string{} // permission by item type
+	for _, k := range a.Store.Kinds() {
+		views[k.ItemType] = k.Permissions.View
+	}
+	return func(s events.Subject) bool {
+		may := func(p string) bool {
+			return r.Principal.Access().Can(p, s.Space, rest.Target{Project: s.Project, ProjectGroup: s.ProjectGroup, Environment: s.Environment, Tenant: s.Tenant})
+		}
+		view, known := views[s.DocumentType]
+		switch {
+		case !known:
+			return false
+		case view == "":
+			return true // everybody reads them
+		case s.DocumentType == variableSet && strings.HasPrefix(s.Project, a.Store.Kinds()["libraryvariablesets"].Prefix+"-"):
+			return may(view) && may(string(octopus.PermLibraryVariableSetView))
+		default:
+			return may(view)
+		}
+	}
+}
+
+// variableSet is the item type of variable sets, whose owner stands in the place of
+// a project.
+const variableSet = "VariableSet"
+
 func (a *api) events(r *rest.Request) (any, error) {
-	q, errQuery := query(r)
+	q, errQuery := a.query(r)
 	table, errTable := r.QueryBool("asCsv", false)
 	if err := errors.Join(errQuery, errTable); err != nil {
 		return nil, err
@@ -151,15 +182,15 @@ func (a *api) event(r *rest.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	var where []events.Place
+	q := events.Query{Shows: a.shows(r)}
 	for _, space := range held {
 		if r.Space == "" || space == r.Space {
-			where = append(where, events.Place{Space: space, Grants: r.GrantsIn(space, eventView)})
+			q.Places = append(q.Places, events.Place{Space: space, Grants: r.GrantsIn(space, eventView)})
 		}
 	}
 	var e *octopus.Event
 	err = a.DB.Read(r.Context(), func(tx *db.Tx) (err error) {
-		e, err = a.trail.Get(r.Context(), tx, where, r.PathValue("id"))
+		e, err = a.trail.Get(r.Context(), tx, q, r.PathValue("id"))
 		return err
 	})
 	if err != nil {
