@@ -373,3 +373,35 @@ func TestCatalogue(t *testing.T) {
 		}
 	}
 }
+
+// TestLongTrail counts no further than it must, and a walk through the pages comes to
+// the end of the trail all the same.
+func TestLongTrail(t *testing.T) {
+	t.Parallel()
+	const all = 10_150
+	each(t, func(w *world) {
+		err := w.db.Write(w.t.Context(), func(tx *db.Tx) error {
+			_, err := tx.Exec(w.t.Context(), `INSERT INTO events (xact, occurred, category, space_id, user_id, username, identity, ip_address, user_agent,
+				message, refs, details, project_id, project_group_id, environment_id, tenant_id, document_type)
+				WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
+				SELECT 0, i, 'Created', 'Spaces-1', '', '', '', '', '', '', 'null', '', '', '', '', '', '' FROM n`, int64(all))
+			return err
+		})
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		for _, c := range []struct{ skip, take, items, total int64 }{
+			{0, 30, 30, 10_030},
+			{60, 60, 60, 10_120},
+			{120, 30, 30, all},
+			{all - 10, 30, 10, all},
+			{all, 30, 0, all},
+			{all + 1_000_000, 30, 0, all},
+		} {
+			found, total := w.list(events.Query{Page: ident.Page{Skip: c.skip, Take: c.take}})
+			if int64(len(found)) != c.items || total != c.total {
+				w.t.Errorf("skip %d, take %d: %d of %d, want %d of %d", c.skip, c.take, len(found), total, c.items, c.total)
+			}
+		}
+	})
+}
