@@ -6,6 +6,8 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -73,15 +75,78 @@ func (d *DB) migrate(ctx context.Context, all []migration, own Levels, opt Migra
 		return fmt.Errorf("lock the schema: %w", err)
 	}
 	defer unlock()
-	if err := d.createRunnerTables(ctx, own, opt); err != nil {
-		return fmt.Errorf("prepare the schema: %w", err)
+	if made, err := d.create(ctx, all, own, opt); err != nil || made {
+		return err
 	}
 	for _, m := range all {
 		if err := d.apply(ctx, m, opt); err != nil {
 			return fmt.Errorf("migration %s: %w", m.id, err)
 		}
 	}
-	return d.recordSchema(ctx, own, opt)
+	return d.writeSchema(ctx, func(t *Tx) error { return t.recordSchema(ctx, own, opt) })
+}
+
+// create makes the whole schema of a database that is new in one transaction, since
+// nobody else is there to wait for. It does nothing to one that has a schema, or the
+// beginning of one.
+func (d *DB) create(ctx context.Context, all []migration, own Levels, opt MigrateOptions) (made bool, err error) {
+	err = d.writeSchema(ctx, func(t *Tx) error {
+		made = false
+		if begun, err := t.hasTable(ctx, "tako_meta"); err != nil || begun {
+			return err
+		}
+		if err := t.createRunnerTables(ctx, own, opt); err != nil {
+			return fmt.Errorf("prepare the schema: %w", err)
+		}
+		for _, m := range all {
+			if opt.Step != nil {
+				opt.Step(m.id)
+			}
+			if err := t.script(ctx, statements(m.sql)); err != nil {
+				return fmt.Errorf("migration %s: %w", m.id, err)
+			}
+			if err := t.markMigration(ctx, m, "done"); err != nil {
+				return fmt.Errorf("migration %s: %w", m.id, err)
+			}
+		}
+		made = true
+		return t.recordSchema(ctx, own, opt)
+	})
+	return made && err == nil, err
+}
+
+// hasTable reports whether a table is there.
+func (t *Tx) hasTable(ctx context.Context, name string) (bool, error) {
+	query := `SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = ?`
+	if t.d.dialect == Postgres {
+		query = `SELECT count(*) FROM pg_class WHERE relkind = 'r' AND relname = ? AND relnamespace = current_schema()::regnamespace`
+	}
+	var n int
+	err := t.QueryRow(ctx, query, name).Scan(&n)
+	return n > 0, err
+}
+
+// script runs the statements of a migration: on PostgreSQL all in one message.
+func (t *Tx) script(ctx context.Context, all []string) error {
+	own := make([]string, len(all))
+	for i, s := range all {
+		own[i] = inDialect(t.d.dialect, s)
+	}
+	if t.d.dialect == Postgres {
+		return rawPg(t.conn, func(c *pgconn.PgConn) error {
+			results, err := c.Exec(ctx, strings.Join(own, ";\n")).ReadAll()
+			if err != nil {
+				err = fmt.Errorf("%w, in %q", t.d.translate(err), firstLine(all[min(len(results), len(all)-1)]))
+			}
+			return err
+		})
+	}
+	for i, s := range own {
+		if _, err := t.Exec(ctx, s); err != nil {
+			return fmt.Errorf("%w, in %q", err, firstLine(all[i]))
+		}
+	}
+	return nil
 }
 
 // lockMigrations keeps other migrating processes out on PostgreSQL. SQLite has
@@ -116,23 +181,19 @@ func (d *DB) lockMigrations(ctx context.Context) (unlock func(), err error) {
 	}, nil
 }
 
-func (d *DB) createRunnerTables(ctx context.Context, own Levels, opt MigrateOptions) error {
+func (t *Tx) createRunnerTables(ctx context.Context, own Levels, opt MigrateOptions) error {
 	id, err := uuid.NewRandom()
 	if err != nil {
 		return err
 	}
-	return d.writeSchema(ctx, func(t *Tx) error {
-		for _, s := range runnerTables() {
-			if _, err := t.Exec(ctx, inDialect(d.dialect, s)); err != nil {
-				return err
-			}
-		}
-		// A new database starts with the formats of the binary that made it.
-		_, err := t.Exec(ctx, `INSERT INTO tako_meta (id, schema_level, min_reader_level, active_level, fingerprint, expanded_by, expanded_at,
-			finalized_at, installation_id, incarnation) VALUES (1, 0, ?, ?, '', ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING`,
-			own.MinReader, own.Level, opt.By, Micros(t.now), Micros(t.now), id.String(), rand.Text())
+	if err := t.script(ctx, runnerTables()); err != nil {
 		return err
-	})
+	}
+	// A new database starts with the formats of the binary that made it.
+	_, err = t.Exec(ctx, `INSERT INTO tako_meta (id, schema_level, min_reader_level, active_level, fingerprint, expanded_by, expanded_at,
+		finalized_at, installation_id, incarnation) VALUES (1, 0, ?, ?, '', ?, ?, ?, ?, ?)`,
+		own.MinReader, own.Level, opt.By, Micros(t.now), Micros(t.now), id.String(), rand.Text())
+	return err
 }
 
 // apply takes one migration, if it was not taken.
@@ -151,10 +212,8 @@ func (d *DB) apply(ctx context.Context, m migration, opt MigrateOptions) error {
 		if done, err := t.migrationDone(ctx, m); err != nil || done {
 			return err // another process was faster
 		}
-		for _, s := range statements(m.sql) {
-			if _, err := t.Exec(ctx, inDialect(d.dialect, s)); err != nil {
-				return fmt.Errorf("%w, in %q", err, firstLine(s))
-			}
+		if err := t.script(ctx, statements(m.sql)); err != nil {
+			return err
 		}
 		return t.markMigration(ctx, m, "done")
 	})
@@ -283,36 +342,38 @@ func (d *DB) writeSchema(ctx context.Context, fn func(*Tx) error) error {
 }
 
 // recordSchema notes the level and what the schema looks like now.
-func (d *DB) recordSchema(ctx context.Context, own Levels, opt MigrateOptions) error {
-	return d.writeSchema(ctx, func(t *Tx) error {
-		var level int
-		if err := t.QueryRow(ctx, `SELECT schema_level FROM tako_meta WHERE id = 1`).Scan(&level); err != nil {
-			return err
-		}
-		if level > own.Level {
-			return nil // a newer binary was here; it knows better
-		}
-		objects, err := t.schema(ctx)
-		if err != nil {
-			return fmt.Errorf("describe the schema: %w", err)
-		}
-		if _, err := t.Exec(ctx, `DELETE FROM tako_schema`); err != nil {
-			return err
-		}
-		for _, o := range objects {
-			if _, err := t.Exec(ctx, `INSERT INTO tako_schema (object, definition) VALUES (?, ?)`, o.name, o.definition); err != nil {
-				return err
-			}
-		}
-		by, at := `expanded_by`, `expanded_at`
-		args := []any{own.Level, fingerprint(objects)}
-		if level < own.Level {
-			by, at = `?`, `?`
-			args = append(args, opt.By, Micros(t.now))
-		}
-		_, err = t.Exec(ctx, `UPDATE tako_meta SET schema_level = ?, fingerprint = ?, expanded_by = `+by+`, expanded_at = `+at+` WHERE id = 1`, args...)
+func (t *Tx) recordSchema(ctx context.Context, own Levels, opt MigrateOptions) error {
+	var level int
+	if err := t.QueryRow(ctx, `SELECT schema_level FROM tako_meta WHERE id = 1`).Scan(&level); err != nil {
 		return err
-	})
+	}
+	if level > own.Level {
+		return nil // a newer binary was here; it knows better
+	}
+	objects, err := t.schema(ctx)
+	if err != nil {
+		return fmt.Errorf("describe the schema: %w", err)
+	}
+	if _, err := t.Exec(ctx, `DELETE FROM tako_schema`); err != nil {
+		return err
+	}
+	for some := range slices.Chunk(objects, 200) {
+		args := make([]any, 0, 2*len(some))
+		for _, o := range some {
+			args = append(args, o.name, o.definition)
+		}
+		if _, err := t.Exec(ctx, `INSERT INTO tako_schema (object, definition) VALUES (?, ?)`+strings.Repeat(", (?, ?)", len(some)-1), args...); err != nil {
+			return err
+		}
+	}
+	by, at := `expanded_by`, `expanded_at`
+	args := []any{own.Level, fingerprint(objects)}
+	if level < own.Level {
+		by, at = `?`, `?`
+		args = append(args, opt.By, Micros(t.now))
+	}
+	_, err = t.Exec(ctx, `UPDATE tako_meta SET schema_level = ?, fingerprint = ?, expanded_by = `+by+`, expanded_at = `+at+` WHERE id = 1`, args...)
+	return err
 }
 
 func firstLine(s string) string {

@@ -192,8 +192,8 @@ func TestDriftNamesWhatWasChanged(t *testing.T) {
 	})
 }
 
-// TestMigrationFails wants the failed migration undone, those before it kept,
-// and the rest taken once it is repaired.
+// TestMigrationFails wants the failed migration undone, those of earlier versions
+// kept, and the rest taken once it is repaired. A new database stays one.
 func TestMigrationFails(t *testing.T) {
 	t.Parallel()
 	both(t, func(t *testing.T, url string) {
@@ -205,7 +205,15 @@ func TestMigrationFails(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "0002_two") || !strings.Contains(err.Error(), "INSERT INTO half") {
 			t.Fatalf("Migrate: %v, want an error that names migration and statement", err)
 		}
-		if m := meta(t, d); m.SchemaLevel != 0 {
+		if _, err := d.Meta(t.Context()); !errors.Is(err, db.ErrNoSchema) {
+			t.Errorf("a new database after a failure: %v, want none", err)
+		}
+		mustMigrate(t, empty(t, url, db.Levels{Level: 1, Min: 1, MinReader: 1}), upTo(files, 1), "")
+		err = db.MigrateFS(t.Context(), d, files, "m", db.MigrateOptions{})
+		if err == nil || !strings.Contains(err.Error(), "0002_two") || !strings.Contains(err.Error(), "INSERT INTO half") {
+			t.Fatalf("Migrate: %v, want an error that names migration and statement", err)
+		}
+		if m := meta(t, d); m.SchemaLevel != 1 {
 			t.Errorf("the level is %d after a failure", m.SchemaLevel)
 		}
 		err = d.Read(t.Context(), func(tx *db.Tx) error {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"math/rand/v2"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	"github.com/takodeploy/tako/internal/db"
@@ -299,39 +301,53 @@ func TestLostAnswerToCommit(t *testing.T) {
 	})
 }
 
-// TestKilledMigration kills a migrating process at each of its steps.
+// TestKilledMigration kills a migrating process at each of its steps, on a new
+// database and on one that an earlier version made.
 func TestKilledMigration(t *testing.T) {
 	t.Parallel()
-	both(t, func(t *testing.T, url string) {
-		steps := 0
-		for kill := 1; ; kill++ {
-			cmd, out, _ := process(t, "migrate", url)
-			for steps = 0; steps < kill && out.Scan(); steps++ {
-				if strings.HasPrefix(out.Text(), "error") {
-					t.Fatal(out.Text())
-				}
+	first, err := fs.ReadFile(db.Embedded(), "migrations/0001_core.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, begun := range []bool{false, true} {
+		both(t, func(t *testing.T, url string) {
+			if begun {
+				mustMigrate(t, empty(t, url, db.Levels{Level: 1, Min: 1, MinReader: 1}), fstest.MapFS{"m/0001_core.sql": {Data: first}}, "")
 			}
-			if steps < kill {
-				if err := cmd.Wait(); err != nil {
-					t.Fatal(err)
-				}
-				break
+			killMigration(t, url)
+		})
+	}
+}
+
+func killMigration(t *testing.T, url string) {
+	steps := 0
+	for kill := 1; ; kill++ {
+		cmd, out, _ := process(t, "migrate", url)
+		for steps = 0; steps < kill && out.Scan(); steps++ {
+			if strings.HasPrefix(out.Text(), "error") {
+				t.Fatal(out.Text())
 			}
-			if err := cmd.Process.Kill(); err != nil {
+		}
+		if steps < kill {
+			if err := cmd.Wait(); err != nil {
 				t.Fatal(err)
 			}
-			_ = cmd.Wait() // killed, or done just before
+			break
 		}
-		d := empty(t, url, db.Levels{})
-		if err := db.CheckStart(t.Context(), d, db.BinaryLevels()); err != nil {
-			t.Error(err)
+		if err := cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
 		}
-		if got := drift(t, d); len(got) != 0 {
-			t.Errorf("drift: %+v", got)
-		}
-		fresh := dbtest.Open(t, d.Dialect())
-		if got, want := meta(t, d).Fingerprint, meta(t, fresh).Fingerprint; got != want {
-			t.Errorf("fingerprint %s, a new database has %s", got, want)
-		}
-	})
+		_ = cmd.Wait() // killed, or done just before
+	}
+	d := empty(t, url, db.Levels{})
+	if err := db.CheckStart(t.Context(), d, db.BinaryLevels()); err != nil {
+		t.Error(err)
+	}
+	if got := drift(t, d); len(got) != 0 {
+		t.Errorf("drift: %+v", got)
+	}
+	fresh := dbtest.Open(t, d.Dialect())
+	if got, want := meta(t, d).Fingerprint, meta(t, fresh).Fingerprint; got != want {
+		t.Errorf("fingerprint %s, a new database has %s", got, want)
+	}
 }
