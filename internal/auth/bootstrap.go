@@ -60,9 +60,11 @@ func (s *Service) ensure(ctx context.Context, tx *db.Tx, write bool) (complete b
 		if !fresh && len(role.GrantedSpacePermissions) == len(old.GrantedSpacePermissions) && len(role.GrantedSystemPermissions) == len(old.GrantedSystemPermissions) {
 			continue
 		}
+		if !write {
+			return false, nil // the rest is looked at by whoever may write
+		}
 		complete = false
 		switch {
-		case !write:
 		case fresh:
 			if role.Name, err = s.freeName(ctx, tx, r.Name); err == nil {
 				_, err = w.Create(ctx, s.roles.Name, "", r.ID, role)
@@ -70,7 +72,7 @@ func (s *Service) ensure(ctx context.Context, tx *db.Tx, write bool) (complete b
 		default:
 			err = w.Replace(ctx, s.roles.Name, r.ID, role)
 		}
-		if write && err != nil {
+		if err != nil {
 			return false, fmt.Errorf("make the role %s: %w", r.ID, err)
 		}
 	}
@@ -87,10 +89,10 @@ func (s *Service) ensure(ctx context.Context, tx *db.Tx, write bool) (complete b
 		if !fault.Is(err, fault.NotFound) {
 			return false, err
 		}
-		complete = false
 		if !write {
-			continue
+			return false, nil
 		}
+		complete = false
 		if err := createTeam(ctx, w, s.teams, s.scoped, t); err != nil {
 			return false, err
 		}

@@ -65,23 +65,31 @@ func (t *Tx) insertEvent(ctx context.Context, e Event) error {
 	if err != nil {
 		return err
 	}
-	var id int64
 	xid := "0"
 	if t.d.dialect == Postgres {
 		xid = "pg_current_xact_id()::text::bigint"
 	}
-	err = t.QueryRow(ctx, `INSERT INTO events (xact, occurred, category, space_id, user_id, username, identity, ip_address, user_agent,
+	insert := `INSERT INTO events (xact, occurred, category, space_id, user_id, username, identity, ip_address, user_agent,
 		message, refs, details, project_id, project_group_id, environment_id, tenant_id, document_type)
-		VALUES (`+xid+`, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id`,
+		VALUES (` + xid + `, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id`
+	args := []any{
 		Micros(t.now), e.Category, e.SpaceID, who.UserID, who.Username, who.Identity, who.IPAddress, who.UserAgent,
-		e.Message, string(refs), string(e.Details), e.ProjectID, e.ProjectGroupID, e.EnvironmentID, e.TenantID, e.DocumentType).Scan(&id)
-	if err != nil {
+		e.Message, string(refs), string(e.Details), e.ProjectID, e.ProjectGroupID, e.EnvironmentID, e.TenantID, e.DocumentType,
+	}
+	if t.d.dialect == Postgres && len(e.Related) > 0 {
+		// One round trip for both tables.
+		for _, doc := range e.Related {
+			args = append(args, doc)
+		}
+		_, err = t.Exec(ctx, `WITH e AS (`+insert+`) INSERT INTO event_related (event_id, document_id) SELECT e.id, r.document_id
+			FROM e CROSS JOIN (VALUES `+strings.TrimSuffix(strings.Repeat("(?::text), ", len(e.Related)), ", ")+`) r (document_id) ON CONFLICT DO NOTHING`, args...)
 		return err
 	}
-	if len(e.Related) == 0 {
-		return nil
+	var id int64
+	if err := t.QueryRow(ctx, insert, args...).Scan(&id); err != nil || len(e.Related) == 0 {
+		return err
 	}
-	args := make([]any, 0, 2*len(e.Related))
+	args = make([]any, 0, 2*len(e.Related))
 	for _, doc := range e.Related {
 		args = append(args, id, doc)
 	}
