@@ -285,7 +285,9 @@ func TestSchemeOfFeed(t *testing.T) {
 
 func TestRangeNuGet(t *testing.T) {
 	t.Parallel()
-	for _, text := range []string{"", "1.*", "*", "[1.0", "1.0]", "[1.0,2.0),[3.0,4.0)", "[2.0,1.0]", "(1.0,1.0]", "()", "[]", "[a,b]", "[1.0[,2.0]", "[1,2] x", strings.Repeat("[1.0],", 2000)} {
+	for _, text := range []string{
+		"", "1*", "*.1", "1.*.0", "**", "1.*.*", "[1.*]", "[1.0,2.*)", "(,*)", "1.*+m", "1.0-*.a", "1.0-a*b", "*.*", "1.*-a", "[1.0", "1.0]", "[1.0,2.0),[3.0,4.0)", "[2.0,1.0]", "(1.0,1.0]", "()", "[]", "[a,b]", "[1.0[,2.0]", "[1,2] x", strings.Repeat("[1.0],", 2000),
+	} {
 		if _, err := version.ParseRange(version.SemVer, text); !fault.Is(err, fault.Invalid) {
 			t.Errorf("%q: error %v, want an invalid field", text, err)
 		}
@@ -310,6 +312,41 @@ func TestRangeNuGet(t *testing.T) {
 	}
 	if (version.Range{}).Contains(must(t, version.SemVer, "1.0")) {
 		t.Error("the zero range contains a version")
+	}
+	if _, err := version.ParseRange(version.Maven, "[1.*,2)"); !fault.Is(err, fault.Invalid) {
+		t.Errorf("a floating bound in Maven's syntax: error %v, want an invalid field", err)
+	}
+}
+
+// NuGet takes a floating lower bound for the lowest version that it may stand for.
+func TestRangeFloats(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"*":              "[0.0.0,)",
+		"*-*":            "[0.0.0-0,)",
+		"1.*":            "[1.0,)",
+		" 1.2.* ":        "[1.2.0,)",
+		"1.2.3.*":        "[1.2.3.0,)",
+		"1.0.0-*":        "[1.0.0-0,)",
+		"1.0.0-beta*":    "[1.0.0-beta,)",
+		"1.0.0-beta.*":   "[1.0.0-beta.0,)",
+		"1.0.0-beta-x*":  "[1.0.0-beta-x,)",
+		"1.*-*":          "[1.0-0,)",
+		"1.2.*-rc.*":     "[1.2.0-rc.0,)",
+		"[1.0.*, 2.0.0)": "[1.0.0,2.0.0)",
+		"(1.*,2]":        "(1.0,2]",
+		"[*,2.0.0-rc.1]": "[0.0.0,2.0.0-rc.1]",
+	} {
+		for _, s := range []version.Scheme{version.SemVer, version.Octopus} {
+			r, err := version.ParseRange(s, text)
+			if err != nil || r.String() != want {
+				t.Errorf("%s: %q is %q (%v), want %q", s, text, r, err, want)
+			}
+		}
+	}
+	r, err := version.ParseRange(version.SemVer, "1.*")
+	if err != nil || r.Contains(must(t, version.SemVer, "0.9")) || r.Contains(must(t, version.SemVer, "1.0-beta")) || !r.Contains(must(t, version.SemVer, "1.7")) || !r.Contains(must(t, version.SemVer, "2.0")) {
+		t.Errorf("1.* is %s (%v); it must contain 1.7 and 2.0, and neither 0.9 nor 1.0-beta", r, err)
 	}
 }
 
