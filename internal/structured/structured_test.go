@@ -433,7 +433,9 @@ func TestTransformXML(t *testing.T) {
 		"unknown locator":    {`<s x:Locator="Near(x)" x:Transform="Remove"/>`, "", 0},
 		"no such attribute":  {`<s x:Locator="Match(k)" x:Transform="Remove"/>`, "", 0},
 		"no expression":      {`<s x:Locator="Condition([)" x:Transform="Remove"/>`, "", 0},
-		"an import":          {`<x:Import path="x"/>`, "", 0},
+		"an import":          {`<x:Import path="x" namespace="n"/>`, "", 0},
+		"import in nothing":  {`<none><x:Import assembly="x" namespace="n"/></none>`, "", 0},
+		"unknown element":    {`<x:Shuffle/><s x:Transform="RemoveAll"/>`, `<c><t><u /></t></c>`, 1},
 		"beside the root":    {`<n x:Transform="InsertAfter(/c)"/>`, "", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -451,6 +453,19 @@ func TestTransformXML(t *testing.T) {
 				t.Errorf("%v, warnings %q (-want +got)\n%s", err, r.Warnings, d)
 			}
 		})
+	}
+}
+
+// Imported transforms are code in a .NET assembly: whoever has one must learn why
+// it fails, and the file that is named must not be touched.
+func TestImportSaysWhy(t *testing.T) {
+	t.Parallel()
+	for _, attribute := range []string{`assembly="Acme.Transforms"`, `path="../../Acme.Transforms"`} {
+		rules := `<c xmlns:xdt="http://schemas.microsoft.com/XML-Document-Transform"><xdt:Import ` + attribute + ` namespace="Acme"/><s xdt:Transform="Merge"/></c>`
+		_, err := structured.TransformXML("web.config", []byte("<c><s/></c>"), "web.Release.config", []byte(rules))
+		if err == nil || !strings.Contains(err.Error(), "xdt:Import") || !strings.Contains(err.Error(), "Acme.Transforms") || !strings.Contains(err.Error(), "SetAttributes") {
+			t.Errorf("%s: error %v, want one that names the element, the assembly and the remedy", attribute, err)
+		}
 	}
 }
 
