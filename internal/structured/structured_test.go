@@ -193,6 +193,7 @@ func TestYAML(t *testing.T) {
 		"a mapping by a mapping":        {"a:\n    b: # c\n        x: 1\n    d: 1\n", vars("a:b", "p: {q: [1, 'two']}\nr:\n- s\n- - t\n  - u: v\n"), "a:\n    b: # c\n        p: {q: [1, 'two']}\n        r:\n        - s\n        - - t\n          - u: v\n    d: 1\n"},
 		"a mapping by a word":           {"a: # c\n  x: 1\nb: 1\n", vars("a", "w"), "a: w # c\nb: 1\n"},
 		"a sequence within its mapping": {"a:\n  - 1\nb:\n  - 2\n", vars("a", "[]", "b", "- x: 1\n  y: 2\n- z"), "a: []\nb:\n  - x: 1\n    y: 2\n  - z\n"},
+		"a literal for a sequence":      {"a: # b\n- x # c\nd: [1] # e\nf:\n  - g: {h: i} # j\n", vars("a", "|\n x\n y\n", "d", ">-\n z", "f:0:g", "k: |\n  l\n"), "a: | # b\n  x\n  y\n# c\nd: >-\n  z\n# e\nf:\n  - g:\n      k: |\n        l\n    # j\n"},
 		"an item by a mapping":          {"- {a: 1}\n- x: 1\n  y: 2\n- z\n", vars("0", "p: 1\nq: 2", "1", "[1]"), "- p: 1\n  q: 2\n- [1]\n- z\n"},
 		"within brackets":               {"a: {b: [1, 2], c: {d: e}}\n", vars("a:b", "- x\n- y: z\n", "a:c", "w"), "a: {b: [x, {y: z}], c: w}\n"},
 		"a word that is no YAML":        {"a: [1]\nb: [1]\nc: [1]\n", vars("a", "{", "b", "", "c", "x: y: z"), "a: \"{\"\nb: \"\"\nc: \"x: y: z\"\n"},
