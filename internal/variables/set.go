@@ -136,7 +136,10 @@ func compile(values []Variable) *layer {
 func (l *layer) intern(s *octopus.Scope, known map[string]int32) int32 {
 	var cs clauses
 	var key []byte
-	for d := range dimensions {
+	// The most specific first: a context has few of these, so most scopes are
+	// out at the first clause.
+	for d := dimensions; d > 0; {
+		d--
 		wanted := entries(s, d)
 		if len(wanted) == 0 {
 			continue
