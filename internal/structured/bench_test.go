@@ -45,13 +45,22 @@ func BenchmarkJSON(b *testing.B) {
 	}
 }
 
+// BenchmarkYAML replaces a value in files of many lines and of one long line.
 func BenchmarkYAML(b *testing.B) {
-	in := strings.Repeat("- name: x # c\n  list: [1, 2]\n  text: |\n    a\n    b\n", 2000)
-	v := vars("1000:name", "y")
-	b.SetBytes(int64(len(in)))
-	for b.Loop() {
-		if _, err := structured.Replace(structured.YAML, "big.yaml", []byte(in), v); err != nil {
-			b.Fatal(err)
+	for _, n := range []int{1, 4} {
+		for name, in := range map[string]string{
+			"lines":   strings.Repeat("- name: x # c\n  list: [1, 2]\n  text: |\n    a\n    b\n", n*20_000),
+			"oneline": "[" + strings.Repeat("{name: x, list: [1, 2], text: a}, ", n*30_000) + "]\n",
+		} {
+			b.Run(fmt.Sprintf("%s_%dMB", name, n), func(b *testing.B) {
+				v := vars("1000:name", "y")
+				b.SetBytes(int64(len(in)))
+				for b.Loop() {
+					if r, err := structured.Replace(structured.YAML, "big.yaml", []byte(in), v); err != nil || len(r.Replaced) != 1 {
+						b.Fatal(len(r.Replaced), err)
+					}
+				}
+			})
 		}
 	}
 }
