@@ -1,6 +1,7 @@
 # make demo    builds, starts a server and deploys a real example
 # make test    everything that a change must pass; installs what it needs
 # make soak    the long tests; make bench the figures; make release the binaries
+# make fuzz    ten minutes for all parsers; make fuzz FUZZ_SECONDS=3600 KEEP=1 an hour, and keep what is found
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -15,7 +16,7 @@ TOOLS       := $(CURDIR)/bin/tools
 GOFUMPT     := $(TOOLS)/gofumpt
 LINTER      := $(TOOLS)/golangci-lint
 
-.PHONY: build demo test unit race lint vet cross prerequisites tools soak bench vuln release clean
+.PHONY: build demo test unit race lint vet cross prerequisites tools soak soak-fuzz fuzz bench vuln release clean
 
 build:
 	$(GOBUILD) -o bin/tako ./cmd/tako
@@ -60,11 +61,25 @@ $(GOFUMPT):
 $(LINTER):
 	GOBIN=$(TOOLS) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-# Each target ends by itself within an hour.
+# The long tests, a target each, which ends by itself within an hour.
 SOAK := TAKO_TEST_SOAK=1 TAKO_TEST_BINARY=$(CURDIR)/bin/tako go test -count=1 -v
-soak: build
+soak: soak-kills soak-stalls soak-fuzz
+
+soak-kills: build
 	$(SOAK) -timeout 40m -run 'TestKill|TestPausedOwner|TestErrorAtEveryEdge|TestLateStart|TestLostCommits' ./test
-	$(SOAK) -timeout 15m -parallel 14 -run 'TestStallAtEveryEdge|TestCancelAtItsEdge' ./test # they mostly stand still
+
+# They mostly stand still.
+soak-stalls: build
+	$(SOAK) -timeout 15m -parallel 14 -run 'TestStallAtEveryEdge|TestCancelAtItsEdge' ./test
+
+# Every Fuzz function of the module, found by itself; FUZZ_SECONDS in all.
+FUZZ_SECONDS ?= 600
+export FUZZ_SECONDS
+fuzz:
+	./scripts/fuzz.sh $(if $(KEEP),--keep)
+
+soak-fuzz:
+	FUZZ_SECONDS=2400 ./scripts/fuzz.sh $(if $(KEEP),--keep)
 
 bench: build
 	TAKO_TEST_BINARY=$(CURDIR)/bin/tako ./scripts/bench.sh

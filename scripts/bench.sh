@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# Measures the built program and prints what it finds, with the machine it was
+# Measures the built program and its engines (templates, variables, versions,
+# structured configuration), and prints what it finds, with the machine it was
 # found on. Slowness is a figure here and no failure.
 #
 #   scripts/bench.sh [--markdown] [BENCHMARKS]
 #
-# BENCHMARKS is a regular expression of Go's testing package ("Get|Task"); all of
-# them take about five minutes. --markdown prints a table in the place of lines.
+# BENCHMARKS is a regular expression of Go's testing package ("Get|Task"), and
+# "Template|Resolve|Sort|JSON" are those of the engines; all of them take about
+# six minutes. --markdown prints a table in the place of lines.
 # TAKO_TEST_BINARY names the program; without it one is built.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -36,7 +38,12 @@ readable='
   /^Benchmark/ && NF > 3 {
     name = substr($1, 10); sub(/-[0-9]+$/, "", name); gsub("/", " ", name)
     figures = ""
-    for (i = 3; i < NF; i += 2) { unit = $(i + 1); gsub("-", " ", unit); figures = figures (figures == "" ? "" : ", ") $i + 0 " " unit }
+    for (i = 3; i < NF; i += 2) {
+      unit = $(i + 1); value = $i + 0
+      if (unit == "ns/op") { unit = "ms"; value /= 1e6 }
+      gsub("-", " ", unit)
+      figures = figures (figures == "" ? "" : ", ") value " " unit
+    }
     if (markdown) printf "| %s | %s |\n", name, figures; else printf "%-45s %s\n", name, figures
     fflush()
     next
@@ -51,6 +58,11 @@ else
   describe
   echo
 fi
-go test ./test/bench -run '^$' -bench "$wanted" -benchtime 1x -timeout 55m 2>&1 | awk -v markdown=$markdown "$readable"
+go test ./test/bench -run '^$' -bench "$wanted" -benchtime 1x -timeout 45m 2>&1 | awk -v markdown=$markdown "$readable"
+# The packages have more benchmarks than these; they are for whoever changes one.
+engines=$wanted
+[ "$wanted" = . ] && engines='^Benchmark(Template|Resolve|Sort|JSON)$'
+go test ./internal/octostache ./internal/variables ./internal/version ./internal/structured \
+  -run '^$' -bench "$engines" -benchtime 5x -timeout 10m 2>&1 | awk -v markdown=$markdown "$readable"
 echo
 echo "load average afterwards: $(load)"

@@ -71,6 +71,16 @@ func TestProperties(t *testing.T) {
 			}
 		})
 	})
+	t.Run("evaluating again, with a set of its own, gives the same", func(t *testing.T) {
+		t.Parallel()
+		rapid.Check(t, func(t *rapid.T) {
+			src := templates().Draw(t, "template")
+			first := sampleVars().Evaluate(src)
+			if diff := cmp.Diff(first, sampleVars().Evaluate(src), cmp.Comparer(sameText)); diff != "" {
+				t.Fatalf("%q differs the second time:\n%s", src, diff)
+			}
+		})
+	})
 	t.Run("files agree with texts where both can be read", func(t *testing.T) {
 		t.Parallel()
 		v := sampleVars()

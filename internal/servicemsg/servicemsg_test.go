@@ -2,9 +2,12 @@ package servicemsg_test
 
 import (
 	"encoding/json"
+	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -21,6 +24,7 @@ func TestVectors(t *testing.T) {
 	}
 	var cases []struct {
 		ID, Kind   string
+		Feature    string
 		Chunks     []string
 		Name       string
 		Properties map[string]string
@@ -29,13 +33,14 @@ func TestVectors(t *testing.T) {
 	if err := json.Unmarshal(raw, &cases); err != nil {
 		t.Fatal(err)
 	}
-	n := 0
+	counts := &tally{cases: map[string]int{}, good: map[string]int{}}
+	t.Cleanup(func() { counts.report(t, "structured.json, service messages") })
 	for _, c := range cases {
 		switch c.Kind {
 		case "service_message_format":
-			n++
 			t.Run(c.ID, func(t *testing.T) {
 				t.Parallel()
+				counts.count(t, c.Feature)
 				var want string
 				if err := json.Unmarshal(c.Expected, &want); err != nil {
 					t.Fatal(err)
@@ -45,9 +50,9 @@ func TestVectors(t *testing.T) {
 				}
 			})
 		case "service_message_parse":
-			n++
 			t.Run(c.ID, func(t *testing.T) {
 				t.Parallel()
+				counts.count(t, c.Feature)
 				type message struct {
 					Name       string            `json:"name"`
 					Properties map[string]string `json:"properties"`
@@ -68,10 +73,47 @@ func TestVectors(t *testing.T) {
 			})
 		}
 	}
-	if n == 0 {
-		t.Error("no vectors")
+}
+
+// tally counts the cases of a file that are answered as it says, per feature.
+type tally struct {
+	mu          sync.Mutex
+	cases, good map[string]int
+	onPurpose   []string
+}
+
+// count registers a case, and its outcome when its test ends.
+func (c *tally) count(t *testing.T, feature string) {
+	t.Helper()
+	t.Cleanup(func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.cases[feature]++; !t.Failed() {
+			c.good[feature]++
+		}
+	})
+}
+
+// report prints the counts when all cases have run, and fails when more than one
+// case in a hundred is answered differently on purpose.
+func (c *tally) report(t *testing.T, file string) {
+	t.Helper()
+	all, good := len(c.onPurpose), 0
+	lines := ""
+	for _, feature := range slices.Sorted(maps.Keys(c.cases)) {
+		all, good = all+c.cases[feature], good+c.good[feature]
+		lines += fmt.Sprintf("\n%5d of %d  %s", c.good[feature], c.cases[feature], feature)
 	}
-	t.Logf("%d service message vectors", n)
+	t.Logf("%s: %d cases, %d answered as it says, %d differently on purpose%s", file, all, good, len(c.onPurpose), lines)
+	for _, why := range c.onPurpose {
+		t.Log("on purpose: " + why)
+	}
+	if all == 0 {
+		t.Errorf("%s has no cases", file)
+	}
+	if len(c.onPurpose)*100 > all {
+		t.Errorf("%d of %d cases are answered differently on purpose; at most 1 %% may be", len(c.onPurpose), all)
+	}
 }
 
 // scan feeds a text line by line, and takes the scanner through JSON in between.

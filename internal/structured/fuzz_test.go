@@ -1,6 +1,7 @@
 package structured_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -158,6 +159,29 @@ func FuzzTransformXML(f *testing.F) {
 		}
 		if _, err := structured.SelectText(strings.TrimPrefix(string(r.Output), "\ufeff"), "/*"); err != nil {
 			t.Fatalf("%q by %q became %q: %v", input, transform, r.Output, err)
+		}
+	})
+}
+
+// FuzzLocateTransforms checks that only files that there are come in pairs, no
+// file with itself, and that nothing outside the package is a target.
+func FuzzLocateTransforms(f *testing.F) {
+	files := "Web.config\nWeb.Release.config\nbin\\App.config\nbin\\app.release.config\n/etc/x.config\nC:\\x.config"
+	for _, expression := range []string{"Release", "Web.Release.config => web.CONFIG", "bin/*.Release => *.config", "*.a.config=>*.config", `C:\x.config => ./Web.config`, "..\\x => y", "=>"} {
+		f.Add(expression, files)
+	}
+	f.Fuzz(func(t *testing.T, expression, files string) {
+		if len(expression)+len(files) > 4000 {
+			return
+		}
+		there := strings.Split(files, "\n")
+		for _, pair := range structured.LocateTransforms(expression, there) {
+			if !slices.Contains(there, pair.Transform) || !slices.Contains(there, pair.Target) || pair.Transform == pair.Target {
+				t.Fatalf("%q of %q gives %+v", expression, there, pair)
+			}
+			if slashed := strings.ReplaceAll(pair.Target, `\`, "/"); strings.HasPrefix(slashed, "/") || len(slashed) > 1 && slashed[1] == ':' {
+				t.Fatalf("%q changes %q, which is outside the package", expression, pair.Target)
+			}
 		}
 	})
 }

@@ -14,8 +14,10 @@ const xdtSpace = "http://schemas.microsoft.com/XML-Document-Transform"
 // configuration file. The transforms Insert, InsertIfMissing, InsertBefore,
 // InsertAfter, Replace, Remove, RemoveAll, SetAttributes and RemoveAttributes are
 // known, and the locators Match, Condition and XPath. What finds no element is a
-// warning; an unknown transform or a file that does not parse is an error.
-// Result.Replaced has the name of each transform that was applied.
+// warning, and so is an unknown element of XDT's namespace. An unknown transform,
+// a file that does not parse, and xdt:Import are errors: the last brings in
+// transforms from a .NET assembly, and no such code can be run here. Result.Replaced
+// has the name of each transform that was applied.
 func TransformXML(name string, input []byte, transformName string, transform []byte) (Result, error) {
 	text, charset := decodeXML(input)
 	doc, err := parseNamed(name, text, false)
@@ -29,6 +31,9 @@ func TransformXML(name string, input []byte, transformName string, transform []b
 	}
 	x := xdt{doc: doc}
 	x.spaces = documentSpaces(rules, &Result{})
+	if err := x.checkElements(rules); err != nil {
+		return Result{}, fmt.Errorf("transform %s by %s: %w", name, transformName, err)
+	}
 	if err := x.apply(rules, []*xmlNode{doc}); err != nil {
 		return Result{}, fmt.Errorf("transform %s by %s: %w", name, transformName, err)
 	}
@@ -54,14 +59,37 @@ type xdt struct {
 	result Result
 }
 
+// checkElements looks for elements of XDT's own namespace, wherever they are: an
+// import counts even where nothing matches.
+func (x *xdt) checkElements(n *xmlNode) error {
+	for _, c := range n.children {
+		if c.kind != xmlElement {
+			continue
+		}
+		if c.space == xdtSpace {
+			if c.local() == "Import" {
+				from := ""
+				for _, a := range c.attributes {
+					if a.name == "assembly" || a.name == "path" {
+						from = " '" + a.value + "'"
+					}
+				}
+				return fmt.Errorf("the element '%s' imports transforms from the .NET assembly%s, which cannot be loaded; write them with the transforms that XDT has itself, such as Insert, Replace or SetAttributes", c.name, from)
+			}
+			x.result.warn("The transform's element '%s' is not known, so it did nothing.", c.name)
+		}
+		if err := x.checkElements(c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // apply goes down the transform and the elements that it stands for.
 func (x *xdt) apply(rules *xmlNode, parents []*xmlNode) error {
 	for _, rule := range rules.children {
-		if rule.kind != xmlElement {
+		if rule.kind != xmlElement || rule.space == xdtSpace {
 			continue
-		}
-		if rule.space == xdtSpace {
-			return fmt.Errorf("the element '%s' is not supported", rule.name)
 		}
 		targets, located, err := x.locate(rule, parents)
 		if err != nil {

@@ -360,13 +360,32 @@ func (f *yamlFile) replaceCollection(n *yaml.Node, name string, p yamlProperties
 	text := e.block(fragment, anchor, slot.column, slot.mapping)
 	comment, _, _ := strings.Cut(f.src[slot.after:p.start], "\n")
 	comment = strings.TrimRight(comment, " \t")
-	switch {
+	switch first, rest, more := strings.Cut(text, "\n"); {
 	case strings.HasPrefix(text, "\n"):
 		text = comment + text
-	case !strings.Contains(text, "\n"):
+	case !more:
 		text += comment
+	case fragment.Kind == yaml.ScalarNode && endsInBlock(fragment):
+		text = first + comment + "\n" + rest
+	}
+	if line, _, _ := strings.Cut(f.src[end:], "\n"); endsInBlock(fragment) && strings.HasPrefix(strings.TrimLeft(line, " \t"), "#") {
+		// A comment behind a literal text would become part of it: it goes below.
+		end += len(line)
+		text += "\n" + strings.Repeat(" ", max(slot.column, 0)) + strings.TrimLeft(line, " \t")
 	}
 	f.edits = append(f.edits, edit{slot.after, end, text})
+}
+
+// endsInBlock reports whether a node's last text is written as a literal or
+// folded scalar.
+func endsInBlock(n *yaml.Node) bool {
+	for n.Kind != yaml.ScalarNode {
+		if len(n.Content) == 0 || n.Style&yaml.FlowStyle != 0 {
+			return false
+		}
+		n = n.Content[len(n.Content)-1]
+	}
+	return scalarStyle(n.Value, n.Style, false, isEmptyScalar(n))&(yaml.LiteralStyle|yaml.FoldedStyle) != 0
 }
 
 // readFragment reads a variable's value as YAML; what is none, or empty, is a

@@ -180,9 +180,10 @@ func isDocumentMark(line string) bool {
 func (f *yamlFile) plainEnd(at int, slot yamlSlot) int {
 	end := at
 	for i := at; i < len(f.src) && f.src[i] != '#'; {
-		lineStart := i == 0 || f.src[i-1] == '\n'
-		if text, _, _ := strings.Cut(f.src[i:], "\n"); lineStart && isDocumentMark(text) {
-			break
+		if i == 0 || f.src[i-1] == '\n' { // a file may be one long line: look only here
+			if text, _, _ := strings.Cut(f.src[i:], "\n"); isDocumentMark(text) {
+				break
+			}
 		}
 		for i < len(f.src) && strings.IndexByte(" \t\n\r", f.src[i]) < 0 {
 			next := byte(' ')

@@ -36,18 +36,25 @@ func manyValues(n int, unique bool) []variables.Variable {
 	return out
 }
 
-// BenchmarkResolve resolves for 200 machines per iteration.
+// BenchmarkResolve resolves names of eight scoped values each for the machines of
+// one iteration. Twice the names or the machines take twice the time.
 func BenchmarkResolve(b *testing.B) {
 	for _, bench := range []struct {
-		name   string
-		names  int
-		unique bool
-	}{{"10000values", 1250, false}, {"10000names_8values", 10000, false}, {"10000names_8values_unique_scopes", 10000, true}} {
+		name            string
+		names, machines int
+		unique          bool
+	}{
+		{"1250names_8values_200targets", 1250, 200, false},
+		{"5000names_8values_200targets", 5000, 200, false},
+		{"10000names_8values_200targets", 10000, 200, false},
+		{"10000names_8values_400targets", 10000, 400, false},
+		{"10000names_8unique_200targets", 10000, 200, true},
+	} {
 		b.Run(bench.name, func(b *testing.B) {
 			set := variables.New(manyValues(bench.names, bench.unique)...)
 			b.ReportAllocs()
 			for b.Loop() {
-				for m := range 200 {
+				for m := range bench.machines {
 					r := set.Resolve(variables.Context{
 						Environment: "Environments-1", Machine: fmt.Sprint("Machines-", m),
 						MachineRoles: []string{"web", "db"}, StepRoles: []string{"web"}, Action: "action-1", Channel: "Channels-1",
@@ -57,6 +64,7 @@ func BenchmarkResolve(b *testing.B) {
 					}
 				}
 			}
+			b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N*bench.machines), "µs/target")
 		})
 	}
 }

@@ -22,7 +22,8 @@ type Set struct {
 
 // layer is an index over some of the values.
 type layer struct {
-	rows   []row // by name, the preferred of equally specific values first
+	rows   []row    // by name, the preferred of equally specific values first
+	ranked []ranked // what choosing needs of rows: they are large, and all are looked at
 	groups []group
 	index  map[string]int32 // group by folded name
 	scopes []clauses        // the distinct scopes of rows
@@ -30,10 +31,16 @@ type layer struct {
 	items [dimensions]map[string]uint32
 }
 
-// row is a value and its scope's number.
+// row is a value and what its choice depends on.
 type row struct {
 	Variable
-	scope int32
+	ranked
+}
+
+// ranked is a row's scope, and whether it was passed.
+type ranked struct {
+	scope  int32
+	passed bool
 }
 
 // group is the values of one name: rows[from:to].
@@ -118,17 +125,41 @@ func compile(values []Variable) *layer {
 		}
 		return compare(a.v, b.v)
 	})
-	l := &layer{rows: make([]row, len(order)), index: make(map[string]int32, len(order))}
+	l := &layer{rows: make([]row, len(order)), ranked: make([]ranked, len(order)), index: make(map[string]int32, len(order))}
 	known := map[string]int32{}
 	for i, n := range order {
-		l.rows[i] = row{*n.v, l.intern(&n.v.Scope, known)}
+		l.ranked[i] = ranked{l.intern(&n.v.Scope, known), n.v.Source.Kind == KindPassed}
+		l.rows[i] = row{*n.v, l.ranked[i]}
 		if i == 0 || n.name != order[i-1].name {
 			l.index[n.name] = int32(len(l.groups))
 			l.groups = append(l.groups, group{name: n.name, from: int32(i)})
 		}
 		l.groups[len(l.groups)-1].to = int32(i) + 1
 	}
+	l.pack()
 	return l
+}
+
+// pack moves all clauses together, and their items, in the order in which they
+// are matched: reading them here and there takes longer than comparing them.
+func (l *layer) pack() {
+	clauseCount, itemCount := 0, 0
+	for _, cs := range l.scopes {
+		clauseCount += len(cs)
+		for _, c := range cs {
+			itemCount += len(c.items)
+		}
+	}
+	all, items := make([]clause, 0, clauseCount), make([]uint32, 0, itemCount)
+	for i, cs := range l.scopes {
+		from := len(all)
+		for _, c := range cs {
+			at := len(items)
+			items = append(items, c.items...)
+			all = append(all, clause{c.dim, items[at:len(items):len(items)]})
+		}
+		l.scopes[i] = all[from:len(all):len(all)]
+	}
 }
 
 // intern returns the number of a scope. Real sets have few distinct scopes for
@@ -136,7 +167,10 @@ func compile(values []Variable) *layer {
 func (l *layer) intern(s *octopus.Scope, known map[string]int32) int32 {
 	var cs clauses
 	var key []byte
-	for d := range dimensions {
+	// The most specific first: a context has few of these, so most scopes are
+	// out at the first clause.
+	for d := dimensions; d > 0; {
+		d--
 		wanted := entries(s, d)
 		if len(wanted) == 0 {
 			continue
@@ -288,7 +322,7 @@ func (l *layer) resolve(ctx *Context) []win {
 	for i, g := range l.groups {
 		best := win{-1, NoMatch}
 		for j := g.from; j < g.to; j++ {
-			if rank := l.rows[j].raise(ranks[l.rows[j].scope]); rank > best.rank {
+			if rank := l.ranked[j].raise(ranks[l.ranked[j].scope]); rank > best.rank {
 				best = win{j, rank}
 			}
 		}
@@ -298,8 +332,8 @@ func (l *layer) resolve(ctx *Context) []win {
 }
 
 // raise puts a passed value above all others, where it applies.
-func (r *row) raise(rank Rank) Rank {
-	if r.Source.Kind == KindPassed && rank >= 0 {
+func (r ranked) raise(rank Rank) Rank {
+	if r.passed && rank >= 0 {
 		rank |= rankPassed
 	}
 	return rank

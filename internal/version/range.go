@@ -67,8 +67,10 @@ type Range struct {
 // In Maven's, "1.0" recommends a version and allows all, and several intervals
 // may be listed: "(,1.0],[1.2,)". In NuGet's, which all other schemes use,
 // "1.0" means 1.0 or later, and there is one interval: "[1.0,2.0)", "(,1.0]",
-// "[1.0]". Floating versions ("1.*") are not ranges. The error is a fault of
-// kind Invalid.
+// "[1.0]". There the lower bound may float, as in NuGet: "1.*", "[1.2.*,2.0)" and
+// "1.0.0-beta.*" begin at 1.0, 1.2.0 and 1.0.0-beta.0. Floating prefers a version
+// and excludes none, so "1.*" contains 2.0; write [1.0,2.0) to exclude it. The
+// error is a fault of kind Invalid.
 func ParseRange(scheme Scheme, text string) (Range, error) {
 	invalid := func(why string) (Range, error) {
 		return Range{}, fault.InvalidField("VersionRange", "The version range '%s' is not valid: %s. Write for example [1.0,2.0), or (,1.0], or [1.0].", text, why)
@@ -81,7 +83,7 @@ func ParseRange(scheme Scheme, text string) (Range, error) {
 		return Range{}, fault.InvalidField("VersionRange", "The version range is %d bytes long; that is too long.", len(rest))
 	}
 	if rest[0] != '[' && rest[0] != '(' {
-		v, why := parseBound(scheme, rest)
+		v, why := parseLower(scheme, rest)
 		switch {
 		case why != "":
 			return invalid(why)
@@ -122,9 +124,44 @@ func ParseRange(scheme Scheme, text string) (Range, error) {
 	return r, nil
 }
 
+// parseLower reads a lower bound, which may float.
+func parseLower(scheme Scheme, text string) (Version, string) {
+	if scheme == Maven || !strings.Contains(text, "*") {
+		return parseBound(scheme, text)
+	}
+	floor, ok := lowestOf(text)
+	if !ok {
+		return Version{}, "in '" + text + "' a * may only stand for the last number (1.2.*) or end the pre-release (1.2.0-beta.*)"
+	}
+	return parseBound(scheme, floor)
+}
+
+// lowestOf returns the version that a floating one begins at.
+func lowestOf(text string) (string, bool) {
+	numbers, label, labelled := strings.Cut(text, "-")
+	if numbers == "*" {
+		numbers = "0.0.0"
+	} else if head, floats := strings.CutSuffix(numbers, ".*"); floats {
+		numbers = head + ".0"
+	} else if !labelled {
+		return "", false
+	}
+	if labelled {
+		var floats bool
+		if label, floats = strings.CutSuffix(label, "*"); !floats {
+			return "", false
+		}
+		if label == "" || strings.HasSuffix(label, ".") {
+			label += "0" // the lowest label there is
+		}
+		numbers += "-" + label
+	}
+	return numbers, !strings.ContainsAny(numbers, "*+")
+}
+
 func parseBound(scheme Scheme, text string) (Version, string) {
 	if strings.Contains(text, "*") {
-		return Version{}, "floating versions with * cannot be used"
+		return Version{}, "only the lower bound of a NuGet range may have a *"
 	}
 	if strings.ContainsAny(text, "[](),") {
 		return Version{}, "a version contains a bracket or comma"
@@ -150,7 +187,7 @@ func parseInterval(scheme Scheme, text string) (i Interval, why string) {
 		upper = lower
 	}
 	if lower != "" || !two {
-		if i.Lower, why = parseBound(scheme, lower); why != "" {
+		if i.Lower, why = parseLower(scheme, lower); why != "" {
 			return i, why
 		}
 	}

@@ -3,9 +3,11 @@ package version_test
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -44,15 +46,17 @@ func TestVectors(t *testing.T) {
 	if err := json.Unmarshal(raw, &cases); err != nil {
 		t.Fatal(err)
 	}
-	reasons, counts, skipped := different(), map[string]int{}, 0
+	reasons := different()
+	counts := &tally{cases: map[string]int{}, good: map[string]int{}}
+	t.Cleanup(func() { counts.report(t, "versioning.json") })
 	for _, c := range cases {
-		if _, ok := reasons[c.ID]; ok {
-			skipped++
+		if reason, ok := reasons[c.ID]; ok {
+			counts.onPurpose = append(counts.onPurpose, c.ID+": "+reason)
 			continue
 		}
-		counts[c.Feature]++
 		t.Run(c.ID, func(t *testing.T) {
 			t.Parallel()
+			counts.count(t, c.Feature)
 			got := answer(t, c)
 			want := c.Expected
 			if c.ExpectedSet != nil || c.Kind == "mask_latest_all" {
@@ -72,13 +76,47 @@ func TestVectors(t *testing.T) {
 			}
 		})
 	}
-	if skipped*100 > len(cases) {
-		t.Errorf("%d of %d cases are answered differently on purpose; at most 1 %% may be", skipped, len(cases))
+}
+
+// tally counts the cases of a file that are answered as it says, per feature.
+type tally struct {
+	mu          sync.Mutex
+	cases, good map[string]int
+	onPurpose   []string
+}
+
+// count registers a case, and its outcome when its test ends.
+func (c *tally) count(t *testing.T, feature string) {
+	t.Helper()
+	t.Cleanup(func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.cases[feature]++; !t.Failed() {
+			c.good[feature]++
+		}
+	})
+}
+
+// report prints the counts when all cases have run, and fails when more than one
+// case in a hundred is answered differently on purpose.
+func (c *tally) report(t *testing.T, file string) {
+	t.Helper()
+	all, good := len(c.onPurpose), 0
+	lines := ""
+	for _, feature := range slices.Sorted(maps.Keys(c.cases)) {
+		all, good = all+c.cases[feature], good+c.good[feature]
+		lines += fmt.Sprintf("\n%5d of %d  %s", c.good[feature], c.cases[feature], feature)
 	}
-	for feature, n := range counts {
-		t.Logf("%4d %s", n, feature)
+	t.Logf("%s: %d cases, %d answered as it says, %d differently on purpose%s", file, all, good, len(c.onPurpose), lines)
+	for _, why := range c.onPurpose {
+		t.Log("on purpose: " + why)
 	}
-	t.Logf("%4d cases, %d answered differently on purpose", len(cases), skipped)
+	if all == 0 {
+		t.Errorf("%s has no cases", file)
+	}
+	if len(c.onPurpose)*100 > all {
+		t.Errorf("%d of %d cases are answered differently on purpose; at most 1 %% may be", len(c.onPurpose), all)
+	}
 }
 
 func describe(c vector) string { b, _ := json.Marshal(c); return string(b) }
