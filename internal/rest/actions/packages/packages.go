@@ -3,8 +3,6 @@
 package packages
 
 import (
-	"errors"
-	"io"
 	"net/http"
 	"net/url"
 	"reflect"
@@ -43,10 +41,19 @@ func Routes(d *db.DB, repo *feed.Repository) []rest.Route {
 		rest.Param{Name: "nuGetPackageId", Type: rest.Text, About: "all versions of this package; else the newest of each"},
 		rest.Param{Name: "filter", Type: rest.Text, About: "only those with this in their id"},
 		rest.Param{Name: "ids", Type: rest.List, About: "only these"})
+	overwrite := []rest.Param{
+		{Name: "overwriteMode", Type: rest.Text, About: "FailIfExists, OverwriteExisting or IgnoreIfExists"}, {Name: "replace", Type: rest.Boolean, About: "true is OverwriteExisting, for older clients"},
+	}
 	return []rest.Route{
-		{Method: http.MethodPost, Pattern: "/packages/raw", Permission: push, Handler: a.push, Upload: true, Response: one, Summary: "Pushes a package as multipart/form-data; its file name tells id and version.", Query: []rest.Param{
-			{Name: "overwriteMode", Type: rest.Text, About: "FailIfExists, OverwriteExisting or IgnoreIfExists"}, {Name: "replace", Type: rest.Boolean, About: "true is OverwriteExisting, for older clients"},
-		}},
+		{Method: http.MethodPost, Pattern: "/packages/raw", Permission: push, Handler: a.push, Upload: true, Response: one, Query: overwrite, Summary: "Pushes a package as multipart/form-data; its file name tells id and version."},
+		{
+			Method: http.MethodGet, Pattern: "/packages/{packageId}/{version}/delta-signature", Permission: push, Handler: a.signature, Response: reflect.TypeFor[octopus.DeltaSignature](),
+			Summary: "Finds the version that a new one is best sent as a difference to, with its Octodiff signature; 404 when there is none.",
+		},
+		{
+			Method: http.MethodPost, Pattern: "/packages/{packageId}/{baseVersion}/delta", Permission: push, Handler: a.pushDelta, Upload: true, Response: one, Query: overwrite,
+			Summary: "Pushes a package as the difference to a stored version: an Octodiff delta in multipart/form-data, under the file name of the new package.",
+		},
 		{Method: http.MethodGet, Pattern: "/packages", Permission: view, Handler: a.list, Response: page, Query: listed, Summary: "Lists packages: the newest version of each, or all versions of one."},
 		{Method: http.MethodGet, Pattern: "/packages/all", Permission: view, Handler: a.all, Response: reflect.SliceOf(one), Summary: "Lists the newest version of every package as a bare array."},
 		{Method: http.MethodGet, Pattern: "/packages/bulk", Permission: view, Handler: a.bulk, Response: reflect.SliceOf(one), Query: listed[4:], Summary: "Reads several packages by id."},
@@ -54,7 +61,6 @@ func Routes(d *db.DB, repo *feed.Repository) []rest.Route {
 		{Method: http.MethodGet, Pattern: "/packages/{id}", Permission: view, Handler: a.get, Response: one, Summary: "Reads a package by id."},
 		{Method: http.MethodDelete, Pattern: "/packages/{id}", Permission: administer, Handler: a.delete, Summary: "Deletes a package."},
 		{Method: http.MethodGet, Pattern: "/packages/{id}/raw", Permission: download, Handler: a.raw, ContentType: "application/octet-stream", Summary: "Fetches the file of a package."},
-		{Method: http.MethodGet, Pattern: "/packages/{packageId}/{version}/delta-signature", Permission: push, Handler: a.signature, Summary: "Finds a version to send a difference against."},
 		{
 			Method: http.MethodGet, Pattern: "/feeds/{feedId}/packages/versions", Permission: view, Handler: a.versions, Response: reflect.TypeFor[octopus.Page[octopus.PackageVersion]](), Summary: "Lists the versions of a package, newest first.",
 			Query: append(paged[:2:2], rest.Param{Name: "packageId", Type: rest.Text, About: "the package"}, rest.Param{Name: "filter", Type: rest.Text, About: "only versions with this in them"},
@@ -67,57 +73,6 @@ func Routes(d *db.DB, repo *feed.Repository) []rest.Route {
 			Query: append(paged[:2:2], rest.Param{Name: "term", Type: rest.Text, About: "a part of the id"}),
 		},
 	}
-}
-
-// push reads the one file of a multipart body as a stream.
-func (a *api) push(r *rest.Request) (any, error) {
-	mode, err := feed.ParseOverwrite(r.Query("overwriteMode"))
-	if err != nil {
-		return nil, err
-	}
-	if replace, err := r.QueryBool("replace", false); err != nil {
-		return nil, err
-	} else if replace {
-		mode = feed.Replace
-	}
-	if mode == feed.Replace {
-		if err := r.Allow(administer, rest.Target{}); err != nil {
-			return nil, err
-		}
-	}
-	parts, err := r.MultipartReader()
-	if err != nil {
-		return nil, fault.InvalidField("Content-Type", "The request is no multipart/form-data; send the package as one file part.")
-	}
-	for {
-		part, err := parts.NextPart()
-		if errors.Is(err, io.EOF) {
-			return nil, fault.InvalidField("file", "The request has no file; send the package as one part with a file name such as Acme.Web.1.2.0.zip.")
-		}
-		if err != nil {
-			return nil, fault.New(fault.Invalid, "The upload ended early; send the package again.")
-		}
-		if part.FileName() == "" {
-			continue
-		}
-		p, created, err := a.repo.Push(r.Context(), r.Space, part.FileName(), part, mode)
-		if err != nil {
-			return nil, cut(err)
-		}
-		doc := document(r, p)
-		if created {
-			return rest.Created{Body: doc, Location: doc.Links["Self"]}, nil
-		}
-		return doc, nil
-	}
-}
-
-// cut tells an upload that broke off from a failure of the server.
-func cut(err error) error {
-	if errors.Is(err, io.ErrUnexpectedEOF) {
-		return fault.New(fault.Invalid, "The upload ended early; send the package again.")
-	}
-	return err
 }
 
 // document is a package as clients see it.
@@ -245,12 +200,6 @@ func (a *api) deleteBulk(r *rest.Request) (any, error) {
 		return nil, err
 	}
 	return nil, a.db.Write(r.Context(), func(tx *db.Tx) error { return a.repo.Delete(r.Context(), tx, r.Space, ids) })
-}
-
-// signature answers that there is no version to send a difference against;
-// clients then send the whole package.
-func (a *api) signature(r *rest.Request) (any, error) {
-	return nil, fault.New(fault.NotFound, "There is no version of %s to send a difference against; send the whole package.", r.PathValue("packageId"))
 }
 
 // builtin refuses feeds that this server does not reach.
