@@ -349,14 +349,14 @@ func (q *Query) where() (string, []any) {
 	default:
 		where += ` AND ` + isNewest
 	}
-	for _, f := range []struct{ column, part string }{{`p.package_folded`, ident.Fold(q.Filter)}, {`p.version_folded`, ident.Fold(q.VersionFilter)}} {
+	for _, f := range []struct{ column, part string }{{`p.package_folded`, q.Filter}, {`p.version_folded`, q.VersionFilter}} {
 		switch {
 		case f.part == "":
 		case len(f.part) > maxSought:
 			where += ` AND 1 = 0`
 		default:
 			where += ` AND ` + f.column + ` LIKE ? ESCAPE '\'`
-			args = append(args, "%"+strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(f.part)+"%")
+			args = append(args, contains(f.part))
 		}
 	}
 	if q.NoPrerelease {

@@ -1,5 +1,5 @@
 // Package packages serves the built-in package repository: pushing, listing,
-// fetching and deleting.
+// fetching and deleting, and what build servers tell about packages.
 package packages
 
 import (
@@ -44,7 +44,7 @@ func Routes(d *db.DB, repo *feed.Repository) []rest.Route {
 	overwrite := []rest.Param{
 		{Name: "overwriteMode", Type: rest.Text, About: "FailIfExists, OverwriteExisting or IgnoreIfExists"}, {Name: "replace", Type: rest.Boolean, About: "true is OverwriteExisting, for older clients"},
 	}
-	return []rest.Route{
+	return append(a.buildRoutes(paged), []rest.Route{
 		{Method: http.MethodPost, Pattern: "/packages/raw", Permission: push, Handler: a.push, Upload: true, Response: one, Query: overwrite, Summary: "Pushes a package as multipart/form-data; its file name tells id and version."},
 		{
 			Method: http.MethodGet, Pattern: "/packages/{packageId}/{version}/delta-signature", Permission: push, Handler: a.signature, Response: reflect.TypeFor[octopus.DeltaSignature](),
@@ -72,7 +72,7 @@ func Routes(d *db.DB, repo *feed.Repository) []rest.Route {
 			Method: http.MethodGet, Pattern: "/feeds/{feedId}/packages/search", Permission: view, Handler: a.search, Response: reflect.TypeFor[octopus.Page[octopus.PackageDescription]](), Summary: "Finds packages by a part of their id.",
 			Query: append(paged[:2:2], rest.Param{Name: "term", Type: rest.Text, About: "a part of the id"}),
 		},
-	}
+	}...)
 }
 
 // document is a package as clients see it.
@@ -164,12 +164,25 @@ func (a *api) read(r *rest.Request) (p *feed.Package, err error) {
 	return p, err
 }
 
+// get reads one package, with what is known of its build.
 func (a *api) get(r *rest.Request) (any, error) {
-	p, err := a.read(r)
+	var doc octopus.Package
+	err := a.db.Read(r.Context(), func(tx *db.Tx) error {
+		p, err := a.repo.ByID(r.Context(), tx, r.Space, r.PathValue("id"))
+		if err != nil {
+			return err
+		}
+		doc = document(r, p)
+		doc.PackageVersionBuildInformation, err = feed.BuildOf(r.Context(), tx, r.Space, p.PackageID, p.Version)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
-	return document(r, p), nil
+	if b := doc.PackageVersionBuildInformation; b != nil {
+		linkedBuild(r, b)
+	}
+	return doc, nil
 }
 
 func (a *api) raw(r *rest.Request) (any, error) {

@@ -11,10 +11,15 @@ import (
 	"github.com/takodeploy/tako/octopus"
 )
 
-// overwrite reads what to do with a version that is there, which the caller must
-// be allowed to.
+// overwrite reads what to do with a version of a package that is there.
 func overwrite(r *rest.Request) (feed.Overwrite, error) {
-	mode, err := feed.ParseOverwrite(r.Query("overwriteMode"))
+	return overwriteAs(r, r.Query("overwriteMode"), administer)
+}
+
+// overwriteAs reads what to do with what is there; to replace it the caller must
+// hold a permission.
+func overwriteAs(r *rest.Request, text, permission string) (feed.Overwrite, error) {
+	mode, err := feed.ParseOverwrite(text)
 	if err != nil {
 		return "", err
 	}
@@ -24,7 +29,7 @@ func overwrite(r *rest.Request) (feed.Overwrite, error) {
 		mode = feed.Replace
 	}
 	if mode == feed.Replace {
-		return mode, r.Allow(administer, rest.Target{})
+		return mode, r.Allow(permission, rest.Target{})
 	}
 	return mode, nil
 }
