@@ -312,6 +312,10 @@ type Query struct {
 	Filter, VersionFilter string
 	// NoPrerelease keeps the versions without a pre-release part.
 	NoPrerelease bool
+	// Latest keeps, of the versions of one package, only the newest.
+	Latest bool
+	// NuGet keeps what NuGet clients can read, by its extension.
+	NuGet bool
 	// Accept keeps the versions for which it returns true; nil keeps all. It
 	// costs reading all that the rest of the query finds.
 	Accept func(version string) (bool, error)
@@ -323,8 +327,9 @@ type Query struct {
 // the other.
 const (
 	newest      = `p.version_key DESC, p.published DESC, p.version_folded DESC`
-	isNewest    = `NOT EXISTS (SELECT 1 FROM package n WHERE n.space_id = p.space_id AND n.package_folded = p.package_folded AND (n.version_key, n.published, n.version_folded) > (p.version_key, p.published, p.version_folded))`
+	isNewest    = `NOT EXISTS (SELECT 1 FROM package n WHERE n.space_id = p.space_id AND n.package_folded = p.package_folded AND (n.version_key, n.published, n.version_folded) > (p.version_key, p.published, p.version_folded)`
 	prereleased = `(p.version_folded LIKE '%-%+%' OR p.version_folded LIKE '%-%' AND p.version_folded NOT LIKE '%+%')` // metadata may have dashes too
+	isNuGet     = `lower(p.extension) = '.nupkg'`
 )
 
 // where compiles a query to its condition.
@@ -346,8 +351,13 @@ func (q *Query) where() (string, []any) {
 	case q.PackageID != "":
 		where += ` AND p.package_folded = ?`
 		args = append(args, ident.Fold(q.PackageID))
-	default:
-		where += ` AND ` + isNewest
+	}
+	if q.IDs == nil && (q.PackageID == "" || q.Latest) {
+		newest := isNewest
+		for _, only := range q.kinds() {
+			newest += ` AND ` + strings.ReplaceAll(only, "p.", "n.")
+		}
+		where += ` AND ` + newest + `)`
 	}
 	for _, f := range []struct{ column, part string }{{`p.package_folded`, q.Filter}, {`p.version_folded`, q.VersionFilter}} {
 		switch {
@@ -359,10 +369,22 @@ func (q *Query) where() (string, []any) {
 			args = append(args, contains(f.part))
 		}
 	}
-	if q.NoPrerelease {
-		where += ` AND NOT ` + prereleased
+	for _, only := range q.kinds() {
+		where += ` AND ` + only
 	}
 	return where, args
+}
+
+// kinds are the conditions that count too where the newest version is sought:
+// the newest of those that are wanted.
+func (q *Query) kinds() (all []string) {
+	if q.NoPrerelease {
+		all = append(all, `NOT `+prereleased)
+	}
+	if q.NuGet {
+		all = append(all, isNuGet)
+	}
+	return all
 }
 
 // List returns a page of packages and how many there are.

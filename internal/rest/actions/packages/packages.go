@@ -40,11 +40,12 @@ func Routes(d *db.DB, repo *feed.Repository) []rest.Route {
 	listed := append(paged[:2:2],
 		rest.Param{Name: "nuGetPackageId", Type: rest.Text, About: "all versions of this package; else the newest of each"},
 		rest.Param{Name: "filter", Type: rest.Text, About: "only those with this in their id"},
+		rest.Param{Name: "latest", Type: rest.Boolean, About: "only the newest version, where versions of one package are asked for"},
 		rest.Param{Name: "ids", Type: rest.List, About: "only these"})
 	overwrite := []rest.Param{
 		{Name: "overwriteMode", Type: rest.Text, About: "FailIfExists, OverwriteExisting or IgnoreIfExists"}, {Name: "replace", Type: rest.Boolean, About: "true is OverwriteExisting, for older clients"},
 	}
-	return append(a.buildRoutes(paged), []rest.Route{
+	return append(append(a.buildRoutes(paged), a.nugetRoutes(overwrite)...), []rest.Route{
 		{Method: http.MethodPost, Pattern: "/packages/raw", Permission: push, Handler: a.push, Upload: true, Response: one, Query: overwrite, Summary: "Pushes a package as multipart/form-data; its file name tells id and version."},
 		{
 			Method: http.MethodGet, Pattern: "/packages/{packageId}/{version}/delta-signature", Permission: push, Handler: a.signature, Response: reflect.TypeFor[octopus.DeltaSignature](),
@@ -56,8 +57,8 @@ func Routes(d *db.DB, repo *feed.Repository) []rest.Route {
 		},
 		{Method: http.MethodGet, Pattern: "/packages", Permission: view, Handler: a.list, Response: page, Query: listed, Summary: "Lists packages: the newest version of each, or all versions of one."},
 		{Method: http.MethodGet, Pattern: "/packages/all", Permission: view, Handler: a.all, Response: reflect.SliceOf(one), Summary: "Lists the newest version of every package as a bare array."},
-		{Method: http.MethodGet, Pattern: "/packages/bulk", Permission: view, Handler: a.bulk, Response: reflect.SliceOf(one), Query: listed[4:], Summary: "Reads several packages by id."},
-		{Method: http.MethodDelete, Pattern: "/packages/bulk", Permission: administer, Handler: a.deleteBulk, Query: listed[4:], Summary: "Deletes several packages by id."},
+		{Method: http.MethodGet, Pattern: "/packages/bulk", Permission: view, Handler: a.bulk, Response: reflect.SliceOf(one), Query: listed[5:], Summary: "Reads several packages by id."},
+		{Method: http.MethodDelete, Pattern: "/packages/bulk", Permission: administer, Handler: a.deleteBulk, Query: listed[5:], Summary: "Deletes several packages by id."},
 		{Method: http.MethodGet, Pattern: "/packages/{id}", Permission: view, Handler: a.get, Response: one, Summary: "Reads a package by id."},
 		{Method: http.MethodDelete, Pattern: "/packages/{id}", Permission: administer, Handler: a.delete, Summary: "Deletes a package."},
 		{Method: http.MethodGet, Pattern: "/packages/{id}/raw", Permission: download, Handler: a.raw, ContentType: "application/octet-stream", Summary: "Fetches the file of a package."},
@@ -100,6 +101,9 @@ func (a *api) query(r *rest.Request) (feed.Query, error) {
 		return feed.Query{}, err
 	}
 	q := feed.Query{Space: r.Space, PackageID: r.Query("nuGetPackageId"), Filter: r.Query("filter"), Page: page}
+	if q.Latest, err = r.QueryBool("latest", false); err != nil {
+		return q, err
+	}
 	if r.HasQuery("ids") {
 		q.IDs, err = r.QueryList("ids")
 	}
@@ -190,6 +194,11 @@ func (a *api) raw(r *rest.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	return a.content(r, p)
+}
+
+// content is the file of a package.
+func (a *api) content(r *rest.Request, p *feed.Package) (any, error) {
 	content, size, err := a.repo.Open(r.Context(), p)
 	if err != nil {
 		return nil, err

@@ -94,6 +94,13 @@ func (a *api) pushDelta(r *rest.Request) (any, error) {
 	})
 }
 
+// pushNuGet takes what a NuGet client pushes.
+func (a *api) pushNuGet(r *rest.Request) (any, error) {
+	return store(r, func(file *multipart.Part, mode feed.Overwrite) (*feed.Package, bool, error) {
+		return a.repo.PushNuGet(r.Context(), r.Space, file.FileName(), file, mode)
+	})
+}
+
 // signature offers a version to send a difference against.
 func (a *api) signature(r *rest.Request) (any, error) {
 	base, err := a.repo.Base(r.Context(), r.Space, r.PathValue("packageId"), r.PathValue("version"))
