@@ -58,7 +58,17 @@ func Routes(d *db.DB, repo *feed.Repository) []rest.Route {
 		{Method: http.MethodGet, Pattern: "/packages", Permission: view, Handler: a.list, Response: page, Query: listed, Summary: "Lists packages: the newest version of each, or all versions of one."},
 		{Method: http.MethodGet, Pattern: "/packages/all", Permission: view, Handler: a.all, Response: reflect.SliceOf(one), Summary: "Lists the newest version of every package as a bare array."},
 		{Method: http.MethodGet, Pattern: "/packages/bulk", Permission: view, Handler: a.bulk, Response: reflect.SliceOf(one), Query: listed[5:], Summary: "Reads several packages by id."},
-		{Method: http.MethodDelete, Pattern: "/packages/bulk", Permission: administer, Handler: a.deleteBulk, Query: listed[5:], Summary: "Deletes several packages by id."},
+		{Method: http.MethodDelete, Pattern: "/packages/bulk", Permission: administer, Handler: a.deleteBulk, Query: listed[5:], Body: reflect.TypeFor[idsCommand](), Summary: "Deletes several packages by id, from the query or the body."},
+		{Method: http.MethodDelete, Pattern: "/packages/bulk/v1", Permission: administer, Handler: a.deleteBulk, Query: listed[5:], Body: reflect.TypeFor[idsCommand](), Summary: "Deletes several packages by id, from the query or the body."},
+		{
+			Method: http.MethodGet, Pattern: "/packages/notes", Permission: view, Handler: a.notes, Response: reflect.TypeFor[octopus.PackageNotes](), Summary: "Reads the release notes of several packages.",
+			Query: []rest.Param{{Name: "packageIds", Type: rest.List, About: "each as feed:package:version"}},
+		},
+		{
+			Method: http.MethodGet, Pattern: "/feeds/{feedId}/packages/notes", Permission: view, Handler: a.feedNotes, Response: reflect.TypeFor[string](), Summary: "Reads the release notes of a version of a package.",
+			Query: []rest.Param{{Name: "packageId", Type: rest.Text, About: "the package"}, {Name: "version", Type: rest.Text, About: "its version"}},
+		},
+		{Method: http.MethodPut, Pattern: "/packages/{id}", Permission: administer, Handler: a.put, Body: one, Response: one, Summary: "Accepts a package as it is; nothing of it can be edited."},
 		{Method: http.MethodGet, Pattern: "/packages/{id}", Permission: view, Handler: a.get, Response: one, Summary: "Reads a package by id."},
 		{Method: http.MethodDelete, Pattern: "/packages/{id}", Permission: administer, Handler: a.delete, Summary: "Deletes a package."},
 		{Method: http.MethodGet, Pattern: "/packages/{id}/raw", Permission: download, Handler: a.raw, ContentType: "application/octet-stream", Summary: "Fetches the file of a package."},
@@ -189,6 +199,23 @@ func (a *api) get(r *rest.Request) (any, error) {
 	return doc, nil
 }
 
+// put answers a client that writes back what it read. A package is what was
+// pushed, so that there is nothing to change.
+func (a *api) put(r *rest.Request) (any, error) {
+	var in octopus.Package
+	if err := r.Decode(&in); err != nil {
+		return nil, err
+	}
+	p, err := a.read(r)
+	if err != nil {
+		return nil, err
+	}
+	if ident.Fold(in.PackageID) != ident.Fold(p.PackageID) || ident.Fold(in.Version) != ident.Fold(p.Version) {
+		return nil, fault.InvalidField("Version", "The body is of the package '%.100s' version '%.100s', and '%s' cannot be changed; push a package with the version that you want.", in.PackageID, in.Version, p.ID)
+	}
+	return a.get(r)
+}
+
 func (a *api) raw(r *rest.Request) (any, error) {
 	p, err := a.read(r)
 	if err != nil {
@@ -216,11 +243,21 @@ func (a *api) delete(r *rest.Request) (any, error) {
 	})
 }
 
+// idsCommand names several packages.
+type idsCommand struct {
+	IDs octopus.List[string] `json:"Ids"`
+}
+
 func (a *api) deleteBulk(r *rest.Request) (any, error) {
 	ids, err := r.QueryList("ids")
 	if err != nil {
 		return nil, err
 	}
+	var in idsCommand
+	if err := r.DecodeOptional(&in); err != nil {
+		return nil, err
+	}
+	ids = append(ids, in.IDs...)
 	return nil, a.db.Write(r.Context(), func(tx *db.Tx) error { return a.repo.Delete(r.Context(), tx, r.Space, ids) })
 }
 
