@@ -16,7 +16,7 @@ TOOLS       := $(CURDIR)/bin/tools
 GOFUMPT     := $(TOOLS)/gofumpt
 LINTER      := $(TOOLS)/golangci-lint
 
-.PHONY: build demo test unit race lint vet cross prerequisites tools soak soak-fuzz fuzz bench vuln release clean
+.PHONY: build demo test unit race lint vet cross prerequisites tools soak soak-kills soak-stalls soak-fuzz fuzz bench vuln release clean
 
 build:
 	$(GOBUILD) -o bin/tako ./cmd/tako

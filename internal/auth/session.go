@@ -98,7 +98,8 @@ func (s *Service) FromRequest(r *http.Request) (*Principal, error) {
 }
 
 // keyOf finds the API key of a request: in its header, in the one that NuGet
-// clients use, as a bearer's token, or in the query.
+// clients use, as a bearer's token, as the password of basic authentication (any
+// name goes with it; a user's own password is never taken), or in the query.
 func keyOf(r *http.Request) string {
 	if key := r.Header.Get(KeyHeader); key != "" {
 		return key
@@ -108,6 +109,9 @@ func keyOf(r *http.Request) string {
 	}
 	if scheme, token, ok := strings.Cut(r.Header.Get("Authorization"), " "); ok && strings.EqualFold(scheme, "Bearer") {
 		return strings.TrimSpace(token)
+	}
+	if _, password, ok := r.BasicAuth(); ok {
+		return password
 	}
 	if r.URL.RawQuery == "" {
 		return ""

@@ -90,62 +90,101 @@ func ParseOverwrite(text string) (Overwrite, error) {
 	return "", fault.InvalidField("overwriteMode", "overwriteMode is '%.40s'; use FailIfExists, OverwriteExisting or IgnoreIfExists.", text)
 }
 
+// name is what a package file is called.
+type name struct{ id, version, extension, key string }
+
+// parseName reads a file's name; a path before it, of either kind, is ignored.
+func parseName(fileName string) (name, error) {
+	fileName = path.Base(strings.ReplaceAll(fileName, `\`, "/"))
+	id, text, ext, err := version.FromFileName(fileName)
+	if err != nil {
+		return name{}, err
+	}
+	v, err := version.Parse(version.Octopus, text)
+	if err != nil {
+		return name{}, fault.InvalidField("file", "The file name '%.200s' has the version '%s', which is none: %s.", fileName, text, err)
+	}
+	return name{id, text, ext, version.SortKey(v)}, nil
+}
+
 // Push stores a package under the id and version that its file name tells; a path
 // before the name, of either kind, is ignored. created is false when there was
 // that version already. Content that ends early, or is larger than MaxPackage,
 // leaves nothing behind.
 func (r *Repository) Push(ctx context.Context, space ident.SpaceID, fileName string, content io.Reader, mode Overwrite) (p *Package, created bool, err error) {
-	fileName = path.Base(strings.ReplaceAll(fileName, `\`, "/"))
-	id, text, ext, err := version.FromFileName(fileName)
+	n, err := parseName(fileName)
 	if err != nil {
 		return nil, false, err
 	}
-	v, err := version.Parse(version.Octopus, text)
+	if old, err := r.refusal(ctx, space, n, mode); old != nil || err != nil {
+		return old, false, err
+	}
+	stored, err := r.keep(ctx, n.id+"."+n.version+n.extension, content)
 	if err != nil {
-		return nil, false, fault.InvalidField("file", "The file name '%.200s' has the version '%s', which is none: %s.", fileName, text, err)
-	}
-	// Looked up first, so that what will be refused is not stored.
-	if old, err := r.find(ctx, space, id, text); err != nil {
 		return nil, false, err
-	} else if old != nil && mode != Replace {
-		return r.existing(old, mode)
 	}
+	return r.commit(ctx, space, n, stored, mode)
+}
+
+// refusal looks a version up before its content is read, so that what will be
+// refused is not stored. It returns the version that an ignored push leaves.
+func (r *Repository) refusal(ctx context.Context, space ident.SpaceID, n name, mode Overwrite) (*Package, error) {
+	old, err := r.find(ctx, space, n.id, n.version)
+	if err != nil || old == nil || mode == Replace {
+		return nil, err
+	}
+	old, _, err = r.existing(old, mode)
+	return old, err
+}
+
+// kept is content that is stored and belongs to no version yet.
+type kept struct {
+	blob.Info
+	sha1 string
+}
+
+func (r *Repository) keep(ctx context.Context, fileName string, content io.Reader) (kept, error) {
 	hash := sha1.New() //nolint:gosec // see the import
 	stored, err := r.blobs.Put(ctx, io.TeeReader(content, hash), r.limit)
 	switch {
 	case fault.Is(err, fault.TooLarge):
-		return nil, false, fault.New(fault.TooLarge, "The package %s has more than %d bytes, which is the most that one can have; split it.", fileName, r.limit)
+		return kept{}, fault.New(fault.TooLarge, "The package %s has more than %d bytes, which is the most that one can have; split it.", fileName, r.limit)
 	case err != nil:
-		return nil, false, fmt.Errorf("store package %s: %w", fileName, err)
+		return kept{}, fmt.Errorf("store package %s: %w", fileName, err)
 	}
+	return kept{stored, hex.EncodeToString(hash.Sum(nil))}, nil
+}
+
+// commit gives stored content its version.
+func (r *Repository) commit(ctx context.Context, space ident.SpaceID, n name, stored kept, mode Overwrite) (p *Package, created bool, err error) {
 	p = &Package{
-		ID: idPrefix + id + "." + text, Space: space, PackageID: id, Version: text, Extension: ext,
-		SHA256: string(stored.Hash), SHA1: hex.EncodeToString(hash.Sum(nil)), Size: stored.Size,
+		ID: idPrefix + n.id + "." + n.version, Space: space, PackageID: n.id, Version: n.version, Extension: n.extension,
+		SHA256: string(stored.Hash), SHA1: stored.sha1, Size: stored.Size,
 		PublishedBy: db.ActorFrom(ctx).Username,
 	}
-	var kept *Package
+	var left *Package
 	err = r.db.Write(ctx, func(tx *db.Tx) error {
-		kept, created = nil, true
-		old, err := get(ctx, tx, space, id, text)
+		left, created = nil, true
+		old, err := get(ctx, tx, space, n.id, n.version)
 		if err != nil {
 			return err
 		}
 		if old != nil {
 			created = false
 			if mode != Replace {
-				kept = old
+				left = old
 				return nil
 			}
 			p.ID, p.PackageID, p.Version = old.ID, old.PackageID, old.Version // as they were first spelled
 		}
 		p.Published = tx.Now()
-		return r.store(ctx, tx, p, version.SortKey(v), created)
+		return r.store(ctx, tx, p, n.key, created)
 	})
 	if err != nil {
 		return nil, false, err
 	}
-	if kept != nil {
-		return r.existing(kept, mode)
+	if left != nil {
+		return r.existing(left, mode)
 	}
 	return p, created, nil
 }
@@ -273,6 +312,10 @@ type Query struct {
 	Filter, VersionFilter string
 	// NoPrerelease keeps the versions without a pre-release part.
 	NoPrerelease bool
+	// Latest keeps, of the versions of one package, only the newest.
+	Latest bool
+	// NuGet keeps what NuGet clients can read, by its extension.
+	NuGet bool
 	// Accept keeps the versions for which it returns true; nil keeps all. It
 	// costs reading all that the rest of the query finds.
 	Accept func(version string) (bool, error)
@@ -284,8 +327,9 @@ type Query struct {
 // the other.
 const (
 	newest      = `p.version_key DESC, p.published DESC, p.version_folded DESC`
-	isNewest    = `NOT EXISTS (SELECT 1 FROM package n WHERE n.space_id = p.space_id AND n.package_folded = p.package_folded AND (n.version_key, n.published, n.version_folded) > (p.version_key, p.published, p.version_folded))`
+	isNewest    = `NOT EXISTS (SELECT 1 FROM package n WHERE n.space_id = p.space_id AND n.package_folded = p.package_folded AND (n.version_key, n.published, n.version_folded) > (p.version_key, p.published, p.version_folded)`
 	prereleased = `(p.version_folded LIKE '%-%+%' OR p.version_folded LIKE '%-%' AND p.version_folded NOT LIKE '%+%')` // metadata may have dashes too
+	isNuGet     = `lower(p.extension) = '.nupkg'`
 )
 
 // where compiles a query to its condition.
@@ -307,23 +351,40 @@ func (q *Query) where() (string, []any) {
 	case q.PackageID != "":
 		where += ` AND p.package_folded = ?`
 		args = append(args, ident.Fold(q.PackageID))
-	default:
-		where += ` AND ` + isNewest
 	}
-	for _, f := range []struct{ column, part string }{{`p.package_folded`, ident.Fold(q.Filter)}, {`p.version_folded`, ident.Fold(q.VersionFilter)}} {
+	if q.IDs == nil && (q.PackageID == "" || q.Latest) {
+		newest := isNewest
+		for _, only := range q.kinds() {
+			newest += ` AND ` + strings.ReplaceAll(only, "p.", "n.")
+		}
+		where += ` AND ` + newest + `)`
+	}
+	for _, f := range []struct{ column, part string }{{`p.package_folded`, q.Filter}, {`p.version_folded`, q.VersionFilter}} {
 		switch {
 		case f.part == "":
 		case len(f.part) > maxSought:
 			where += ` AND 1 = 0`
 		default:
 			where += ` AND ` + f.column + ` LIKE ? ESCAPE '\'`
-			args = append(args, "%"+strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(f.part)+"%")
+			args = append(args, contains(f.part))
 		}
 	}
-	if q.NoPrerelease {
-		where += ` AND NOT ` + prereleased
+	for _, only := range q.kinds() {
+		where += ` AND ` + only
 	}
 	return where, args
+}
+
+// kinds are the conditions that count too where the newest version is sought:
+// the newest of those that are wanted.
+func (q *Query) kinds() (all []string) {
+	if q.NoPrerelease {
+		all = append(all, `NOT `+prereleased)
+	}
+	if q.NuGet {
+		all = append(all, isNuGet)
+	}
+	return all
 }
 
 // List returns a page of packages and how many there are.

@@ -283,6 +283,9 @@ func (s *Service) storeRelease(ctx context.Context, tx *db.Tx, d *draft) (*Creat
 		SpaceID:  string(d.in.Space), ProjectID: project.ID, ChannelID: d.channel.ID, Version: number, Assembled: now,
 		SelectedPackages: d.chosen, CustomFields: d.in.CustomFields,
 	}
+	if r.BuildInformation, err = builds(ctx, tx, d.in.Space, d.refs, d.chosen); err != nil {
+		return nil, err
+	}
 	if r.ReleaseNotes, err = d.notes(&r); err != nil {
 		return nil, err
 	}

@@ -46,8 +46,11 @@ func (s *Service) Edit(ctx context.Context, tx *db.Tx, r *octopus.Release, to *o
 		}
 		out.ChannelID = channel.ID
 	}
-	if out.SelectedPackages, err = s.reselect(ctx, tx, project, channel, r, to, ignoreRules); err != nil {
+	if out.SelectedPackages, out.BuildInformation, err = s.reselect(ctx, tx, project, channel, r, to, ignoreRules); err != nil {
 		return nil, err
+	}
+	if len(r.BuildInformation) > 0 && slices.Equal(out.SelectedPackages, r.SelectedPackages) {
+		out.BuildInformation = r.BuildInformation // which may be gone by now elsewhere
 	}
 	if err := updateRelease(ctx, tx, &out); err != nil {
 		return nil, err
@@ -57,15 +60,15 @@ func (s *Service) Edit(ctx context.Context, tx *db.Tx, r *octopus.Release, to *o
 }
 
 // reselect takes the versions that an edited release asks for; packages that it
-// does not name stay as they are.
-func (s *Service) reselect(ctx context.Context, tx *db.Tx, project *octopus.Project, channel *octopus.Channel, r, to *octopus.Release, ignoreRules bool) (octopus.List[octopus.SelectedPackage], error) {
+// does not name stay as they are. It also returns what is known of their builds.
+func (s *Service) reselect(ctx context.Context, tx *db.Tx, project *octopus.Project, channel *octopus.Channel, r, to *octopus.Release, ignoreRules bool) (octopus.List[octopus.SelectedPackage], octopus.List[octopus.ReleaseBuildInformation], error) {
 	process, err := get[octopus.DeploymentProcess](ctx, s, tx, ident.SpaceID(r.SpaceID), ProcessSnapshots, r.ProjectDeploymentProcessSnapshotID)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	refs, err := s.references(ctx, tx, ident.SpaceID(r.SpaceID), process.Steps, channel)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	sel := selection{selected: to.SelectedPackages, unchecked: ignoreRules, mayBreak: project.AllowIgnoreChannelRules}
 	had := selected(r)
@@ -86,7 +89,11 @@ func (s *Service) reselect(ctx context.Context, tx *db.Tx, project *octopus.Proj
 		}
 		out = append(out, octopus.SelectedPackage{ActionName: ref.action, StepName: ref.action, PackageReferenceName: ref.Name, Version: text})
 	}
-	return out, joined(faults)
+	if err := joined(faults); err != nil {
+		return nil, nil, err
+	}
+	told, err := builds(ctx, tx, ident.SpaceID(r.SpaceID), refs, out)
+	return out, told, err
 }
 
 // DeleteRelease removes a release with its deployments, their tasks, logs and

@@ -60,6 +60,9 @@ func (sc *scene) systemOf(ctx context.Context, tx *db.Tx, p place, pl *plan, d *
 		return in, fmt.Errorf("encode changes: %w", err)
 	}
 	in.Deployment.Changes = string(changes)
+	if err := told(in.Deployment, d.Changes); err != nil {
+		return in, err
+	}
 	in.Task = variables.TaskInput{QueueTime: o.QueueTime, QueueTimeExpiry: o.Expiry, Arguments: map[string]string{"DeploymentId": d.ID}}
 	in.Web = sc.web(d)
 	if err := sc.people(ctx, tx, &in); err != nil {
@@ -138,11 +141,13 @@ func (sc *scene) neighbours(ctx context.Context, tx *db.Tx, p place, in *variabl
 // made since the release that is there, and this one; this one alone when an
 // older one takes its place, or none is there.
 func (sc *scene) changes(ctx context.Context, tx *db.Tx, p place) (octopus.List[octopus.ReleaseChanges], error) {
-	rows, err := tx.Query(ctx, `SELECT r.body FROM release r
-		WHERE r.project_id = ? AND r.channel_id = ? AND r.created <= ? AND r.created > (SELECT o.created FROM current_release c JOIN release o ON o.id = c.release_id
-			WHERE c.project_id = ? AND c.environment_id = ? AND c.tenant_id = ? AND o.created < ?)
+	// By the columns: the time in the document has no microseconds.
+	rows, err := tx.Query(ctx, `SELECT r.body FROM release r JOIN release s ON s.id = ?
+		WHERE r.project_id = s.project_id AND r.channel_id = s.channel_id AND (r.created, r.seq) <= (s.created, s.seq)
+			AND r.created > (SELECT o.created FROM current_release c JOIN release o ON o.id = c.release_id
+				WHERE c.project_id = ? AND c.environment_id = ? AND c.tenant_id = ? AND o.created < s.created)
 		ORDER BY r.created DESC, r.seq DESC LIMIT ?`,
-		sc.project.ID, sc.channel.ID, db.Micros(sc.release.Assembled.Time), sc.project.ID, p.environment.ID, p.tenantID(), db.Micros(sc.release.Assembled.Time), maxChanges)
+		sc.release.ID, sc.project.ID, p.environment.ID, p.tenantID(), maxChanges)
 	if err != nil {
 		return nil, fmt.Errorf("read the changes of %s: %w", sc.release.ID, err)
 	}
@@ -155,23 +160,7 @@ func (sc *scene) changes(ctx context.Context, tx *db.Tx, p place) (octopus.List[
 	}
 	var out octopus.List[octopus.ReleaseChanges]
 	for _, r := range found {
-		out = append(out, octopus.ReleaseChanges{ReleaseID: r.ID, Version: r.Version, ReleaseNotes: r.ReleaseNotes, BuildInformation: r.BuildInformation})
+		out = append(out, changesOf(&r))
 	}
 	return out, nil
-}
-
-// markdown is the changes for people.
-func markdown(changes []octopus.ReleaseChanges) string {
-	var b strings.Builder
-	for _, c := range changes {
-		if c.ReleaseNotes == "" {
-			continue
-		}
-		if len(changes) > 1 {
-			fmt.Fprintf(&b, "### %s\n\n", c.Version)
-		}
-		b.WriteString(strings.TrimSpace(string(c.ReleaseNotes)))
-		b.WriteString("\n\n")
-	}
-	return strings.TrimSpace(b.String())
 }

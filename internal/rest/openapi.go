@@ -99,7 +99,7 @@ func (s *Server) operation(types *schemas, r *Route, path string) schema {
 		success["content"] = schema{"application/json": schema{"schema": types.of(r.Response, false)}}
 	}
 	responses := schema{"200": success, "default": schema{"$ref": "#/components/responses/Failure"}}
-	if r.Method == http.MethodPost {
+	if r.Method == http.MethodPost || r.Upload {
 		responses["201"] = success
 	}
 	op["responses"] = responses

@@ -42,6 +42,8 @@ func (s *schemas) of(t reflect.Type, input bool) schema {
 		return schema{"description": "a text, or a secret", "nullable": true}
 	case reflect.TypeFor[json.RawMessage]():
 		return anything()
+	case reflect.TypeFor[[]byte]():
+		return schema{"type": "string", "format": "byte", "nullable": true}
 	}
 	if t.Kind() != reflect.Pointer && t.Implements(reflect.TypeFor[encoding.TextMarshaler]()) {
 		return schema{"type": "string"}

@@ -175,6 +175,10 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, id string, err err
 		h.Set("Allow", method.allow)
 	case code == http.StatusUnauthorized:
 		h.Set("WWW-Authenticate", "Bearer")
+		if strings.Contains(strings.ToLower(r.URL.Path), "/nuget/") {
+			// NuGet clients only send a name and a password when they are asked for them.
+			h.Add("WWW-Authenticate", `Basic realm="Tako: any name, and an API key as the password"`)
+		}
 	case code == http.StatusServiceUnavailable || code == http.StatusTooManyRequests:
 		if h.Get("Retry-After") == "" {
 			h.Set("Retry-After", "5")

@@ -1,10 +1,8 @@
 // Package packages serves the built-in package repository: pushing, listing,
-// fetching and deleting.
+// fetching and deleting, and what build servers tell about packages.
 package packages
 
 import (
-	"errors"
-	"io"
 	"net/http"
 	"net/url"
 	"reflect"
@@ -42,19 +40,38 @@ func Routes(d *db.DB, repo *feed.Repository) []rest.Route {
 	listed := append(paged[:2:2],
 		rest.Param{Name: "nuGetPackageId", Type: rest.Text, About: "all versions of this package; else the newest of each"},
 		rest.Param{Name: "filter", Type: rest.Text, About: "only those with this in their id"},
+		rest.Param{Name: "latest", Type: rest.Boolean, About: "only the newest version, where versions of one package are asked for"},
 		rest.Param{Name: "ids", Type: rest.List, About: "only these"})
-	return []rest.Route{
-		{Method: http.MethodPost, Pattern: "/packages/raw", Permission: push, Handler: a.push, Upload: true, Response: one, Summary: "Pushes a package as multipart/form-data; its file name tells id and version.", Query: []rest.Param{
-			{Name: "overwriteMode", Type: rest.Text, About: "FailIfExists, OverwriteExisting or IgnoreIfExists"}, {Name: "replace", Type: rest.Boolean, About: "true is OverwriteExisting, for older clients"},
-		}},
+	overwrite := []rest.Param{
+		{Name: "overwriteMode", Type: rest.Text, About: "FailIfExists, OverwriteExisting or IgnoreIfExists"}, {Name: "replace", Type: rest.Boolean, About: "true is OverwriteExisting, for older clients"},
+	}
+	return append(append(a.buildRoutes(paged), a.nugetRoutes(overwrite)...), []rest.Route{
+		{Method: http.MethodPost, Pattern: "/packages/raw", Permission: push, Handler: a.push, Upload: true, Response: one, Query: overwrite, Summary: "Pushes a package as multipart/form-data; its file name tells id and version."},
+		{
+			Method: http.MethodGet, Pattern: "/packages/{packageId}/{version}/delta-signature", Permission: push, Handler: a.signature, Response: reflect.TypeFor[octopus.DeltaSignature](),
+			Summary: "Finds the version that a new one is best sent as a difference to, with its Octodiff signature; 404 when there is none.",
+		},
+		{
+			Method: http.MethodPost, Pattern: "/packages/{packageId}/{baseVersion}/delta", Permission: push, Handler: a.pushDelta, Upload: true, Response: one, Query: overwrite,
+			Summary: "Pushes a package as the difference to a stored version: an Octodiff delta in multipart/form-data, under the file name of the new package.",
+		},
 		{Method: http.MethodGet, Pattern: "/packages", Permission: view, Handler: a.list, Response: page, Query: listed, Summary: "Lists packages: the newest version of each, or all versions of one."},
 		{Method: http.MethodGet, Pattern: "/packages/all", Permission: view, Handler: a.all, Response: reflect.SliceOf(one), Summary: "Lists the newest version of every package as a bare array."},
-		{Method: http.MethodGet, Pattern: "/packages/bulk", Permission: view, Handler: a.bulk, Response: reflect.SliceOf(one), Query: listed[4:], Summary: "Reads several packages by id."},
-		{Method: http.MethodDelete, Pattern: "/packages/bulk", Permission: administer, Handler: a.deleteBulk, Query: listed[4:], Summary: "Deletes several packages by id."},
+		{Method: http.MethodGet, Pattern: "/packages/bulk", Permission: view, Handler: a.bulk, Response: reflect.SliceOf(one), Query: listed[5:], Summary: "Reads several packages by id."},
+		{Method: http.MethodDelete, Pattern: "/packages/bulk", Permission: administer, Handler: a.deleteBulk, Query: listed[5:], Body: reflect.TypeFor[idsCommand](), Summary: "Deletes several packages by id, from the query or the body."},
+		{Method: http.MethodDelete, Pattern: "/packages/bulk/v1", Permission: administer, Handler: a.deleteBulk, Query: listed[5:], Body: reflect.TypeFor[idsCommand](), Summary: "Deletes several packages by id, from the query or the body."},
+		{
+			Method: http.MethodGet, Pattern: "/packages/notes", Permission: view, Handler: a.notes, Response: reflect.TypeFor[octopus.PackageNotes](), Summary: "Reads the release notes of several packages.",
+			Query: []rest.Param{{Name: "packageIds", Type: rest.List, About: "each as feed:package:version"}},
+		},
+		{
+			Method: http.MethodGet, Pattern: "/feeds/{feedId}/packages/notes", Permission: view, Handler: a.feedNotes, Response: reflect.TypeFor[string](), Summary: "Reads the release notes of a version of a package.",
+			Query: []rest.Param{{Name: "packageId", Type: rest.Text, About: "the package"}, {Name: "version", Type: rest.Text, About: "its version"}},
+		},
+		{Method: http.MethodPut, Pattern: "/packages/{id}", Permission: administer, Handler: a.put, Body: one, Response: one, Summary: "Accepts a package as it is; nothing of it can be edited."},
 		{Method: http.MethodGet, Pattern: "/packages/{id}", Permission: view, Handler: a.get, Response: one, Summary: "Reads a package by id."},
 		{Method: http.MethodDelete, Pattern: "/packages/{id}", Permission: administer, Handler: a.delete, Summary: "Deletes a package."},
 		{Method: http.MethodGet, Pattern: "/packages/{id}/raw", Permission: download, Handler: a.raw, ContentType: "application/octet-stream", Summary: "Fetches the file of a package."},
-		{Method: http.MethodGet, Pattern: "/packages/{packageId}/{version}/delta-signature", Permission: push, Handler: a.signature, Summary: "Finds a version to send a difference against."},
 		{
 			Method: http.MethodGet, Pattern: "/feeds/{feedId}/packages/versions", Permission: view, Handler: a.versions, Response: reflect.TypeFor[octopus.Page[octopus.PackageVersion]](), Summary: "Lists the versions of a package, newest first.",
 			Query: append(paged[:2:2], rest.Param{Name: "packageId", Type: rest.Text, About: "the package"}, rest.Param{Name: "filter", Type: rest.Text, About: "only versions with this in them"},
@@ -66,58 +83,7 @@ func Routes(d *db.DB, repo *feed.Repository) []rest.Route {
 			Method: http.MethodGet, Pattern: "/feeds/{feedId}/packages/search", Permission: view, Handler: a.search, Response: reflect.TypeFor[octopus.Page[octopus.PackageDescription]](), Summary: "Finds packages by a part of their id.",
 			Query: append(paged[:2:2], rest.Param{Name: "term", Type: rest.Text, About: "a part of the id"}),
 		},
-	}
-}
-
-// push reads the one file of a multipart body as a stream.
-func (a *api) push(r *rest.Request) (any, error) {
-	mode, err := feed.ParseOverwrite(r.Query("overwriteMode"))
-	if err != nil {
-		return nil, err
-	}
-	if replace, err := r.QueryBool("replace", false); err != nil {
-		return nil, err
-	} else if replace {
-		mode = feed.Replace
-	}
-	if mode == feed.Replace {
-		if err := r.Allow(administer, rest.Target{}); err != nil {
-			return nil, err
-		}
-	}
-	parts, err := r.MultipartReader()
-	if err != nil {
-		return nil, fault.InvalidField("Content-Type", "The request is no multipart/form-data; send the package as one file part.")
-	}
-	for {
-		part, err := parts.NextPart()
-		if errors.Is(err, io.EOF) {
-			return nil, fault.InvalidField("file", "The request has no file; send the package as one part with a file name such as Acme.Web.1.2.0.zip.")
-		}
-		if err != nil {
-			return nil, fault.New(fault.Invalid, "The upload ended early; send the package again.")
-		}
-		if part.FileName() == "" {
-			continue
-		}
-		p, created, err := a.repo.Push(r.Context(), r.Space, part.FileName(), part, mode)
-		if err != nil {
-			return nil, cut(err)
-		}
-		doc := document(r, p)
-		if created {
-			return rest.Created{Body: doc, Location: doc.Links["Self"]}, nil
-		}
-		return doc, nil
-	}
-}
-
-// cut tells an upload that broke off from a failure of the server.
-func cut(err error) error {
-	if errors.Is(err, io.ErrUnexpectedEOF) {
-		return fault.New(fault.Invalid, "The upload ended early; send the package again.")
-	}
-	return err
+	}...)
 }
 
 // document is a package as clients see it.
@@ -145,6 +111,9 @@ func (a *api) query(r *rest.Request) (feed.Query, error) {
 		return feed.Query{}, err
 	}
 	q := feed.Query{Space: r.Space, PackageID: r.Query("nuGetPackageId"), Filter: r.Query("filter"), Page: page}
+	if q.Latest, err = r.QueryBool("latest", false); err != nil {
+		return q, err
+	}
 	if r.HasQuery("ids") {
 		q.IDs, err = r.QueryList("ids")
 	}
@@ -209,12 +178,42 @@ func (a *api) read(r *rest.Request) (p *feed.Package, err error) {
 	return p, err
 }
 
+// get reads one package, with what is known of its build.
 func (a *api) get(r *rest.Request) (any, error) {
+	var doc octopus.Package
+	err := a.db.Read(r.Context(), func(tx *db.Tx) error {
+		p, err := a.repo.ByID(r.Context(), tx, r.Space, r.PathValue("id"))
+		if err != nil {
+			return err
+		}
+		doc = document(r, p)
+		doc.PackageVersionBuildInformation, err = feed.BuildOf(r.Context(), tx, r.Space, p.PackageID, p.Version)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if b := doc.PackageVersionBuildInformation; b != nil {
+		linkedBuild(r, b)
+	}
+	return doc, nil
+}
+
+// put answers a client that writes back what it read. A package is what was
+// pushed, so that there is nothing to change.
+func (a *api) put(r *rest.Request) (any, error) {
+	var in octopus.Package
+	if err := r.Decode(&in); err != nil {
+		return nil, err
+	}
 	p, err := a.read(r)
 	if err != nil {
 		return nil, err
 	}
-	return document(r, p), nil
+	if ident.Fold(in.PackageID) != ident.Fold(p.PackageID) || ident.Fold(in.Version) != ident.Fold(p.Version) {
+		return nil, fault.InvalidField("Version", "The body is of the package '%.100s' version '%.100s', and '%s' cannot be changed; push a package with the version that you want.", in.PackageID, in.Version, p.ID)
+	}
+	return a.get(r)
 }
 
 func (a *api) raw(r *rest.Request) (any, error) {
@@ -222,6 +221,11 @@ func (a *api) raw(r *rest.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	return a.content(r, p)
+}
+
+// content is the file of a package.
+func (a *api) content(r *rest.Request, p *feed.Package) (any, error) {
 	content, size, err := a.repo.Open(r.Context(), p)
 	if err != nil {
 		return nil, err
@@ -239,18 +243,22 @@ func (a *api) delete(r *rest.Request) (any, error) {
 	})
 }
 
+// idsCommand names several packages.
+type idsCommand struct {
+	IDs octopus.List[string] `json:"Ids"`
+}
+
 func (a *api) deleteBulk(r *rest.Request) (any, error) {
 	ids, err := r.QueryList("ids")
 	if err != nil {
 		return nil, err
 	}
+	var in idsCommand
+	if err := r.DecodeOptional(&in); err != nil {
+		return nil, err
+	}
+	ids = append(ids, in.IDs...)
 	return nil, a.db.Write(r.Context(), func(tx *db.Tx) error { return a.repo.Delete(r.Context(), tx, r.Space, ids) })
-}
-
-// signature answers that there is no version to send a difference against;
-// clients then send the whole package.
-func (a *api) signature(r *rest.Request) (any, error) {
-	return nil, fault.New(fault.NotFound, "There is no version of %s to send a difference against; send the whole package.", r.PathValue("packageId"))
 }
 
 // builtin refuses feeds that this server does not reach.
