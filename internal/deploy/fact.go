@@ -158,8 +158,12 @@ func (k AskKind) Choices() []Choice {
 type Answer struct {
 	ID     string `json:"id"` // of the Ask
 	Choice Choice `json:"choice"`
-	User   string `json:"user,omitempty"`
+	User   string `json:"user,omitempty"` // the name under which the person signs in
 	Notes  string `json:"notes,omitempty"`
+	// UserID, DisplayName and Email say more of the person, for output variables.
+	UserID      string `json:"userId,omitempty"`
+	DisplayName string `json:"displayName,omitempty"`
+	Email       string `json:"email,omitempty"`
 }
 
 // Output is an output variable. A sensitive value is sealed.

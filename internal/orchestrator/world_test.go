@@ -576,7 +576,7 @@ func (w *world) asked(id string) string {
 func (w *world) answer(question string, choice deploy.Choice) error {
 	ctx := context.WithoutCancel(w.t.Context())
 	return w.d.WriteEngine(ctx, func(tx *db.Tx) error {
-		return orchestrator.Answer(ctx, w.desk.tasks, tx, question, choice, "ann", "notes")
+		return orchestrator.Answer(ctx, w.desk.tasks, tx, deploy.Answer{ID: question, Choice: choice, User: "ann"})
 	})
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/takodeploy/tako/internal/db"
+	"github.com/takodeploy/tako/internal/docstore"
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/orchestrator"
 	"github.com/takodeploy/tako/internal/rest"
@@ -25,17 +26,20 @@ const (
 	viewArtifact = "ArtifactView"
 	viewAsked    = "InterruptionView"
 	answer       = "InterruptionSubmit"
+	// answerResponsible is for members of the teams that an interruption names.
+	answerResponsible = "InterruptionViewSubmitResponsible"
 )
 
 type api struct {
 	db    *db.DB
+	store *docstore.Store
 	queue *tasks.Service
 	blobs orchestrator.Blobs
 }
 
 // Routes are the operations on tasks, artifacts and interruptions.
-func Routes(d *db.DB, queue *tasks.Service, blobs orchestrator.Blobs) []rest.Route {
-	a := &api{d, queue, blobs}
+func Routes(d *db.DB, store *docstore.Store, queue *tasks.Service, blobs orchestrator.Blobs) []rest.Route {
+	a := &api{d, store, queue, blobs}
 	task := reflect.TypeFor[octopus.Task]()
 	paged := []rest.Param{{Name: "skip", Type: rest.Number, About: "how many to leave out"}, {Name: "take", Type: rest.Number, About: "how many to give; 30 unless said"}, {Name: "ids", Type: rest.List, About: "only these"}}
 	text := func(name, about string) rest.Param { return rest.Param{Name: name, Type: rest.List, About: about} }
@@ -69,8 +73,8 @@ func Routes(d *db.DB, queue *tasks.Service, blobs orchestrator.Blobs) []rest.Rou
 		{Method: http.MethodGet, Pattern: "/interruptions", Mount: rest.InSpace, Permission: viewAsked, Handler: a.interruptions, Response: reflect.TypeFor[octopus.Page[octopus.Interruption]](), Query: append(paged[:3:3], text("regarding", "only those of this document"), rest.Param{Name: "pendingOnly", Type: rest.Boolean, About: "only those that wait for an answer"}), Summary: "Lists interruptions, newest first."},
 		{Method: http.MethodGet, Pattern: "/interruptions/{id}", Mount: rest.InSpace, Permission: viewAsked, Handler: a.interruption, Response: reflect.TypeFor[octopus.Interruption](), Summary: "Reads an interruption."},
 		{Method: http.MethodGet, Pattern: "/interruptions/{id}/responsible", Mount: rest.InSpace, Permission: viewAsked, Handler: a.responsible, Summary: "Reads who has taken on an interruption."},
-		{Method: http.MethodPut, Pattern: "/interruptions/{id}/responsible", Mount: rest.InSpace, Permission: answer, Handler: a.take, Summary: "Takes on an interruption."},
-		{Method: http.MethodPost, Pattern: "/interruptions/{id}/submit", Mount: rest.InSpace, Permission: answer, Handler: a.submit, Response: reflect.TypeFor[octopus.Interruption](), Summary: "Answers an interruption."},
+		{Method: http.MethodPut, Pattern: "/interruptions/{id}/responsible", Mount: rest.InSpace, Permission: viewAsked, Handler: a.take, Summary: "Takes on an interruption."},
+		{Method: http.MethodPost, Pattern: "/interruptions/{id}/submit", Mount: rest.InSpace, Permission: viewAsked, Handler: a.submit, Response: reflect.TypeFor[octopus.Interruption](), Summary: "Answers an interruption."},
 	}
 }
 
