@@ -18,6 +18,7 @@ import (
 	"github.com/takodeploy/tako/internal/resources"
 	"github.com/takodeploy/tako/internal/rest"
 	"github.com/takodeploy/tako/internal/rest/actions/actiontest"
+	"github.com/takodeploy/tako/internal/rest/actions/projects"
 	releaseroutes "github.com/takodeploy/tako/internal/rest/actions/releases"
 	taskroutes "github.com/takodeploy/tako/internal/rest/actions/tasks"
 	"github.com/takodeploy/tako/internal/targets"
@@ -71,7 +72,7 @@ func (w *world) wire(t *testing.T, d *db.DB, a *actiontest.World, cfg *rest.Conf
 	runners[octopus.TaskDeploy] = orchestrator.New(orchestrator.Config{
 		DB: d, Source: w.service, Agents: targets.New(targets.Config{Disabled: true}), Blobs: blobs, Sealer: a.Keys, Log: dbtest.Log(t),
 	})
-	cfg.Routes = append(releaseroutes.Routes(d, w.service), taskroutes.Routes(d, a.Store, w.queue, blobs)...)
+	cfg.Routes = append(append(projects.Routes(d, a.Store), releaseroutes.Routes(d, w.service)...), taskroutes.Routes(d, a.Store, w.queue, w.service, blobs)...)
 	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
 	ended := make(chan error, 1)
 	go func() { ended <- w.queue.Run(ctx) }()
