@@ -19,6 +19,7 @@ import (
 	"github.com/takodeploy/tako/internal/blob"
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/deploy"
+	"github.com/takodeploy/tako/internal/mail"
 	"github.com/takodeploy/tako/internal/releases"
 	"github.com/takodeploy/tako/internal/targets"
 	"github.com/takodeploy/tako/internal/tasks"
@@ -59,6 +60,13 @@ type Agents interface {
 	ByName(ctx context.Context, name string) (targets.Agent, error)
 }
 
+// Mail sends e-mails.
+type Mail interface {
+	// Addresses are those of the members of teams.
+	Addresses(ctx context.Context, teams []string) ([]string, error)
+	Send(ctx context.Context, m mail.Message) error
+}
+
 // Config of an Orchestrator.
 type Config struct {
 	DB     *db.DB
@@ -66,7 +74,9 @@ type Config struct {
 	Agents Agents
 	Blobs  Blobs
 	Sealer Sealer
-	Log    *slog.Logger
+	// Mail may be nil: then steps that send e-mails fail.
+	Mail Mail
+	Log  *slog.Logger
 }
 
 // Orchestrator runs deployment tasks. It is a tasks.Runner.

@@ -41,6 +41,7 @@ type Package struct {
 type Work struct {
 	Script   *Script
 	Question *Question
+	Mail     *Mail
 }
 
 // Script is a request to an agent, but for what the engine adds: the ticket,
@@ -70,6 +71,8 @@ func Prepare(in Input) (*Work, error) {
 		return script(in)
 	case octopus.ActionManual:
 		return manual(in)
+	case octopus.ActionEmail:
+		return email(in)
 	default:
 		return nil, failf("This server cannot run steps of type %s.", in.Action.ActionType)
 	}

@@ -2,9 +2,11 @@ package tasks_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -13,6 +15,7 @@ import (
 	"github.com/takodeploy/tako/internal/db/dbtest"
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/ident"
+	"github.com/takodeploy/tako/internal/mail"
 	"github.com/takodeploy/tako/internal/orchestrator"
 	"github.com/takodeploy/tako/internal/releases"
 	"github.com/takodeploy/tako/internal/resources"
@@ -20,7 +23,9 @@ import (
 	"github.com/takodeploy/tako/internal/rest/actions/actiontest"
 	"github.com/takodeploy/tako/internal/rest/actions/projects"
 	releaseroutes "github.com/takodeploy/tako/internal/rest/actions/releases"
+	"github.com/takodeploy/tako/internal/rest/actions/server"
 	taskroutes "github.com/takodeploy/tako/internal/rest/actions/tasks"
+	"github.com/takodeploy/tako/internal/rest/actions/users"
 	"github.com/takodeploy/tako/internal/targets"
 	"github.com/takodeploy/tako/internal/tasks"
 	"github.com/takodeploy/tako/octopus"
@@ -41,7 +46,9 @@ func (feed) Versions(context.Context, ident.SpaceID, string, string, func(string
 // itself is enough for these tests.
 type world struct {
 	*actiontest.World
+	cfg       tasks.Config
 	queue     *tasks.Service
+	stop      func() // of the queue
 	service   *releases.Service
 	dev, prod string
 }
@@ -63,24 +70,37 @@ func (w *world) wire(t *testing.T, d *db.DB, a *actiontest.World, cfg *rest.Conf
 	blobs, err := blob.OpenDir(t.TempDir())
 	check(t, err)
 	runners := map[octopus.TaskName]tasks.Runner{}
-	w.queue, err = tasks.Open(t.Context(), tasks.Config{
+	w.cfg = tasks.Config{
 		DB: d, Blobs: blobs, RunDir: t.TempDir(), Node: "node", Version: "1", Runners: runners, Log: dbtest.Log(t),
 		Timing: tasks.Timing{Look: 20 * time.Millisecond, Seal: 50 * time.Millisecond},
-	})
-	check(t, err)
+	}
+	w.run(t)
 	w.service = releases.New(releases.Config{DB: d, Store: a.Store, Queue: w.queue, Packages: feed{}, Sealer: a.Keys, Log: dbtest.Log(t)})
 	runners[octopus.TaskDeploy] = orchestrator.New(orchestrator.Config{
-		DB: d, Source: w.service, Agents: targets.New(targets.Config{Disabled: true}), Blobs: blobs, Sealer: a.Keys, Log: dbtest.Log(t),
+		DB: d, Source: w.service, Agents: targets.New(targets.Config{Disabled: true}), Blobs: blobs, Sealer: a.Keys, Mail: mail.New(d, a.Store), Log: dbtest.Log(t),
 	})
-	cfg.Routes = append(append(projects.Routes(d, a.Store), releaseroutes.Routes(d, w.service)...), taskroutes.Routes(d, a.Store, w.queue, w.service, blobs)...)
+	cfg.Routes = append(users.Routes(d, a.Store, a.Auth), server.Routes(server.Config{DB: d, Store: a.Store, Version: "1", Node: "node"})...)
+	cfg.Routes = append(cfg.Routes, projects.Routes(d, a.Store)...)
+	cfg.Routes = append(cfg.Routes, releaseroutes.Routes(d, w.service)...)
+	cfg.Routes = append(cfg.Routes, taskroutes.Routes(d, a.Store, w.queue, w.service, blobs)...)
+}
+
+// run runs the queue until stop.
+func (w *world) run(t *testing.T) {
+	t.Helper()
+	queue, err := tasks.Open(t.Context(), w.cfg)
+	check(t, err)
+	w.queue = queue
 	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
 	ended := make(chan error, 1)
-	go func() { ended <- w.queue.Run(ctx) }()
-	t.Cleanup(func() {
+	go func() { ended <- queue.Run(ctx) }()
+	w.stop = sync.OnceFunc(func() {
 		stop()
-		check(t, <-ended)
-		check(t, w.queue.Close())
+		if err := errors.Join(<-ended, queue.Close()); err != nil {
+			t.Error(err)
+		}
 	})
+	t.Cleanup(w.stop)
 }
 
 func check(t testing.TB, err error) {
