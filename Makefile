@@ -63,6 +63,7 @@ $(LINTER):
 # Each target ends by itself within an hour.
 soak: build
 	TAKO_TEST_SOAK=1 TAKO_TEST_BINARY=$(CURDIR)/bin/tako go test -timeout 58m -count=1 -v -run 'TestKill|TestPausedOwner' ./test
+	TAKO_TEST_SOAK=1 go test -timeout 58m -count=1 -v -run TestStateMachine ./internal/deploy | grep -v rapid
 
 bench: build
 	TAKO_TEST_BINARY=$(CURDIR)/bin/tako ./scripts/bench.sh
