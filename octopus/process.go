@@ -150,6 +150,20 @@ const (
 	PropPackagePackageID    = "Octopus.Action.Package.PackageId"
 	PropPackageDownload     = "Octopus.Action.Package.DownloadOnTentacle"
 	PropDeployReleaseTarget = "Octopus.Action.DeployRelease.ProjectId"
+	// PropDeployReleaseCondition is a DeployReleaseCondition.
+	PropDeployReleaseCondition = "Octopus.Action.DeployRelease.DeploymentCondition"
+	// PropDeployReleaseVariables is an object of names and values in JSON.
+	PropDeployReleaseVariables = "Octopus.Action.DeployRelease.Variables"
+)
+
+// DeployReleaseCondition is when a step deploys another project's release.
+type DeployReleaseCondition string
+
+// When a step deploys another project's release.
+const (
+	DeployReleaseAlways       DeployReleaseCondition = "Always"
+	DeployReleaseIfNotCurrent DeployReleaseCondition = "IfNotCurrentVersion"
+	DeployReleaseIfNewer      DeployReleaseCondition = "IfNewer"
 )
 
 // ScriptSource is where a script comes from.

@@ -116,11 +116,13 @@ const (
 	AskManual  AskKind = "manual"
 	AskGuided  AskKind = "guided"
 	AskUnknown AskKind = "unknown"
+	// AskChild waits for another deployment, not for a person.
+	AskChild AskKind = "child"
 )
 
 // Ask raises an interruption.
 type Ask struct {
-	ID   string  `json:"id"` // "Interruptions-4"
+	ID   string  `json:"id"` // "Interruptions-4"; of AskChild, the attempt
 	Kind AskKind `json:"kind"`
 }
 
@@ -138,6 +140,9 @@ const (
 	MarkSucceeded Choice = "MarkSucceeded"
 	MarkFailed    Choice = "MarkFailed"
 	RunAgain      Choice = "RunAgain"
+	// ChildEnded is said by the deployment that was waited for; what it means is
+	// looked up there.
+	ChildEnded Choice = "ChildEnded"
 )
 
 // Choices lists the answers to a question of this kind, nil for one that is not known.
@@ -149,6 +154,8 @@ func (k AskKind) Choices() []Choice {
 		return []Choice{Fail, Retry, Ignore, Exclude}
 	case AskUnknown:
 		return []Choice{MarkSucceeded, MarkFailed, RunAgain}
+	case AskChild:
+		return []Choice{ChildEnded}
 	default:
 		return nil
 	}

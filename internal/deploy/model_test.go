@@ -222,8 +222,9 @@ func (w *watcher) see(f deploy.Fact) string {
 		w.asked[*f.Unit] = f.Ask.Kind
 	case deploy.FactAnswer:
 		delete(w.asked, *f.Unit)
-		w.open[*f.Unit] = false
+		w.open[*f.Unit] = f.Answer.Choice == deploy.ChildEnded
 		switch f.Answer.Choice {
+		case deploy.ChildEnded:
 		case deploy.Retry, deploy.RunAgain:
 			w.ready[*f.Unit] = true
 		case deploy.Proceed, deploy.Ignore, deploy.MarkSucceeded:
@@ -417,7 +418,7 @@ func (m *simulation) progress(u deploy.Unit) {
 	case 5:
 		f.Result, f.Ask = &deploy.Result{Outcome: deploy.Unknown}, ask(deploy.AskUnknown)
 	case 6:
-		f.Kind, f.Ask = deploy.FactAsk, ask(deploy.AskManual)
+		f.Kind, f.Ask = deploy.FactAsk, ask(rapid.SampledFrom([]deploy.AskKind{deploy.AskManual, deploy.AskChild}).Draw(m.t, "kind"))
 	default:
 		f.Result = &deploy.Result{Outcome: deploy.Succeeded}
 		if m.w.canceled {
@@ -435,7 +436,7 @@ const maxFacts = 3000
 // TAKO_TEST_SOAK set, else as many as take a few seconds.
 func TestStateMachine(t *testing.T) {
 	t.Parallel()
-	want, steps := 100_000, 0
+	want, steps := 60_000, 0
 	switch {
 	case os.Getenv("TAKO_TEST_SOAK") != "":
 		want = 1_000_000

@@ -366,6 +366,8 @@ func (q Question) Choices() []deploy.Choice {
 	case deploy.AskManual:
 		return []deploy.Choice{deploy.Proceed, deploy.Abort}
 	case deploy.AskGuided:
+	case deploy.AskChild:
+		return nil // nobody is asked
 	}
 	choices := []deploy.Choice{deploy.Fail, deploy.Retry}
 	if !q.Required {

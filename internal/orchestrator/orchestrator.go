@@ -35,6 +35,9 @@ type Source interface {
 	Variables(ctx context.Context, p *deploy.Plan) ([]variables.Variable, error)
 	// Package finds a package that a release selected.
 	Package(ctx context.Context, p *deploy.Plan, feedID, packageID, version string) (Package, error)
+	// Child makes the deployment that a step of another one asks for, in the
+	// caller's transaction, and returns its task; or it says why it need not be made.
+	Child(ctx context.Context, tx *db.Tx, p *deploy.Plan, c releases.Child) (task, skipped string, err error)
 	// Ended is told of a deployment that has ended, in that transaction.
 	Ended(ctx context.Context, tx *db.Tx, t *tasks.Task, state octopus.TaskState) error
 }
@@ -98,6 +101,9 @@ func New(cfg Config) *Orchestrator {
 
 // Ended is called when a deployment's task ends, whoever ended it.
 func (o *Orchestrator) Ended(ctx context.Context, tx *db.Tx, t *tasks.Task, state octopus.TaskState) error {
+	if err := wakeParent(ctx, tx, t.ID); err != nil {
+		return err
+	}
 	return o.cfg.Source.Ended(ctx, tx, t, state)
 }
 

@@ -326,6 +326,9 @@ func (r *run) takeAnswers(ctx context.Context) error {
 			b.Tickets = append(b.Tickets, t)
 			b.Unlock = append(b.Unlock, t.Unit)
 		}
+		if f.Answer.Choice == deploy.ChildEnded {
+			continue
+		}
 		text := fmt.Sprintf("Answered with %s", f.Answer.Choice)
 		if f.Answer.User != "" {
 			text += " by " + f.Answer.User

@@ -26,6 +26,9 @@ func (a *attempt) serve(ctx context.Context) error {
 	if work.Question != nil {
 		return a.question(ctx, work.Question, intent)
 	}
+	if work.Release != nil {
+		return a.deployRelease(ctx, work.Release, intent)
+	}
 	if err := a.r.commit(ctx, tasks.Batch{}, intent); err != nil {
 		return err
 	}
@@ -38,6 +41,9 @@ func (a *attempt) serve(ctx context.Context) error {
 // serveAgain goes on with what another process had begun: it sends an e-mail again,
 // under the same Message-ID, since nobody knows whether it was sent.
 func (a *attempt) serveAgain(ctx context.Context) error {
+	if a.planned.Type == octopus.ActionDeployRelease {
+		return a.childEnded(ctx)
+	}
 	work, err := a.prepared()
 	switch {
 	case err != nil || work.Mail == nil:
@@ -82,7 +88,11 @@ func (a *attempt) deliver(ctx context.Context, m *steps.Mail) error {
 
 // prepared is the work of an action that needs no agent.
 func (a *attempt) prepared() (*steps.Work, error) {
-	return steps.Prepare(steps.Input{Step: a.step, Action: a.action, Vars: a.vars})
+	in := steps.Input{Step: a.step, Action: a.action, Vars: a.vars}
+	for _, p := range a.planned.Packages {
+		in.Packages = append(in.Packages, steps.Package{Name: p.Name, PackageID: p.PackageID, Version: p.Version})
+	}
+	return steps.Prepare(in)
 }
 
 // question asks a person. The intent and the interruption come together: there is no

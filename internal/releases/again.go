@@ -45,6 +45,13 @@ func (s *Service) Again(ctx context.Context, space ident.SpaceID, id string, all
 	if in.Options.Variables, err = s.openAnswers(ctx, d.ManifestVariableSetID, "name", m.ByName); err != nil {
 		return nil, err
 	}
+	passed, err := s.openPassed(ctx, d.ManifestVariableSetID, m)
+	if err != nil {
+		return nil, err
+	}
+	for _, v := range passed {
+		in.Options.passed, in.Options.from = append(in.Options.passed, v.PassedValue), v.from
+	}
 	made, err := s.Deploy(ctx, in, allow)
 	if err != nil {
 		return nil, err

@@ -42,6 +42,7 @@ type Work struct {
 	Script   *Script
 	Question *Question
 	Mail     *Mail
+	Release  *Release
 }
 
 // Script is a request to an agent, but for what the engine adds: the ticket,
@@ -73,6 +74,8 @@ func Prepare(in Input) (*Work, error) {
 		return manual(in)
 	case octopus.ActionEmail:
 		return email(in)
+	case octopus.ActionDeployRelease:
+		return release(in)
 	default:
 		return nil, failf("This server cannot run steps of type %s.", in.Action.ActionType)
 	}
