@@ -21,7 +21,7 @@ var ranks = [][]string{
 	{"internal/upgrade", "internal/backup"},
 	{"internal/orchestrator", "internal/steps", "internal/targets"},
 	{"internal/releases"},
-	{"internal/tasks", "internal/feed", "internal/events", "internal/auth", "internal/resources"},
+	{"internal/tasks", "internal/feed", "internal/events", "internal/auth", "internal/mail", "internal/resources"},
 	{"internal/docstore", "internal/resource", "internal/agent", "internal/halibut", "internal/blob", "internal/git"},
 	{"internal/secret", "internal/db"},
 	{

@@ -132,6 +132,14 @@ const (
 	PropManualInstructions  = "Octopus.Action.Manual.Instructions"
 	PropManualTeams         = "Octopus.Action.Manual.ResponsibleTeamIds"
 	PropManualBlock         = "Octopus.Action.Manual.BlockConcurrentDeployments"
+	PropEmailTo             = "Octopus.Action.Email.To"
+	PropEmailCC             = "Octopus.Action.Email.CC"
+	PropEmailBcc            = "Octopus.Action.Email.Bcc"
+	PropEmailTeams          = "Octopus.Action.Email.ToTeamIds"
+	PropEmailSubject        = "Octopus.Action.Email.Subject"
+	PropEmailBody           = "Octopus.Action.Email.Body"
+	PropEmailHTML           = "Octopus.Action.Email.IsHtml"
+	PropEmailPriority       = "Octopus.Action.Email.Priority"           // Low, Normal or High
 	PropRetryCount          = "Octopus.Action.AutoRetry.MaximumCount"   // at most 3
 	PropRetryBackoff        = "Octopus.Action.AutoRetry.MinimumBackoff" // seconds
 	PropExecutionTimeout    = "Octopus.Action.ExecutionTimeout.Minutes" // minutes
@@ -142,6 +150,20 @@ const (
 	PropPackagePackageID    = "Octopus.Action.Package.PackageId"
 	PropPackageDownload     = "Octopus.Action.Package.DownloadOnTentacle"
 	PropDeployReleaseTarget = "Octopus.Action.DeployRelease.ProjectId"
+	// PropDeployReleaseCondition is a DeployReleaseCondition.
+	PropDeployReleaseCondition = "Octopus.Action.DeployRelease.DeploymentCondition"
+	// PropDeployReleaseVariables is an object of names and values in JSON.
+	PropDeployReleaseVariables = "Octopus.Action.DeployRelease.Variables"
+)
+
+// DeployReleaseCondition is when a step deploys another project's release.
+type DeployReleaseCondition string
+
+// When a step deploys another project's release.
+const (
+	DeployReleaseAlways       DeployReleaseCondition = "Always"
+	DeployReleaseIfNotCurrent DeployReleaseCondition = "IfNotCurrentVersion"
+	DeployReleaseIfNewer      DeployReleaseCondition = "IfNewer"
 )
 
 // ScriptSource is where a script comes from.

@@ -23,6 +23,7 @@ import (
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/docstore"
 	"github.com/takodeploy/tako/internal/feed"
+	"github.com/takodeploy/tako/internal/mail"
 	"github.com/takodeploy/tako/internal/orchestrator"
 	"github.com/takodeploy/tako/internal/releases"
 	"github.com/takodeploy/tako/internal/resource"
@@ -142,7 +143,7 @@ func (a *App) wire(ctx context.Context, opt Options, p parts) error {
 	}
 	service := releases.New(releases.Config{DB: a.db, Store: p.store, Queue: a.tasks, Packages: feeds{a.db, packages}, Sealer: p.keys, Log: a.log, ServerURI: a.cfg.ServerURI})
 	runners[octopus.TaskDeploy] = orchestrator.New(orchestrator.Config{
-		DB: a.db, Source: service, Agents: a.targets, Blobs: p.blobs, Sealer: p.keys, Log: a.log,
+		DB: a.db, Source: service, Agents: a.targets, Blobs: p.blobs, Sealer: p.keys, Mail: mail.New(a.db, p.store), Log: a.log,
 	})
 	a.janitor = orchestrator.NewJanitor(a.tasks, a.targets, a.log)
 	draining, drain := context.WithCancel(context.WithoutCancel(ctx))

@@ -28,7 +28,7 @@ func routes(a *App, version string, store *docstore.Store, service *releases.Ser
 	all = append(all, projects.Routes(a.db, store)...)
 	all = append(all, packages.Routes(a.db, repo)...)
 	all = append(all, releaseroutes.Routes(a.db, service)...)
-	all = append(all, taskroutes.Routes(a.db, a.tasks, blobs)...)
+	all = append(all, taskroutes.Routes(a.db, store, a.tasks, service, blobs)...)
 	return all
 }
 

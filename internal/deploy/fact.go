@@ -116,11 +116,13 @@ const (
 	AskManual  AskKind = "manual"
 	AskGuided  AskKind = "guided"
 	AskUnknown AskKind = "unknown"
+	// AskChild waits for another deployment, not for a person.
+	AskChild AskKind = "child"
 )
 
 // Ask raises an interruption.
 type Ask struct {
-	ID   string  `json:"id"` // "Interruptions-4"
+	ID   string  `json:"id"` // "Interruptions-4"; of AskChild, the attempt
 	Kind AskKind `json:"kind"`
 }
 
@@ -138,6 +140,9 @@ const (
 	MarkSucceeded Choice = "MarkSucceeded"
 	MarkFailed    Choice = "MarkFailed"
 	RunAgain      Choice = "RunAgain"
+	// ChildEnded is said by the deployment that was waited for; what it means is
+	// looked up there.
+	ChildEnded Choice = "ChildEnded"
 )
 
 // Choices lists the answers to a question of this kind, nil for one that is not known.
@@ -149,6 +154,8 @@ func (k AskKind) Choices() []Choice {
 		return []Choice{Fail, Retry, Ignore, Exclude}
 	case AskUnknown:
 		return []Choice{MarkSucceeded, MarkFailed, RunAgain}
+	case AskChild:
+		return []Choice{ChildEnded}
 	default:
 		return nil
 	}
@@ -158,8 +165,12 @@ func (k AskKind) Choices() []Choice {
 type Answer struct {
 	ID     string `json:"id"` // of the Ask
 	Choice Choice `json:"choice"`
-	User   string `json:"user,omitempty"`
+	User   string `json:"user,omitempty"` // the name under which the person signs in
 	Notes  string `json:"notes,omitempty"`
+	// UserID, DisplayName and Email say more of the person, for output variables.
+	UserID      string `json:"userId,omitempty"`
+	DisplayName string `json:"displayName,omitempty"`
+	Email       string `json:"email,omitempty"`
 }
 
 // Output is an output variable. A sensitive value is sealed.

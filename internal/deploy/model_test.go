@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -34,7 +35,7 @@ func drawPlan(t *rapid.T) *deploy.Plan {
 			s.Lanes = lanes[rapid.IntRange(0, len(lanes)).Draw(t, "from"):]
 		}
 		for range rapid.IntRange(1, 3).Draw(t, "actions") {
-			s.Actions = append(s.Actions, deploy.Action{Skip: rapid.IntRange(0, 9).Draw(t, "skip") == 0, Variable: rapid.IntRange(0, 4).Draw(t, "variable") == 0})
+			s.Actions = append(s.Actions, deploy.Action{Required: rapid.IntRange(0, 5).Draw(t, "required") == 0, Skip: rapid.IntRange(0, 9).Draw(t, "skip") == 0, Variable: rapid.IntRange(0, 4).Draw(t, "variable") == 0})
 		}
 		p.Steps = append(p.Steps, s)
 	}
@@ -221,8 +222,9 @@ func (w *watcher) see(f deploy.Fact) string {
 		w.asked[*f.Unit] = f.Ask.Kind
 	case deploy.FactAnswer:
 		delete(w.asked, *f.Unit)
-		w.open[*f.Unit] = false
+		w.open[*f.Unit] = f.Answer.Choice == deploy.ChildEnded
 		switch f.Answer.Choice {
+		case deploy.ChildEnded:
 		case deploy.Retry, deploy.RunAgain:
 			w.ready[*f.Unit] = true
 		case deploy.Proceed, deploy.Ignore, deploy.MarkSucceeded:
@@ -338,10 +340,40 @@ func (m *simulation) step() (over bool) {
 		m.progress(rapid.SampledFrom(running).Draw(m.t, "unit"))
 	case "answer":
 		u := rapid.SampledFrom(asked).Draw(m.t, "unit")
-		choice := rapid.SampledFrom(m.w.asked[u].Choices()).Draw(m.t, "choice")
+		choice := rapid.SampledFrom(m.choices(u)).Draw(m.t, "choice")
 		m.add(deploy.Fact{Kind: deploy.FactAnswer, Unit: &u, Answer: &deploy.Answer{ID: m.s.Unit(u).Asked.ID, Choice: choice}})
 	}
 	return false
+}
+
+// choices are what a person may answer: a required step cannot be passed over, and
+// nothing is excluded that runs on no machine.
+func (m *simulation) choices(u deploy.Unit) []deploy.Choice {
+	all := slices.Clone(m.w.asked[u].Choices())
+	required := m.w.plan.Steps[u.Step].Actions[u.Action].Required
+	return slices.DeleteFunc(all, func(c deploy.Choice) bool {
+		return required && (c == deploy.Ignore || c == deploy.Exclude) || c == deploy.Exclude && u.Lane == ""
+	})
+}
+
+// takeOver has another process go on, which knows the journal and nothing else.
+func (m *simulation) takeOver() {
+	body, err := json.Marshal(m.facts)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	var read []deploy.Fact
+	if err := json.Unmarshal(body, &read); err != nil {
+		m.t.Fatal(err)
+	}
+	fresh, err := deploy.Fold(m.w.plan, read)
+	if err != nil {
+		m.t.Fatalf("after fact %d: %v", len(m.facts), err)
+	}
+	if diff := cmp.Diff(m.s, fresh, ignoreNotes); diff != "" {
+		m.t.Fatalf("after fact %d another process knows something else: %s", len(m.facts), diff)
+	}
+	m.s = fresh
 }
 
 func (m *simulation) move(v deploy.Move) {
@@ -386,7 +418,7 @@ func (m *simulation) progress(u deploy.Unit) {
 	case 5:
 		f.Result, f.Ask = &deploy.Result{Outcome: deploy.Unknown}, ask(deploy.AskUnknown)
 	case 6:
-		f.Kind, f.Ask = deploy.FactAsk, ask(deploy.AskManual)
+		f.Kind, f.Ask = deploy.FactAsk, ask(rapid.SampledFrom([]deploy.AskKind{deploy.AskManual, deploy.AskChild}).Draw(m.t, "kind"))
 	default:
 		f.Result = &deploy.Result{Outcome: deploy.Succeeded}
 		if m.w.canceled {
@@ -398,6 +430,37 @@ func (m *simulation) progress(u deploy.Unit) {
 
 // maxFacts is more than any simulation needs; one that comes to it goes in circles.
 const maxFacts = 3000
+
+// TestStateMachine walks through random deployments with random failures, answers,
+// cancellations and kills, each step of which the model watches: a million steps with
+// TAKO_TEST_SOAK set, else as many as take a few seconds.
+func TestStateMachine(t *testing.T) {
+	t.Parallel()
+	want, steps := 60_000, 0
+	switch {
+	case os.Getenv("TAKO_TEST_SOAK") != "":
+		want = 1_000_000
+	case testing.Short():
+		want = 2_000
+	}
+	for steps < want && !t.Failed() {
+		rapid.Check(t, func(t *rapid.T) {
+			p := drawPlan(t)
+			m := &simulation{t: t, s: deploy.NewState(p), w: newWatcher(p)}
+			for !m.step() {
+				steps++
+				if len(m.facts) > maxFacts {
+					t.Fatal("it does not end")
+				}
+				if rapid.IntRange(0, 24).Draw(t, "kill") == 0 {
+					m.takeOver()
+				}
+			}
+			m.takeOver()
+		})
+	}
+	t.Logf("%d steps", steps)
+}
 
 func TestSimulations(t *testing.T) {
 	t.Parallel()

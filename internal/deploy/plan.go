@@ -273,8 +273,8 @@ func action(a octopus.Action, number string, hasRoles bool, in Input) Action {
 	out := Action{
 		ID: a.ID, Name: a.Name, Number: number, Type: a.ActionType,
 		Place:              place(a, hasRoles),
-		Skip:               containsID(in.SkipActions, a.ID) && !a.IsRequired,
-		Required:           a.IsRequired,
+		Skip:               containsID(in.SkipActions, a.ID) && !Required(&a),
+		Required:           Required(&a),
 		Variable:           a.Condition == octopus.ActionConditionVariable,
 		WorkerPoolID:       string(a.WorkerPoolID),
 		WorkerPoolVariable: string(a.WorkerPoolVariable),
@@ -288,6 +288,12 @@ func action(a octopus.Action, number string, hasRoles bool, in Input) Action {
 		})
 	}
 	return out
+}
+
+// Required reports whether an action can be neither skipped nor ignored: it says so,
+// or it asks teams that are responsible for the answer.
+func Required(a *octopus.Action) bool {
+	return a.IsRequired || a.ActionType == octopus.ActionManual && len(tags(a.Properties.Get(octopus.PropManualTeams))) > 0
 }
 
 func cmpOr(a, b string) string {

@@ -243,6 +243,7 @@ func (s *State) answer(unit Unit, f Fact) {
 	switch f.Answer.Choice {
 	case Proceed, MarkSucceeded:
 		end(Succeeded)
+	case ChildEnded: // the attempt goes on
 	case Retry, RunAgain:
 		u.Open = false // another attempt may follow
 	case Ignore:

@@ -27,6 +27,34 @@ func (u Unit) Key() string {
 	return strings.TrimPrefix(UnitActivity("", u), "_")
 }
 
+// AttemptKey names an attempt of the unit among those of its task.
+func (u Unit) AttemptKey(attempt int) string { return u.Key() + "#" + strconv.Itoa(attempt) }
+
+// ParseAttempt reads what AttemptKey has made.
+func ParseAttempt(key string) (u Unit, attempt int, err error) {
+	unit, count, _ := cutLast(key, "#")
+	step, rest, _ := strings.Cut(unit, ".")
+	action, lane, _ := strings.Cut(rest, ".")
+	u.Lane = lane
+	if u.Step, err = strconv.Atoi(step); err == nil {
+		u.Action, err = strconv.Atoi(action)
+	}
+	if err == nil {
+		attempt, err = strconv.Atoi(count)
+	}
+	if err != nil {
+		return u, 0, fmt.Errorf("'%.100s' names no attempt: %w", key, err)
+	}
+	return u, attempt, nil
+}
+
+func cutLast(text, sep string) (before, after string, found bool) {
+	if i := strings.LastIndex(text, sep); i >= 0 {
+		return text[:i], text[i+len(sep):], true
+	}
+	return text, "", false
+}
+
 // Tree is the log tree of a deployment, still without log lines: the task, its
 // steps, and in them the actions on their targets. times are those of the task.
 func (s *State) Tree(task string, name string, state octopus.TaskState, started, ended time.Time) *octopus.Activity {

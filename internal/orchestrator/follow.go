@@ -149,7 +149,7 @@ func (a *attempt) commit(ctx context.Context, b tasks.Batch, facts ...deploy.Fac
 	if err := a.r.l.Commit(ctx, b); err != nil {
 		return err
 	}
-	if err := a.publish(ctx, facts); err != nil {
+	if err := a.r.publish(ctx, facts); err != nil {
 		return err
 	}
 	a.r.apply(facts...)
@@ -177,18 +177,6 @@ func (a *attempt) taken() (tasks.Batch, error) {
 	b.Lines, b.Warnings = lines, a.parser.Warned
 	b.Cursors = []tasks.Cursor{{Unit: a.id, Seq: a.cursor, Parser: state}}
 	return b, nil
-}
-
-// publish makes committed outputs visible to later steps.
-func (a *attempt) publish(ctx context.Context, facts []deploy.Fact) error {
-	for _, f := range facts {
-		if f.Kind == deploy.FactOutput {
-			if err := a.r.addOutput(ctx, a.unit, *f.Output); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }
 
 // complete ends the attempt of a script that is over: the last of its log, its
@@ -312,7 +300,7 @@ func (a *attempt) conclude(ctx context.Context, result deploy.Result, b tasks.Ba
 
 // retry reports whether the action is to be tried again by itself, and when.
 func (a *attempt) retry() (time.Time, bool) {
-	if a.canceled() {
+	if a.canceled() || a.planned.Place == deploy.OnServer {
 		return time.Time{}, false
 	}
 	number := func(key string) int {
@@ -335,16 +323,25 @@ func (a *attempt) ask(ctx context.Context, f *deploy.Fact, b *tasks.Batch, kind 
 		return err
 	}
 	f.Ask = &deploy.Ask{ID: id, Kind: kind}
-	body, err := json.Marshal(Question{
-		Kind: kind, Unit: a.unit, Attempt: a.n, Message: a.r.vars.mask(message), Required: a.planned.Required, OnTarget: a.unit.Lane != "",
+	return a.raise(b, octopus.InterruptionGuidedFailure, id, Question{
+		Kind: kind, Message: message, Required: a.planned.Required, OnTarget: a.unit.Lane != "",
 	})
+}
+
+// raise has a batch raise the interruption of a question. Those about targets of one
+// step have one correlation, which links them.
+func (a *attempt) raise(b *tasks.Batch, kind octopus.InterruptionType, id string, q Question) error {
+	q.Unit, q.Attempt, q.Message = a.unit, a.n, a.r.vars.mask(q.Message)
+	body, err := json.Marshal(q)
 	if err != nil {
 		return err
 	}
-	b.Interruptions = append(b.Interruptions, tasks.Interruption{
-		ID: id, Kind: octopus.InterruptionGuidedFailure, Title: a.planned.Name, Unit: a.id,
-		Correlation: deploy.UnitActivity(a.r.l.ID, a.unit), Body: body,
-	})
+	title, correlation := a.planned.Name, deploy.UnitActivity(a.r.l.ID, a.unit)
+	if a.unit.Lane != "" {
+		title += " on " + a.r.plan.MachineName(a.unit.Lane)
+		correlation = deploy.StepActivity(a.r.l.ID, a.unit.Step)
+	}
+	b.Interruptions = append(b.Interruptions, tasks.Interruption{ID: id, Kind: kind, Title: title, Unit: a.id, Correlation: correlation, Body: body})
 	return nil
 }
 
@@ -356,6 +353,9 @@ type Question struct {
 	Message  string
 	Required bool
 	OnTarget bool
+	// Teams are ids of the teams that may answer a manual intervention; none means
+	// whoever may deploy.
+	Teams []string `json:",omitempty"`
 }
 
 // Choices lists the answers that the question takes.
@@ -366,6 +366,8 @@ func (q Question) Choices() []deploy.Choice {
 	case deploy.AskManual:
 		return []deploy.Choice{deploy.Proceed, deploy.Abort}
 	case deploy.AskGuided:
+	case deploy.AskChild:
+		return nil // nobody is asked
 	}
 	choices := []deploy.Choice{deploy.Fail, deploy.Retry}
 	if !q.Required {
@@ -377,8 +379,17 @@ func (q Question) Choices() []deploy.Choice {
 	return choices
 }
 
-// Answer records a person's choice for an interruption.
-func Answer(ctx context.Context, s *tasks.Service, tx *db.Tx, id string, choice deploy.Choice, user, notes string) error {
+// Field is the name of the form's field that has the choice.
+func (q Question) Field() string {
+	if q.Kind == deploy.AskManual {
+		return octopus.FieldResult
+	}
+	return octopus.FieldGuidance
+}
+
+// Answer records a person's answer to an interruption.
+func Answer(ctx context.Context, s *tasks.Service, tx *db.Tx, answer deploy.Answer) error {
+	id := answer.ID
 	i, err := tasks.GetInterruption(ctx, tx, id)
 	if err != nil {
 		return err
@@ -389,15 +400,12 @@ func Answer(ctx context.Context, s *tasks.Service, tx *db.Tx, id string, choice 
 	}
 	allowed := make([]string, 0, 4)
 	for _, c := range q.Choices() {
-		if c == choice {
-			return s.Answer(ctx, tx, id, deploy.Fact{
-				Kind: deploy.FactAnswer, At: tx.Now(), Unit: &q.Unit, Attempt: q.Attempt,
-				Answer: &deploy.Answer{ID: id, Choice: choice, User: user, Notes: notes},
-			})
+		if c == answer.Choice {
+			return s.Answer(ctx, tx, id, deploy.Fact{Kind: deploy.FactAnswer, At: tx.Now(), Unit: &q.Unit, Attempt: q.Attempt, Answer: &answer})
 		}
 		allowed = append(allowed, string(c))
 	}
-	return fault.InvalidField("Guidance", "The answer '%.40s' does not fit; choose one of %s.", choice, strings.Join(allowed, ", "))
+	return fault.InvalidField(q.Field(), "The answer '%.40s' does not fit; choose one of %s.", answer.Choice, strings.Join(allowed, ", "))
 }
 
 // collect stores the artifacts that the script announced. One that the agent does

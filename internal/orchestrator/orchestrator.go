@@ -19,6 +19,7 @@ import (
 	"github.com/takodeploy/tako/internal/blob"
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/deploy"
+	"github.com/takodeploy/tako/internal/mail"
 	"github.com/takodeploy/tako/internal/releases"
 	"github.com/takodeploy/tako/internal/targets"
 	"github.com/takodeploy/tako/internal/tasks"
@@ -34,6 +35,9 @@ type Source interface {
 	Variables(ctx context.Context, p *deploy.Plan) ([]variables.Variable, error)
 	// Package finds a package that a release selected.
 	Package(ctx context.Context, p *deploy.Plan, feedID, packageID, version string) (Package, error)
+	// Child makes the deployment that a step of another one asks for, in the
+	// caller's transaction, and returns its task; or it says why it need not be made.
+	Child(ctx context.Context, tx *db.Tx, p *deploy.Plan, c releases.Child) (task, skipped string, err error)
 	// Ended is told of a deployment that has ended, in that transaction.
 	Ended(ctx context.Context, tx *db.Tx, t *tasks.Task, state octopus.TaskState) error
 }
@@ -59,6 +63,13 @@ type Agents interface {
 	ByName(ctx context.Context, name string) (targets.Agent, error)
 }
 
+// Mail sends e-mails.
+type Mail interface {
+	// Addresses are those of the members of teams.
+	Addresses(ctx context.Context, teams []string) ([]string, error)
+	Send(ctx context.Context, m mail.Message) error
+}
+
 // Config of an Orchestrator.
 type Config struct {
 	DB     *db.DB
@@ -66,7 +77,9 @@ type Config struct {
 	Agents Agents
 	Blobs  Blobs
 	Sealer Sealer
-	Log    *slog.Logger
+	// Mail may be nil: then steps that send e-mails fail.
+	Mail Mail
+	Log  *slog.Logger
 }
 
 // Orchestrator runs deployment tasks. It is a tasks.Runner.
@@ -88,6 +101,9 @@ func New(cfg Config) *Orchestrator {
 
 // Ended is called when a deployment's task ends, whoever ended it.
 func (o *Orchestrator) Ended(ctx context.Context, tx *db.Tx, t *tasks.Task, state octopus.TaskState) error {
+	if err := wakeParent(ctx, tx, t.ID); err != nil {
+		return err
+	}
 	return o.cfg.Source.Ended(ctx, tx, t, state)
 }
 

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -320,19 +321,76 @@ func (r *run) takeAnswers(ctx context.Context) error {
 			r.log.Error("an answer that fits no question", "fact", string(body))
 			continue
 		}
-		facts = append(facts, f)
+		facts = append(append(facts, r.outputsOf(f)...), f)
 		if t, ok := r.settled(f); ok {
 			b.Tickets = append(b.Tickets, t)
 			b.Unlock = append(b.Unlock, t.Unit)
+		}
+		if f.Answer.Choice == deploy.ChildEnded {
+			continue
 		}
 		text := fmt.Sprintf("Answered with %s", f.Answer.Choice)
 		if f.Answer.User != "" {
 			text += " by " + f.Answer.User
 		}
-		b.Lines = append(b.Lines, line(deploy.UnitActivity(r.l.ID, *f.Unit), octopus.LogInfo, text+"."))
+		if f.Answer.Notes != "" {
+			text += ": " + strings.Join(strings.Fields(f.Answer.Notes), " ")
+		} else {
+			text += "."
+		}
+		b.Lines = append(b.Lines, line(deploy.UnitActivity(r.l.ID, *f.Unit), octopus.LogInfo, r.vars.mask(text)))
 	}
 	b.Also = func(ctx context.Context, tx *db.Tx) error { return tasks.TakeAnswers(ctx, tx, ids) }
-	return r.commit(ctx, b, facts...)
+	for _, f := range facts {
+		b.Facts = append(b.Facts, f)
+	}
+	if err := r.l.Commit(ctx, b); err != nil {
+		return err
+	}
+	if err := r.publish(ctx, facts); err != nil {
+		return err
+	}
+	r.apply(facts...)
+	return nil
+}
+
+// publish makes committed outputs visible to what starts later.
+func (r *run) publish(ctx context.Context, facts []deploy.Fact) error {
+	for _, f := range facts {
+		if f.Kind == deploy.FactOutput {
+			if err := r.addOutput(ctx, *f.Unit, *f.Output); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// outputsOf are the output variables that an answer leaves: who has decided what in a
+// manual intervention.
+func (r *run) outputsOf(f deploy.Fact) []deploy.Fact {
+	r.mu.Lock()
+	asked := r.state.Unit(*f.Unit).Asked
+	r.mu.Unlock()
+	if asked.Kind != deploy.AskManual {
+		return nil
+	}
+	approved := "False"
+	if f.Answer.Choice == deploy.Proceed {
+		approved = "True"
+	}
+	var out []deploy.Fact
+	for _, o := range []deploy.Output{
+		{Name: "Manual.Notes", Value: f.Answer.Notes},
+		{Name: "Manual.Approved", Value: approved},
+		{Name: "Manual.ResponsibleUser.Id", Value: f.Answer.UserID},
+		{Name: "Manual.ResponsibleUser.Username", Value: f.Answer.User},
+		{Name: "Manual.ResponsibleUser.DisplayName", Value: f.Answer.DisplayName},
+		{Name: "Manual.ResponsibleUser.EmailAddress", Value: f.Answer.Email},
+	} {
+		out = append(out, deploy.Fact{Kind: deploy.FactOutput, At: f.At, Unit: f.Unit, Attempt: f.Attempt, Output: &o})
+	}
+	return out
 }
 
 // answers reports whether a fact answers a question that is open.
@@ -395,15 +453,16 @@ func (r *run) finish(ctx context.Context, outcome deploy.Outcome) error {
 // keepTag reports whether others of the same concurrency tag wait while this
 // deployment waits for a person.
 func (r *run) keepTag() bool {
+	var asked []deploy.Unit
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	for unit, u := range r.state.Units {
-		if u.Asked == nil || u.Asked.Kind != deploy.AskManual {
-			continue
-		}
-		if _, a, ok := r.action(unit); ok && isTrue(a.Properties.Get(octopus.PropManualBlock)) {
-			return true
+		if u.Asked != nil && u.Asked.Kind == deploy.AskManual {
+			asked = append(asked, unit)
 		}
 	}
-	return false
+	r.mu.Unlock()
+	return slices.ContainsFunc(asked, func(unit deploy.Unit) bool {
+		_, a, _ := r.action(unit)
+		return isTrue(r.resolved(unit.Step, &unit).Evaluate(a.Properties.Get(octopus.PropManualBlock)).Text)
+	})
 }

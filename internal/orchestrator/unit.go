@@ -83,7 +83,7 @@ func (r *run) start(ctx context.Context, unit deploy.Unit, n int) error {
 	}
 	switch a.planned.Place {
 	case deploy.OnServer:
-		return a.refuse(ctx, &steps.Error{Message: fmt.Sprintf("This server cannot run steps of type %s.", a.planned.Type)})
+		return a.serve(ctx)
 	case deploy.OnTarget:
 		return a.refuse(ctx, &steps.Error{Message: fmt.Sprintf("The deployment target %s cannot be reached: this version speaks no agent protocol for targets yet. Run the step on a worker instead.", r.plan.MachineName(unit.Lane))})
 	case deploy.OnWorker:
@@ -185,7 +185,7 @@ func (r *run) resume(ctx context.Context, unit deploy.Unit) error {
 	a.ticket, a.acked, a.resumed = agent.Ticket(in.Ticket), u.Acked, true
 	a.agent = targets.Agent{Name: in.Agent, Contract: in.Contract}
 	if in.Contract == deploy.ContractNone {
-		return a.conclude(ctx, deploy.Result{Outcome: deploy.Failed, Message: "The server was stopped while it did this step itself."}, tasks.Batch{})
+		return a.serveAgain(ctx)
 	}
 	found, err := a.reach(ctx, func(ctx context.Context) (targets.Agent, error) { return r.o.cfg.Agents.ByName(ctx, in.Agent) })
 	switch {

@@ -28,6 +28,7 @@ import (
 	"github.com/takodeploy/tako/internal/deploy"
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/orchestrator"
+	"github.com/takodeploy/tako/internal/releases"
 	"github.com/takodeploy/tako/internal/secret"
 	"github.com/takodeploy/tako/internal/targets"
 	"github.com/takodeploy/tako/internal/tasks"
@@ -118,6 +119,10 @@ func (s source) Package(_ context.Context, _ *deploy.Plan, _, id, version string
 	sum, size, _ := strings.Cut(hash, " ")
 	n, err := strconv.ParseInt(size, 10, 64)
 	return orchestrator.Package{FileName: id + "." + version + ".zip", SHA256: sum, Size: n}, err
+}
+
+func (source) Child(context.Context, *db.Tx, *deploy.Plan, releases.Child) (task, skipped string, err error) {
+	return "", "", fault.New(fault.Unsupported, "There is no other project here.")
 }
 
 func (source) Ended(_ context.Context, tx *db.Tx, t *tasks.Task, state octopus.TaskState) error {
@@ -576,7 +581,7 @@ func (w *world) asked(id string) string {
 func (w *world) answer(question string, choice deploy.Choice) error {
 	ctx := context.WithoutCancel(w.t.Context())
 	return w.d.WriteEngine(ctx, func(tx *db.Tx) error {
-		return orchestrator.Answer(ctx, w.desk.tasks, tx, question, choice, "ann", "notes")
+		return orchestrator.Answer(ctx, w.desk.tasks, tx, deploy.Answer{ID: question, Choice: choice, User: "ann"})
 	})
 }
 

@@ -50,6 +50,10 @@ type Options struct {
 	// FreezeNames and FreezeReason override deployment freezes.
 	FreezeNames  []string
 	FreezeReason string
+
+	// passed are values that another deployment, of the project from, hands over.
+	passed []PassedValue
+	from   string
 }
 
 // NewDeployments asks for deployments of one release: one for each environment

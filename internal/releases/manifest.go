@@ -30,6 +30,9 @@ type manifest struct {
 	// answer is a secret is for the variable to say.
 	ByID   map[string]string `json:"byId,omitempty"`
 	ByName map[string]string `json:"byName,omitempty"`
+	// Passed are values that another deployment has handed over, sealed; they go
+	// before all others.
+	Passed []passedValue `json:"passed,omitempty"`
 	// System are the variables that the server defines.
 	System []manifestValue `json:"system"`
 }
@@ -39,6 +42,13 @@ type manifestSet struct {
 	ID      string `json:"id"`
 	Library bool   `json:"library,omitempty"`
 	Order   int64  `json:"order,omitempty"`
+}
+
+type passedValue struct {
+	Name      string `json:"name"`
+	Sealed    string `json:"sealed"`
+	Sensitive bool   `json:"sensitive,omitempty"`
+	From      string `json:"from"` // the project
 }
 
 type manifestValue struct {
@@ -61,6 +71,13 @@ func (s *Service) storeManifest(ctx context.Context, tx *db.Tx, sc *scene, d *oc
 	}
 	if m.ByName, err = s.sealAnswers(d.ManifestVariableSetID, "name", o.Variables); err != nil {
 		return err
+	}
+	for _, v := range o.passed {
+		sealed, err := s.cfg.Sealer.Seal(d.ManifestVariableSetID, "passed."+v.Name, []byte(v.Value))
+		if err != nil {
+			return fmt.Errorf("seal the value of %s: %w", v.Name, err)
+		}
+		m.Passed = append(m.Passed, passedValue{v.Name, sealed, v.Sensitive, o.from})
 	}
 	body, err := encode(m)
 	if err != nil {
@@ -92,6 +109,23 @@ func (s *Service) openAnswers(ctx context.Context, owner, by string, sealed map[
 			return nil, fmt.Errorf("open the answer to %s: %w", name, err)
 		}
 		out[name] = string(clear)
+	}
+	return out, nil
+}
+
+type opened struct {
+	PassedValue
+	from string
+}
+
+func (s *Service) openPassed(ctx context.Context, owner string, m *manifest) ([]opened, error) {
+	var out []opened
+	for _, v := range m.Passed {
+		clear, err := s.cfg.Sealer.Open(ctx, owner, "passed."+v.Name, v.Sealed)
+		if err != nil {
+			return nil, fmt.Errorf("open the value of %s: %w", v.Name, err)
+		}
+		out = append(out, opened{PassedValue{v.Name, string(clear), v.Sensitive}, v.From})
 	}
 	return out, nil
 }
@@ -152,6 +186,15 @@ func (s *Service) manifestValues(ctx context.Context, tx *db.Tx, space ident.Spa
 		return nil, err
 	}
 	out = append(out, expanded...)
+	passed, err := s.openPassed(ctx, id, m)
+	if err != nil {
+		return nil, err
+	}
+	for _, v := range passed {
+		made := variables.Passed(map[string]string{v.Name: v.Value}, v.from)
+		made[0].Sensitive = v.Sensitive
+		out = append(out, made...)
+	}
 	for _, v := range m.System {
 		out = append(out, variables.Variable{Name: v.Name, Value: v.Value, Type: octopus.VariableString, Source: variables.Source{Kind: variables.KindSystem}})
 	}

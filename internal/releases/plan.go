@@ -125,7 +125,7 @@ func skipped(steps []octopus.Step, refs []string) ([]string, error) {
 					continue
 				}
 				found = true
-				if a.IsRequired {
+				if deploy.Required(&a) {
 					return nil, invalid("SkipActions", "SkipActions names the step '%s', which is required and cannot be skipped.", a.Name)
 				}
 				if !slices.Contains(ids, a.ID) {

@@ -2,6 +2,7 @@ package resources
 
 import (
 	"context"
+	"net/mail"
 	"net/url"
 	"strings"
 
@@ -42,6 +43,19 @@ func Configurations() []*resource.Kind {
 				},
 				Check: checkServerURI,
 			}),
+		configuration("smtpconfiguration", "SmtpConfiguration", "SMTP configuration", "smtp", octopus.PermConfigureServer,
+			resource.Declaration[octopus.SMTPConfiguration]{
+				Prepare: func(v *octopus.SMTPConfiguration) {
+					v.SMTPHost, v.SendEmailFrom = strings.TrimSpace(v.SMTPHost), strings.TrimSpace(v.SendEmailFrom)
+					if v.SMTPPort == 0 {
+						v.SMTPPort = 25
+					}
+					if v.Timeout == 0 {
+						v.Timeout = 12000
+					}
+				},
+				Check: checkSMTP,
+			}),
 	}
 }
 
@@ -56,6 +70,21 @@ func configuration[T any](name, item, noun, id string, edit octopus.Permission, 
 	d.Permissions = resource.Permissions{Edit: string(edit)}
 	d.Links = map[string]string{"Self": "/api/" + name}
 	return resource.Declare(d)
+}
+
+func checkSMTP(_ context.Context, _ resource.Reader, _, v *octopus.SMTPConfiguration) error {
+	from, err := mail.ParseAddress(v.SendEmailFrom)
+	switch {
+	case v.SMTPHost != "" && (strings.ContainsAny(v.SMTPHost, "/ \t\r\n") || len(v.SMTPHost) > 253):
+		return fault.InvalidField("SmtpHost", "SmtpHost is '%.100s'; give the name or address of the SMTP server alone, such as smtp.example.com.", v.SMTPHost)
+	case v.SMTPPort < 1 || v.SMTPPort > 65535:
+		return fault.InvalidField("SmtpPort", "SmtpPort is %d; use a number from 1 to 65535.", v.SMTPPort)
+	case v.Timeout < 1000 || v.Timeout > 600_000:
+		return fault.InvalidField("Timeout", "Timeout is %d; use 1000 to 600000 milliseconds.", v.Timeout)
+	case v.SMTPHost != "" && err != nil, v.SendEmailFrom != "" && (err != nil || !strings.Contains(from.Address, "@")):
+		return fault.InvalidField("SendEmailFrom", "SendEmailFrom is '%.200s'; give the address from which e-mails come, such as tako@example.com.", v.SendEmailFrom)
+	}
+	return nil
 }
 
 func checkServerURI(_ context.Context, _ resource.Reader, _, v *octopus.ServerConfiguration) error {

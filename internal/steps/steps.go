@@ -39,7 +39,10 @@ type Package struct {
 
 // Work is what a unit does. Exactly one member is set.
 type Work struct {
-	Script *Script
+	Script   *Script
+	Question *Question
+	Mail     *Mail
+	Release  *Release
 }
 
 // Script is a request to an agent, but for what the engine adds: the ticket,
@@ -67,6 +70,12 @@ func Prepare(in Input) (*Work, error) {
 	switch in.Action.ActionType {
 	case octopus.ActionScript:
 		return script(in)
+	case octopus.ActionManual:
+		return manual(in)
+	case octopus.ActionEmail:
+		return email(in)
+	case octopus.ActionDeployRelease:
+		return release(in)
 	default:
 		return nil, failf("This server cannot run steps of type %s.", in.Action.ActionType)
 	}

@@ -33,6 +33,7 @@ func Delete(ctx context.Context, tx *db.Tx, id string) error {
 		`DELETE FROM unit_cursor WHERE task = ?`,
 		`DELETE FROM interruption WHERE task = ?`,
 		`DELETE FROM answer WHERE task = ?`,
+		`DELETE FROM task_child WHERE parent = ?`,
 		`DELETE FROM artifact WHERE task = ?`,
 		`DELETE FROM task WHERE id = ?`,
 	} {

@@ -50,14 +50,20 @@ func insertInterruption(ctx context.Context, tx *db.Tx, t *Task, i Interruption)
 		body = json.RawMessage(`{}`)
 	}
 	_, err := tx.Exec(ctx, `INSERT INTO interruption (id, seq, task, space_id, project_id, environment_id, tenant_id, kind, title, unit, correlation, created, pending, responsible_user, body)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, '', ?)`,
-		i.ID, seq, t.ID, string(t.Space), t.ProjectID, t.EnvironmentID, t.TenantID, string(i.Kind), i.Title, i.Unit, i.Correlation, db.Micros(tx.Now()), string(body))
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1,
+			COALESCE((SELECT max(o.responsible_user) FROM interruption o WHERE o.task = ? AND o.correlation = ? AND o.kind = ? AND o.pending = 1), ''), ?)`,
+		i.ID, seq, t.ID, string(t.Space), t.ProjectID, t.EnvironmentID, t.TenantID, string(i.Kind), i.Title, i.Unit, i.Correlation, db.Micros(tx.Now()),
+		t.ID, i.Correlation, string(i.Kind), string(body))
 	if err != nil {
 		return fmt.Errorf("raise interruption: %w", err)
 	}
 	tx.Changed("interruptions")
+	category := octopus.EventGuidedFailureRaised
+	if i.Kind == octopus.InterruptionManual {
+		category = octopus.EventManualRaised
+	}
 	tx.Event(db.Event{
-		Category: "InterruptionRaised", SpaceID: string(t.Space), Message: "Interruption raised: " + i.Title,
+		Category: string(category), SpaceID: string(t.Space), Message: "Interruption raised: " + i.Title,
 		Related: []string{i.ID, t.ID, t.ProjectID, t.EnvironmentID}, ProjectID: t.ProjectID, EnvironmentID: t.EnvironmentID, TenantID: t.TenantID, DocumentType: "Interruption",
 	})
 	return nil
@@ -86,17 +92,60 @@ func GetInterruption(ctx context.Context, tx *db.Tx, id string) (*Interruption, 
 	return i, nil
 }
 
-// TakeResponsibility makes a user the one who answers. Another holder is a conflict.
+// TakeResponsibility makes a user the one who answers, also of the interruptions that
+// are linked to this one: those about other targets of its step. Another holder of any
+// of them is a conflict.
 func TakeResponsibility(ctx context.Context, tx *db.Tx, id, user string) error {
-	n, err := tx.Exec(ctx, `UPDATE interruption SET responsible_user = ? WHERE id = ? AND pending = 1 AND responsible_user IN ('', ?)`, user, id, user)
+	i, err := GetInterruption(ctx, tx, id)
 	if err != nil {
-		return fmt.Errorf("take responsibility for %s: %w", id, err)
+		return err
 	}
-	if n == 0 {
-		return fault.New(fault.Conflict, "The interruption '%s' is held by somebody else, or was answered already.", id)
+	// Whoever raises another one of the step locks the same row.
+	var locked string
+	if err := tx.QueryRow(ctx, `SELECT t.id FROM task t WHERE t.id = ?`+tx.ForUpdate(), i.Task).Scan(&locked); err != nil {
+		return fmt.Errorf("lock the task of %s: %w", id, err)
+	}
+	const linked = `task = ? AND correlation = ? AND kind = ? AND pending = 1`
+	args := []any{i.Task, i.Correlation, string(i.Kind)}
+	var open, others int64
+	err = tx.QueryRow(ctx, `SELECT count(CASE WHEN o.id = ? THEN 1 END), count(CASE WHEN o.responsible_user NOT IN ('', ?) THEN 1 END) FROM interruption o WHERE `+linked,
+		append([]any{id, user}, args...)...).Scan(&open, &others)
+	switch {
+	case err != nil:
+		return fmt.Errorf("take responsibility for %s: %w", id, err)
+	case open == 0:
+		return fault.New(fault.Conflict, "The interruption '%s' was answered already.", id)
+	case others > 0:
+		return fault.New(fault.Conflict, "The interruption '%s' is held by somebody else, who alone can answer it.", id)
+	}
+	if _, err := tx.Exec(ctx, `UPDATE interruption SET responsible_user = ? WHERE `+linked, append([]any{user}, args...)...); err != nil {
+		return fmt.Errorf("take responsibility for %s: %w", id, err)
 	}
 	tx.Changed("interruptions")
 	return nil
+}
+
+// Linked says which of the interruptions wait beside others about the same step of the
+// same task.
+func Linked(ctx context.Context, tx *db.Tx, ids []string) (map[string]bool, error) {
+	linked := map[string]bool{}
+	if len(ids) == 0 {
+		return linked, nil
+	}
+	rows, err := tx.Query(ctx, `SELECT i.id FROM interruption i WHERE i.pending = 1 AND i.id IN `+placeholders(len(ids))+`
+		AND EXISTS (SELECT 1 FROM interruption o WHERE o.task = i.task AND o.correlation = i.correlation AND o.kind = i.kind AND o.pending = 1 AND o.id <> i.id)`, anys(ids)...)
+	if err != nil {
+		return nil, fmt.Errorf("look up linked interruptions: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id string
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		linked[id] = true
+	}
+	return linked, rows.Err()
 }
 
 // Artifact is a file that a task has produced; its content is a blob.

@@ -416,10 +416,14 @@ func (l *Lease) Wait(ctx context.Context, keepTag bool, b Batch) error {
 		if err := tx.QueryRow(ctx, `SELECT count(*) FROM answer a WHERE a.task = ?`, l.ID).Scan(&answered); err != nil {
 			return err
 		}
+		children, err := openChildren(ctx, tx, l.ID)
+		if err != nil {
+			return err
+		}
 		// Of several questions one may be answered already: then there is
 		// something to do before the others are.
-		waiting := flag(pending > 0 && answered == 0)
-		_, err := tx.Exec(ctx, `UPDATE task SET owner = '', waiting = CASE WHEN state = 'Executing' THEN ? ELSE 0 END,
+		waiting := flag(pending+int64(len(children)) > 0 && answered == 0)
+		_, err = tx.Exec(ctx, `UPDATE task SET owner = '', waiting = CASE WHEN state = 'Executing' THEN ? ELSE 0 END,
 			runnable = CASE WHEN state = 'Executing' AND ? = 1 THEN 0 ELSE 1 END WHERE id = ?`, waiting, waiting, l.ID)
 		if err != nil {
 			return err

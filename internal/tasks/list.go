@@ -340,6 +340,10 @@ func (s *Service) WaitReason(ctx context.Context, tx *db.Tx, t *Task) (reason st
 		return "", nil, nil
 	}
 	if t.Waiting {
+		children, err := openChildren(ctx, tx, t.ID)
+		if err != nil || len(children) > 0 {
+			return "Waiting for the deployments that its steps have started: " + strings.Join(children, ", ") + ".", children, err
+		}
 		return "Waiting for a person to answer an interruption.", nil, nil
 	}
 	if t.QueueTime.After(tx.Now()) {

@@ -2,6 +2,7 @@ package tasks_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -10,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/takodeploy/tako/internal/db"
+	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/ident"
 	"github.com/takodeploy/tako/internal/resource"
 	"github.com/takodeploy/tako/internal/tasks"
@@ -163,6 +165,49 @@ func TestResponsibility(t *testing.T) {
 			t.Fatal(err)
 		}
 		take("Users-1", false)
+	})
+}
+
+// Interruptions about several targets of one step have one holder, who is also that of
+// those that come later; another step's have not.
+func TestLinkedResponsibility(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		_, l := w.claim()
+		raise := func(correlation string) string {
+			t.Helper()
+			id, err := l.NextInterruption(t.Context())
+			if err == nil {
+				err = l.Commit(t.Context(), tasks.Batch{Interruptions: []tasks.Interruption{{ID: id, Kind: octopus.InterruptionGuidedFailure, Correlation: correlation}}})
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			return id
+		}
+		take := func(id, user string) error {
+			return w.d.WriteEngine(t.Context(), func(tx *db.Tx) error { return tasks.TakeResponsibility(t.Context(), tx, id, user) })
+		}
+		a, b, other := raise("step-1"), raise("step-1"), raise("step-2")
+		w.read(func(ctx context.Context, tx *db.Tx) error {
+			linked, err := tasks.Linked(ctx, tx, []string{a, b, other})
+			if diff := cmp.Diff(map[string]bool{a: true, b: true}, linked); diff != "" {
+				t.Error(diff)
+			}
+			return err
+		})
+		if err := take(a, "Users-1"); err != nil {
+			t.Fatal(err)
+		}
+		late := raise("step-1")
+		for _, id := range []string{a, b, late} {
+			if err := take(id, "Users-2"); fault.KindOf(err) != fault.Conflict {
+				t.Errorf("a second holder of %s: %v", id, err)
+			}
+		}
+		if err := errors.Join(take(late, "Users-1"), take(other, "Users-2")); err != nil {
+			t.Error(err)
+		}
 	})
 }
 

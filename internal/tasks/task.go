@@ -150,12 +150,29 @@ func ProjectGroup(ctx context.Context, tx *db.Tx, project string) (string, error
 	if project == "" {
 		return "", nil
 	}
-	var group string
-	err := tx.QueryRow(ctx, `SELECT x.value FROM document_index x WHERE x.kind = 'projects' AND x.field = 'ProjectGroupId' AND x.id = ?`, project).Scan(&group)
-	if errors.Is(err, sql.ErrNoRows) {
-		return "", nil
+	groups, err := ProjectGroups(ctx, tx, []string{project})
+	return groups[project], err
+}
+
+// ProjectGroups is ProjectGroup for many projects in one statement: group by project.
+func ProjectGroups(ctx context.Context, tx *db.Tx, projects []string) (map[string]string, error) {
+	groups := map[string]string{}
+	if len(projects) == 0 {
+		return groups, nil
 	}
-	return group, err
+	rows, err := tx.Query(ctx, `SELECT x.id, x.value FROM document_index x WHERE x.kind = 'projects' AND x.field = 'ProjectGroupId' AND x.id IN `+placeholders(len(projects)), anys(projects)...)
+	if err != nil {
+		return nil, fmt.Errorf("look up the groups of projects: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var project, group string
+		if err := rows.Scan(&project, &group); err != nil {
+			return nil, err
+		}
+		groups[project] = group
+	}
+	return groups, rows.Err()
 }
 
 func flag(b bool) int64 {

@@ -10,6 +10,7 @@ import (
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/docstore"
 	"github.com/takodeploy/tako/internal/events"
+	"github.com/takodeploy/tako/internal/mail"
 	"github.com/takodeploy/tako/internal/rest"
 	"github.com/takodeploy/tako/octopus"
 )
@@ -74,7 +75,7 @@ func (a *api) emptyRoutes() []rest.Route {
 		none("/dynamic-extensions/scripts", "Lists the scripts of extensions; there are none."),
 		none("/externalsecuritygroupproviders", "Lists where groups of users can come from; there is nothing."),
 		{Method: http.MethodGet, Pattern: "/issuetrackers", Permission: rest.SignedIn, Handler: noPage, Response: reflect.TypeFor[octopus.Page[string]](), Query: paged(), Summary: "Lists issue trackers; there are none."},
-		{Method: http.MethodGet, Pattern: "/smtpconfiguration/isconfigured", Permission: rest.SignedIn, Handler: a.mail, Response: reflect.TypeFor[octopus.SMTPIsConfigured](), Summary: "Tells whether the server can send mail; it cannot yet."},
+		{Method: http.MethodGet, Pattern: "/smtpconfiguration/isconfigured", Permission: rest.SignedIn, Handler: a.mail, Response: reflect.TypeFor[octopus.SMTPIsConfigured](), Summary: "Tells whether the server can send mail."},
 	}
 }
 
@@ -89,5 +90,10 @@ func noPage(r *rest.Request) (any, error) {
 }
 
 func (a *api) mail(r *rest.Request) (any, error) {
-	return octopus.SMTPIsConfigured{Links: octopus.Links{"Self": r.Href("/api/smtpconfiguration/isconfigured")}}, nil
+	out := octopus.SMTPIsConfigured{Links: octopus.Links{"Self": r.Href("/api/smtpconfiguration/isconfigured")}}
+	err := a.DB.Read(r.Context(), func(tx *db.Tx) (err error) {
+		out.IsConfigured, err = mail.Configured(r.Context(), tx, a.Store)
+		return err
+	})
+	return out, err
 }

@@ -34,7 +34,7 @@ func (a *api) settingRoutes() []rest.Route {
 		switch k.Name {
 		case "featuresconfiguration":
 			s.complete = func(t resource.Tree) { t["IsBuiltInWorkerEnabled"] = a.BuiltinWorker }
-		case "serverconfiguration":
+		case "serverconfiguration", "smtpconfiguration":
 			view = configure
 		}
 		routes = append(

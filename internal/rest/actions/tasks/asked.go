@@ -3,6 +3,7 @@ package tasks
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/takodeploy/tako/internal/blob"
@@ -92,7 +93,7 @@ func (a *api) content(r *rest.Request) (any, error) {
 
 // interruptionDocument is a question as clients see it: a form with the answers
 // that it takes.
-func interruptionDocument(r *rest.Request, i *tasks.Interruption) (octopus.Interruption, error) {
+func interruptionDocument(r *rest.Request, i *tasks.Interruption, at rest.Target, linked bool) (octopus.Interruption, error) {
 	var q orchestrator.Question
 	if err := json.Unmarshal(i.Body, &q); err != nil {
 		return octopus.Interruption{}, fmt.Errorf("read interruption %s: %w", i.ID, err)
@@ -102,8 +103,8 @@ func interruptionDocument(r *rest.Request, i *tasks.Interruption) (octopus.Inter
 		SpaceID: string(i.Space), Title: i.Title, Type: i.Kind, Created: octopus.NewTime(i.Created), IsPending: i.Pending,
 		RelatedDocumentIDs: octopus.List[string]{i.Task, i.ProjectID, i.EnvironmentID}, TaskID: i.Task, CorrelationID: i.Correlation,
 		ResponsibleUserID:     octopus.NullString(i.ResponsibleUser),
-		CanTakeResponsibility: i.Pending && i.ResponsibleUser == "", HasResponsibility: i.ResponsibleUser != "" && i.ResponsibleUser == user,
-		Form: form(q),
+		CanTakeResponsibility: i.Pending && i.ResponsibleUser == "" && mayAnswer(r, i, q, at), HasResponsibility: i.ResponsibleUser != "" && i.ResponsibleUser == user,
+		ResponsibleTeamIDs: q.Teams, IsLinkedToOtherInterruption: linked, Form: form(q),
 	}
 	doc.ID = i.ID
 	self := r.SpaceHref("/interruptions/" + i.ID)
@@ -111,12 +112,62 @@ func interruptionDocument(r *rest.Request, i *tasks.Interruption) (octopus.Inter
 	return doc, nil
 }
 
-// field is the name of the form's field that has the answer.
-func field(q orchestrator.Question) string {
-	if q.Kind == deploy.AskManual {
-		return octopus.FieldResult
+// interruptionDocuments makes what clients see of interruptions, with one look at what
+// they are linked to.
+func interruptionDocuments(r *rest.Request, tx *db.Tx, found []*tasks.Interruption) ([]octopus.Interruption, error) {
+	ids, projects := make([]string, len(found)), make([]string, len(found))
+	for i, one := range found {
+		ids[i], projects[i] = one.ID, one.ProjectID
 	}
-	return octopus.FieldGuidance
+	linked, err := tasks.Linked(r.Context(), tx, ids)
+	if err != nil {
+		return nil, err
+	}
+	groups, err := tasks.ProjectGroups(r.Context(), tx, slices.Compact(slices.Sorted(slices.Values(projects))))
+	if err != nil {
+		return nil, err
+	}
+	docs := make([]octopus.Interruption, len(found))
+	for i, one := range found {
+		if docs[i], err = interruptionDocument(r, one, rest.Target{Project: one.ProjectID, ProjectGroup: groups[one.ProjectID], Environment: one.EnvironmentID, Tenant: one.TenantID}, linked[one.ID]); err != nil {
+			return nil, err
+		}
+	}
+	return docs, nil
+}
+
+// mayAnswer reports whether the caller may take an interruption on: with the permission
+// for all of them; as a member of a team that is responsible; or, where no team is
+// named, as somebody who may deploy there.
+func mayAnswer(r *rest.Request, i *tasks.Interruption, q orchestrator.Question, at rest.Target) bool {
+	access := r.Principal.Access()
+	switch {
+	case access.Can(answer, i.Space, at):
+		return true
+	case len(q.Teams) == 0:
+		return access.Can(string(octopus.PermDeploymentCreate), i.Space, at)
+	default:
+		return access.Can(answerResponsible, i.Space, at) && slices.ContainsFunc(q.Teams, access.InTeam)
+	}
+}
+
+// answerable is the question of an interruption, if the caller may answer it.
+func answerable(r *rest.Request, tx *db.Tx, i *tasks.Interruption) (orchestrator.Question, error) {
+	var q orchestrator.Question
+	if err := json.Unmarshal(i.Body, &q); err != nil {
+		return q, fmt.Errorf("read interruption %s: %w", i.ID, err)
+	}
+	at, err := target(r.Context(), tx, i.ProjectID, i.EnvironmentID, i.TenantID)
+	switch {
+	case err != nil:
+		return q, err
+	case mayAnswer(r, i, q, at):
+		return q, nil
+	case len(q.Teams) > 0:
+		return q, fault.New(fault.Forbidden, "You do not have permission to answer the interruption '%s': it needs %s, or %s and a place in a responsible team (%s).", i.ID, answer, answerResponsible, strings.Join(q.Teams, ", "))
+	default:
+		return q, fault.New(fault.Forbidden, "You do not have permission to answer the interruption '%s': it needs %s or %s. Ask an administrator for a role that grants it.", i.ID, answer, octopus.PermDeploymentCreate)
+	}
 }
 
 func form(q orchestrator.Question) octopus.Form {
@@ -126,9 +177,9 @@ func form(q orchestrator.Question) octopus.Form {
 	}
 	return octopus.Form{
 		Elements: octopus.List[octopus.FormElement]{
-			{Name: "Instructions", Control: octopus.FormControl{Type: octopus.FormParagraph, Text: q.Message}},
+			{Name: "Instructions", Control: octopus.FormControl{Type: octopus.FormParagraph, Text: q.Message, ResolveLinks: q.Kind == deploy.AskManual}},
 			{Name: octopus.FieldNotes, Control: octopus.FormControl{Type: octopus.FormTextArea, Label: "Notes"}},
-			{Name: field(q), Control: octopus.FormControl{Type: octopus.FormButtons, Buttons: buttons}, IsValueRequired: true},
+			{Name: q.Field(), Control: octopus.FormControl{Type: octopus.FormButtons, Buttons: buttons}, IsValueRequired: true},
 		},
 	}
 }
@@ -170,13 +221,8 @@ func (a *api) interruptions(r *rest.Request) (any, error) {
 			return err
 		}
 		total = n
-		docs = make([]octopus.Interruption, len(found))
-		for i, one := range found {
-			if docs[i], err = interruptionDocument(r, one); err != nil {
-				return err
-			}
-		}
-		return nil
+		docs, err = interruptionDocuments(r, tx, found)
+		return err
 	})
 	if err != nil {
 		return nil, err
@@ -203,8 +249,12 @@ func (a *api) interruption(r *rest.Request) (any, error) {
 	var doc octopus.Interruption
 	err := a.db.Read(r.Context(), func(tx *db.Tx) error {
 		i, err := a.findInterruption(r, tx)
+		if err != nil {
+			return err
+		}
+		docs, err := interruptionDocuments(r, tx, []*tasks.Interruption{i})
 		if err == nil {
-			doc, err = interruptionDocument(r, i)
+			doc = docs[0]
 		}
 		return err
 	})
@@ -233,11 +283,7 @@ func (a *api) take(r *rest.Request) (any, error) {
 		if err != nil {
 			return err
 		}
-		where, err := target(r.Context(), tx, i.ProjectID, i.EnvironmentID, i.TenantID)
-		if err != nil {
-			return err
-		}
-		if err := r.Allow(answer, where); err != nil {
+		if _, err := answerable(r, tx, i); err != nil {
 			return err
 		}
 		return tasks.TakeResponsibility(r.Context(), tx, i.ID, user)
@@ -246,6 +292,30 @@ func (a *api) take(r *rest.Request) (any, error) {
 		return nil, err
 	}
 	return map[string]any{"Id": user, "Username": r.Principal.Actor().Username}, nil
+}
+
+// maxNotes bounds the notes of an answer, in bytes.
+const maxNotes = 1 << 16
+
+// person is what a deployment learns of who has answered it.
+func (a *api) person(r *rest.Request, id string) (*octopus.User, error) {
+	var found *octopus.User
+	err := a.db.Read(r.Context(), func(tx *db.Tx) error {
+		k, err := a.store.Kind("users")
+		if err != nil {
+			return err
+		}
+		doc, err := a.store.Get(r.Context(), tx, k, "", id)
+		if err != nil {
+			return err
+		}
+		found = &octopus.User{}
+		return json.Unmarshal(doc.Body, found)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read user %s: %w", id, err)
+	}
+	return found, nil
 }
 
 func (a *api) submit(r *rest.Request) (any, error) {
@@ -261,38 +331,46 @@ func (a *api) submit(r *rest.Request) (any, error) {
 		}
 		return ""
 	}
+	notes := text(octopus.FieldNotes)
+	if len(notes) > maxNotes {
+		return nil, fault.InvalidField(octopus.FieldNotes, "Notes has %d bytes; use at most %d.", len(notes), maxNotes)
+	}
 	actor := r.Principal.Actor()
+	who, err := a.person(r, actor.UserID)
+	if err != nil {
+		return nil, err
+	}
 	var doc octopus.Interruption
-	err := a.db.WriteEngine(r.Context(), func(tx *db.Tx) error {
+	err = a.db.WriteEngine(r.Context(), func(tx *db.Tx) error {
 		i, err := a.findInterruption(r, tx)
 		if err != nil {
 			return err
 		}
-		where, err := target(r.Context(), tx, i.ProjectID, i.EnvironmentID, i.TenantID)
+		q, err := answerable(r, tx, i)
 		if err != nil {
-			return err
-		}
-		if err := r.Allow(answer, where); err != nil {
 			return err
 		}
 		if i.ResponsibleUser != actor.UserID {
 			return fault.New(fault.Conflict, "The interruption '%s' is not yours to answer; take responsibility for it first.", i.ID)
 		}
-		var q orchestrator.Question
-		if err := json.Unmarshal(i.Body, &q); err != nil {
-			return err
+		given := deploy.Answer{
+			ID: i.ID, Choice: deploy.Choice(text(q.Field())), Notes: notes,
+			User: actor.Username, UserID: actor.UserID, DisplayName: who.DisplayName, Email: who.EmailAddress,
 		}
-		if err := orchestrator.Answer(r.Context(), a.queue, tx, i.ID, deploy.Choice(text(field(q))), actor.Username, text(octopus.FieldNotes)); err != nil {
+		if err := orchestrator.Answer(r.Context(), a.queue, tx, given); err != nil {
 			return err
 		}
 		tx.Event(db.Event{
-			Category: "InterruptionSubmitted", SpaceID: string(i.Space), Message: "Interruption " + i.Title + " was answered with " + text(field(q)),
+			Category: "InterruptionSubmitted", SpaceID: string(i.Space), Message: "Interruption " + i.Title + " was answered with " + string(given.Choice),
 			Related: []string{i.ID, i.Task, i.ProjectID, i.EnvironmentID}, ProjectID: i.ProjectID, EnvironmentID: i.EnvironmentID, TenantID: i.TenantID, DocumentType: "Interruption",
 		})
 		if i, err = tasks.GetInterruption(r.Context(), tx, i.ID); err != nil {
 			return err
 		}
-		doc, err = interruptionDocument(r, i)
+		docs, err := interruptionDocuments(r, tx, []*tasks.Interruption{i})
+		if err == nil {
+			doc = docs[0]
+		}
 		return err
 	})
 	return doc, err

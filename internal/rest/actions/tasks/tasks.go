@@ -11,8 +11,10 @@ import (
 	"time"
 
 	"github.com/takodeploy/tako/internal/db"
+	"github.com/takodeploy/tako/internal/docstore"
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/orchestrator"
+	"github.com/takodeploy/tako/internal/releases"
 	"github.com/takodeploy/tako/internal/rest"
 	"github.com/takodeploy/tako/internal/tasks"
 	"github.com/takodeploy/tako/octopus"
@@ -22,20 +24,26 @@ import (
 const (
 	view         = "TaskView"
 	cancel       = "TaskCancel"
+	edit         = "TaskEdit"
+	prioritize   = "TaskPrioritize"
 	viewArtifact = "ArtifactView"
 	viewAsked    = "InterruptionView"
 	answer       = "InterruptionSubmit"
+	// answerResponsible is for members of the teams that an interruption names.
+	answerResponsible = "InterruptionViewSubmitResponsible"
 )
 
 type api struct {
-	db    *db.DB
-	queue *tasks.Service
-	blobs orchestrator.Blobs
+	db      *db.DB
+	store   *docstore.Store
+	queue   *tasks.Service
+	service *releases.Service
+	blobs   orchestrator.Blobs
 }
 
 // Routes are the operations on tasks, artifacts and interruptions.
-func Routes(d *db.DB, queue *tasks.Service, blobs orchestrator.Blobs) []rest.Route {
-	a := &api{d, queue, blobs}
+func Routes(d *db.DB, store *docstore.Store, queue *tasks.Service, service *releases.Service, blobs orchestrator.Blobs) []rest.Route {
+	a := &api{d, store, queue, service, blobs}
 	task := reflect.TypeFor[octopus.Task]()
 	paged := []rest.Param{{Name: "skip", Type: rest.Number, About: "how many to leave out"}, {Name: "take", Type: rest.Number, About: "how many to give; 30 unless said"}, {Name: "ids", Type: rest.List, About: "only these"}}
 	text := func(name, about string) rest.Param { return rest.Param{Name: name, Type: rest.List, About: about} }
@@ -51,7 +59,7 @@ func Routes(d *db.DB, queue *tasks.Service, blobs orchestrator.Blobs) []rest.Rou
 		rest.Param{Name: "fromQueueTime", Type: rest.Moment, About: "only those queued from then on"},
 		rest.Param{Name: "toQueueTime", Type: rest.Moment, About: "only those queued until then"})
 	logged := []rest.Param{{Name: "verbose", Type: rest.Boolean, About: "with verbose lines; true unless said"}, {Name: "tail", Type: rest.Number, About: "how many of the last lines"}}
-	return []rest.Route{
+	return append(a.editRoutes(), []rest.Route{
 		{Method: http.MethodGet, Pattern: "/tasks", Mount: rest.InEither, Permission: view, Handler: a.list, Query: list, Response: reflect.TypeFor[octopus.TaskPage](), Summary: "Lists tasks, those that have not ended first."},
 		{Method: http.MethodGet, Pattern: "/tasks/taskTypes", Mount: rest.InEither, Permission: rest.SignedIn, Handler: a.types, Response: reflect.TypeFor[[]octopus.TaskType](), Summary: "Lists the types of tasks."},
 		{Method: http.MethodGet, Pattern: "/tasks/{id}", Mount: rest.InEither, Permission: view, Handler: a.get, Response: task, Summary: "Reads a task."},
@@ -69,9 +77,9 @@ func Routes(d *db.DB, queue *tasks.Service, blobs orchestrator.Blobs) []rest.Rou
 		{Method: http.MethodGet, Pattern: "/interruptions", Mount: rest.InSpace, Permission: viewAsked, Handler: a.interruptions, Response: reflect.TypeFor[octopus.Page[octopus.Interruption]](), Query: append(paged[:3:3], text("regarding", "only those of this document"), rest.Param{Name: "pendingOnly", Type: rest.Boolean, About: "only those that wait for an answer"}), Summary: "Lists interruptions, newest first."},
 		{Method: http.MethodGet, Pattern: "/interruptions/{id}", Mount: rest.InSpace, Permission: viewAsked, Handler: a.interruption, Response: reflect.TypeFor[octopus.Interruption](), Summary: "Reads an interruption."},
 		{Method: http.MethodGet, Pattern: "/interruptions/{id}/responsible", Mount: rest.InSpace, Permission: viewAsked, Handler: a.responsible, Summary: "Reads who has taken on an interruption."},
-		{Method: http.MethodPut, Pattern: "/interruptions/{id}/responsible", Mount: rest.InSpace, Permission: answer, Handler: a.take, Summary: "Takes on an interruption."},
-		{Method: http.MethodPost, Pattern: "/interruptions/{id}/submit", Mount: rest.InSpace, Permission: answer, Handler: a.submit, Response: reflect.TypeFor[octopus.Interruption](), Summary: "Answers an interruption."},
-	}
+		{Method: http.MethodPut, Pattern: "/interruptions/{id}/responsible", Mount: rest.InSpace, Permission: viewAsked, Handler: a.take, Summary: "Takes on an interruption."},
+		{Method: http.MethodPost, Pattern: "/interruptions/{id}/submit", Mount: rest.InSpace, Permission: viewAsked, Handler: a.submit, Response: reflect.TypeFor[octopus.Interruption](), Summary: "Answers an interruption."},
+	}...)
 }
 
 // seen is what the caller may see with a permission: of the path's space, or
@@ -221,7 +229,7 @@ func document(r *rest.Request, now time.Time, t *tasks.Task, pending []octopus.I
 		ServerNode: octopus.NullString(t.Node), ErrorMessage: t.Error, ProjectID: octopus.NullString(t.ProjectID),
 		HasBeenPickedUpByProcessor: !t.Started.IsZero(), IsCompleted: t.State.Completed(), FinishedSuccessfully: t.State == octopus.TaskSuccess,
 		HasPendingInterruptions: len(pending) > 0, PendingInterruptionTypes: pending, HasWarningsOrErrors: t.HasWarnings,
-		CanRerun: t.State.Completed() && t.Name == octopus.TaskDeploy,
+		CanRerun: rerunnable(t),
 	}
 	switch {
 	case t.State == octopus.TaskQueued:
@@ -241,7 +249,7 @@ func document(r *rest.Request, now time.Time, t *tasks.Task, pending []octopus.I
 	}
 	doc.Links = octopus.Links{
 		"Self": r.Href(self), "Details": r.Href(self) + "/details{?verbose,tail}", "Raw": r.Href(self) + "/raw", "Log": r.Href(self) + "/log",
-		"Cancel": r.Href(self) + "/cancel", "QueuedBehind": r.Href(self) + "/queued-behind{?skip,take}",
+		"Cancel": r.Href(self) + "/cancel", "Rerun": r.Href(self) + "/rerun", "State": r.Href(self) + "/state", "Prioritize": r.Href(self) + "/prioritize", "QueuedBehind": r.Href(self) + "/queued-behind{?skip,take}",
 		"Artifacts": r.SpaceHref("/artifacts?regarding=" + t.ID), "Interruptions": r.SpaceHref("/interruptions?regarding=" + t.ID),
 	}
 	return doc
@@ -318,33 +326,17 @@ func (a *api) get(r *rest.Request) (any, error) {
 }
 
 func (a *api) cancel(r *rest.Request) (any, error) {
-	var doc octopus.Task
-	err := a.db.Write(r.Context(), func(tx *db.Tx) error {
-		t, err := a.find(r, tx)
+	return a.change(r, cancel, func(tx *db.Tx, t *tasks.Task) (*tasks.Task, error) {
+		t, err := a.queue.Cancel(r.Context(), tx, t.ID)
 		if err != nil {
-			return err
-		}
-		where, err := target(r.Context(), tx, t.ProjectID, t.EnvironmentID, t.TenantID)
-		if err != nil {
-			return err
-		}
-		if !r.Principal.Access().Can(cancel, t.Space, where) {
-			return fault.New(fault.Forbidden, "You do not have permission to do this: it needs %s. Ask an administrator for a role that grants it.", cancel)
-		}
-		if t, err = a.queue.Cancel(r.Context(), tx, t.ID); err != nil {
-			return err
+			return nil, err
 		}
 		tx.Event(db.Event{
 			Category: "TaskCanceled", SpaceID: string(t.Space), Message: "Task " + t.ID + " was asked to end: " + t.Description, Related: []string{t.ID, t.ProjectID, t.EnvironmentID},
 			ProjectID: t.ProjectID, EnvironmentID: t.EnvironmentID, TenantID: t.TenantID, DocumentType: "ServerTask",
 		})
-		docs, err := Documents(r.Context(), tx, r, []*tasks.Task{t})
-		if err == nil {
-			doc = docs[0]
-		}
-		return err
+		return t, nil
 	})
-	return doc, err
 }
 
 func (a *api) behind(r *rest.Request) (any, error) {
