@@ -153,6 +153,7 @@ func (a *App) wire(ctx context.Context, opt Options, p parts) error {
 	if err := a.schedule.Ensure(ctx); err != nil {
 		return err
 	}
+	runners[octopus.TaskRetention] = service.Retainer()
 	a.janitor = orchestrator.NewJanitor(a.tasks, a.targets, a.log)
 	draining, drain := context.WithCancel(context.WithoutCancel(ctx))
 	a.drain = drain
