@@ -10,6 +10,7 @@ import (
 	"github.com/takodeploy/tako/internal/resource"
 	"github.com/takodeploy/tako/internal/resources"
 	"github.com/takodeploy/tako/internal/rest"
+	"github.com/takodeploy/tako/internal/rest/actions/dashboard"
 	"github.com/takodeploy/tako/internal/rest/actions/packages"
 	"github.com/takodeploy/tako/internal/rest/actions/projects"
 	releaseroutes "github.com/takodeploy/tako/internal/rest/actions/releases"
@@ -30,6 +31,7 @@ func routes(a *App, version string, store *docstore.Store, service *releases.Ser
 	all = append(all, triggers.Routes(a.db, store)...)
 	all = append(all, packages.Routes(a.db, repo)...)
 	all = append(all, releaseroutes.Routes(a.db, service)...)
+	all = append(all, dashboard.Routes(a.db, store, service)...)
 	all = append(all, taskroutes.Routes(a.db, a.tasks, blobs)...)
 	return all
 }
