@@ -14,6 +14,7 @@ import (
 // LatestQuery asks for what was deployed last to each place. Lists that are nil do
 // not restrict.
 type LatestQuery struct {
+	// Space is where to look when Projects is nil; projects are in one space.
 	Space                           ident.SpaceID
 	Projects, Environments, Tenants []string
 	// Release keeps the places that it is the last one at; "" is any.
@@ -42,18 +43,25 @@ func (s *Service) Latest(ctx context.Context, tx *db.Tx, q LatestQuery) ([]Lates
 	// Numbers of ids do not tell which was later: each process hands out its own.
 	const later = `SELECT 1 FROM deployment l WHERE l.project_id = d.project_id AND l.environment_id = d.environment_id AND l.tenant_id = d.tenant_id
 		AND (l.created > d.created OR l.created = d.created AND l.seq > d.seq)`
+	// The places of what is current are found by its own key.
+	from, at := `deployment d`, `d`
+	if q.Previous {
+		from, at = `current_release c JOIN deployment d ON d.id = c.deployment_id`, `c`
+	}
 	f := &filter{}
-	f.and(`d.space_id = ?`, string(q.Space))
-	f.anyOf(`d.project_id`, "Projects", q.Projects)
-	f.anyOf(`d.environment_id`, "Environments", q.Environments)
-	f.anyOf(`d.tenant_id`, "Tenants", q.Tenants)
+	if q.Projects == nil {
+		f.and(`d.space_id = ?`, string(q.Space))
+	}
+	// Where there are projects the space is not asked for: a database that has no
+	// statistics yet would go through all of it.
+	f.anyOf(at+`.project_id`, "Projects", q.Projects)
+	f.anyOf(at+`.environment_id`, "Environments", q.Environments)
+	f.anyOf(at+`.tenant_id`, "Tenants", q.Tenants)
 	if q.Release != "" {
 		f.and(`d.release_id = ?`, canonical(releasePrefix, q.Release))
 	}
 	f.seen(q.Visible, `d.project_id`, `d.environment_id`, `d.tenant_id`)
-	from := `deployment d`
 	if q.Previous {
-		from = `current_release c JOIN deployment d ON d.id = c.deployment_id`
 		f.and(`EXISTS (` + later + `)`)
 	} else {
 		f.and(`NOT EXISTS (` + later + `)`)
