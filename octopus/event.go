@@ -40,6 +40,13 @@ const (
 	EventLoginSucceeded         EventCategory = "LoginSucceeded"
 	EventLoginFailed            EventCategory = "LoginFailed"
 	EventPackagePushed          EventCategory = "PackagePushed"
+	// EventTriggerFired, EventTriggerSkipped and EventTriggerFailed say what became
+	// of a trigger that was set off.
+	EventTriggerFired   EventCategory = "TriggerFired"
+	EventTriggerSkipped EventCategory = "TriggerSkipped"
+	EventTriggerFailed  EventCategory = "TriggerFailed"
+	// EventRetentionApplied says what retention has deleted.
+	EventRetentionApplied EventCategory = "RetentionPolicyApplied"
 )
 
 // Event is a record of something that happened; it is never changed.

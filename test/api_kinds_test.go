@@ -107,6 +107,13 @@ func examples() []example {
 				"VariableSetId":"variableset-{id}","DeploymentProcessId":"deploymentprocess-{id}","PersistenceSettings":{"Type":"Database"},"ProjectConnectivityPolicy":{"SkipMachineBehavior":"None","TargetRoles":[],"AllowDeploymentsToNoTargets":false,"ExcludeUnhealthyTargets":false}}`,
 		},
 		{
+			kind:   "projecttriggers",
+			create: `{"Name":"Ex 1","ProjectId":"{project}","Filter":{"FilterType":"OnceDailySchedule","StartTime":"2026-01-01T09:00:00.000+00:00","Timezone":"UTC"},"Action":{"ActionType":"DeployNewRelease","EnvironmentId":"{dev}"}}`,
+			full: `{"Name":"Ex 2","ProjectId":"{project}","Description":"d","IsDisabled":true,"Filter":{"FilterType":"CronExpressionSchedule","CronExpression":"0 0 6 * * Mon-Fri","Timezone":"Europe/Berlin","Shape":"new"},
+				"Action":{"ActionType":"DeployLatestRelease","SourceEnvironmentIds":["{dev}"],"DestinationEnvironmentId":"{production}","ShouldRedeployWhenReleaseIsCurrent":true,"TenantIds":["{tenant}"],"TenantTags":["Ring/One"],"Variables":"{}"}}`,
+			cleared: `{"Description":"","IsDisabled":false,"Filter":{"FilterType":"OnceDailySchedule","StartTime":"2026-01-01T09:00:00.000+00:00","Timezone":"UTC"},"Action":{"ActionType":"DeployNewRelease","EnvironmentId":"{dev}"}}`,
+		},
+		{
 			kind:     "proxies",
 			create:   `{"Name":"Ex 1","Host":"proxy.example.com","Port":3128}`,
 			full:     `{"Name":"Ex 2","Host":"proxy2.example.com","Port":8080,"Username":"u","Password":{"NewValue":"hush"},"ProxyType":"HTTP"}`,

@@ -30,6 +30,7 @@ import (
 	"github.com/takodeploy/tako/internal/resources"
 	"github.com/takodeploy/tako/internal/rest"
 	"github.com/takodeploy/tako/internal/rest/actions/server"
+	"github.com/takodeploy/tako/internal/schedule"
 	"github.com/takodeploy/tako/internal/secret"
 	"github.com/takodeploy/tako/internal/targets"
 	"github.com/takodeploy/tako/internal/tasks"
@@ -56,6 +57,7 @@ type App struct {
 	tasks    *tasks.Service
 	targets  *targets.Targets
 	janitor  *orchestrator.Janitor
+	schedule *schedule.Scheduler
 	handler  *rest.Server
 	listener net.Listener
 	tls      *certificates
@@ -145,6 +147,14 @@ func (a *App) wire(ctx context.Context, opt Options, p parts) error {
 	runners[octopus.TaskDeploy] = orchestrator.New(orchestrator.Config{
 		DB: a.db, Source: service, Agents: a.targets, Blobs: p.blobs, Sealer: p.keys, Mail: mail.New(a.db, p.store), Log: a.log,
 	})
+	packages.Notify(func(ctx context.Context, tx *db.Tx, p *feed.Package) error {
+		return schedule.Pushed(ctx, tx, p.Space, p.PackageID, p.Version)
+	})
+	a.schedule = schedule.New(schedule.Config{DB: a.db, Store: p.store, Releases: service, Queue: a.tasks, Log: a.log})
+	if err := a.schedule.Ensure(ctx); err != nil {
+		return err
+	}
+	runners[octopus.TaskRetention] = service.Retainer()
 	a.janitor = orchestrator.NewJanitor(a.tasks, a.targets, a.log)
 	draining, drain := context.WithCancel(context.WithoutCancel(ctx))
 	a.drain = drain
@@ -259,6 +269,7 @@ func (a *App) Run(ctx context.Context) error {
 	})
 	g.Go(func() error { return a.tasks.Run(ctx) })
 	g.Go(func() error { return a.janitor.Run(ctx) })
+	g.Go(func() error { return a.schedule.Run(ctx) })
 	g.Go(func() error { return a.auth.Run(ctx) })
 	g.Go(func() error { return a.db.KeepStatistics(ctx) })
 	g.Go(func() error { return a.watchDatabase(ctx) })

@@ -10,11 +10,13 @@ import (
 	"github.com/takodeploy/tako/internal/resource"
 	"github.com/takodeploy/tako/internal/resources"
 	"github.com/takodeploy/tako/internal/rest"
+	"github.com/takodeploy/tako/internal/rest/actions/dashboard"
 	"github.com/takodeploy/tako/internal/rest/actions/packages"
 	"github.com/takodeploy/tako/internal/rest/actions/projects"
 	releaseroutes "github.com/takodeploy/tako/internal/rest/actions/releases"
 	"github.com/takodeploy/tako/internal/rest/actions/server"
 	taskroutes "github.com/takodeploy/tako/internal/rest/actions/tasks"
+	"github.com/takodeploy/tako/internal/rest/actions/triggers"
 	"github.com/takodeploy/tako/internal/rest/actions/users"
 )
 
@@ -26,9 +28,11 @@ func routes(a *App, version string, store *docstore.Store, service *releases.Ser
 		DB: a.db, Store: store, Version: version, Node: a.cfg.Node, BuiltinWorker: a.cfg.BuiltinWorker, Started: time.Now(),
 	})...)
 	all = append(all, projects.Routes(a.db, store)...)
+	all = append(all, triggers.Routes(a.db, store)...)
 	all = append(all, packages.Routes(a.db, repo)...)
 	all = append(all, releaseroutes.Routes(a.db, service)...)
 	all = append(all, taskroutes.Routes(a.db, store, a.tasks, service, blobs)...)
+	all = append(all, dashboard.Routes(a.db, store, service)...)
 	return all
 }
 
@@ -36,6 +40,7 @@ func routes(a *App, version string, store *docstore.Store, service *releases.Ser
 func aliases() []rest.Alias {
 	return append(users.Aliases(), []rest.Alias{
 		{Kind: "channels", Pattern: "/projects/{owner}/channels", Owner: "projects", Within: "ProjectId"},
+		{Kind: "projecttriggers", Pattern: "/projects/{owner}/triggers", Owner: "projects", Within: "ProjectId"},
 		{Kind: "projects", Pattern: "/projectgroups/{owner}/projects", Owner: "projectgroups", Within: "ProjectGroupId", Only: []string{"list"}},
 		{Kind: "projects", Pattern: "/lifecycles/{owner}/projects", Owner: "lifecycles", Within: "LifecycleId", Only: []string{"list"}},
 		{Kind: "machines", Pattern: "/environments/{owner}/machines", Owner: "environments", Within: "EnvironmentIds", Only: []string{"list"}},

@@ -63,6 +63,9 @@ type Options struct {
 	// MustExist refuses to make a new SQLite file: what should be there and is
 	// not was lost, and an empty database in its place would hide that.
 	MustExist bool
+	// OnStatement is told of every statement before it runs, for tests that count
+	// them; it is called by several goroutines at the same time.
+	OnStatement func(query string)
 	// Levels of the binary, for tests that play an older or newer one; zero
 	// means BinaryLevels.
 	Levels Levels
@@ -76,6 +79,7 @@ type DB struct {
 	log     *slog.Logger
 	now     func() time.Time
 	levels  Levels
+	told    func(query string) // never nil
 
 	// On PostgreSQL both are the same pool. On SQLite the writer has one
 	// connection, for which writers wait in line in Go and not in busy loops.
@@ -107,7 +111,10 @@ func Open(ctx context.Context, url string, opt Options) (*DB, error) {
 	if opt.Levels == (Levels{}) {
 		opt.Levels = BinaryLevels()
 	}
-	d := &DB{log: opt.Log, now: opt.Now, levels: opt.Levels, failed: make(chan struct{}), writers: semaphore.NewWeighted(everyone)}
+	if opt.OnStatement == nil {
+		opt.OnStatement = func(string) {}
+	}
+	d := &DB{log: opt.Log, now: opt.Now, levels: opt.Levels, told: opt.OnStatement, failed: make(chan struct{}), writers: semaphore.NewWeighted(everyone)}
 	d.watch.init()
 	var err error
 	switch scheme, rest, _ := strings.Cut(url, ":"); scheme {
@@ -192,6 +199,7 @@ func (t *Tx) Now() time.Time { return t.now }
 
 // Query runs a query; parameters are `?`. Its errors are translated, see Error.
 func (t *Tx) Query(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	t.d.told(query)
 	rows, err := t.conn.QueryContext(ctx, t.d.bind(query), args...)
 	if err != nil {
 		return nil, t.d.translate(err)
@@ -203,6 +211,7 @@ func (t *Tx) Query(ctx context.Context, query string, args ...any) (*sql.Rows, e
 // QueryRow runs a query for one row; Scan must be called on it. Scan's errors
 // are translated only where Read or Write returns them.
 func (t *Tx) QueryRow(ctx context.Context, query string, args ...any) *sql.Row {
+	t.d.told(query)
 	t.row = t.conn.QueryRowContext(ctx, t.d.bind(query), args...)
 	return t.row
 }
@@ -213,6 +222,7 @@ func (t *Tx) Exec(ctx context.Context, query string, args ...any) (int64, error)
 	if !t.write {
 		return 0, errors.New("db: Exec in a read transaction")
 	}
+	t.d.told(query)
 	res, err := t.conn.ExecContext(ctx, t.d.bind(query), args...)
 	if err != nil {
 		return 0, t.d.translate(err)

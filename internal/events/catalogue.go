@@ -56,6 +56,8 @@ func Groups(appliesTo string) []Group {
 		group("MachineUnavailableForDeployment", octopus.EventMachineDisabled, octopus.EventMachineUnhealthy, octopus.EventMachineUnavailable),
 		group("Package", octopus.EventPackagePushed),
 		group("RunbookRun", octopus.EventRunbookRunQueued, octopus.EventRunbookRunStarted, octopus.EventRunbookRunSucceeded, octopus.EventRunbookRunFailed),
+		group("Retention", octopus.EventRetentionApplied),
+		group("Trigger", octopus.EventTriggerFired, octopus.EventTriggerSkipped, octopus.EventTriggerFailed),
 		group("Task", octopus.EventTaskQueued, octopus.EventTaskStarted, octopus.EventTaskCanceled, octopus.EventTaskCompleted),
 	}
 	return slices.DeleteFunc(all, func(g Group) bool { return !hasPrefix(g.ID, appliesTo) })

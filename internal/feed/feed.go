@@ -45,10 +45,18 @@ type Repository struct {
 	db    *db.DB
 	blobs Blobs
 	limit int64 // bytes of one package
+	came  func(ctx context.Context, tx *db.Tx, p *Package) error
 }
 
 // New makes a repository.
-func New(d *db.DB, blobs Blobs) *Repository { return &Repository{d, blobs, MaxPackage} }
+func New(d *db.DB, blobs Blobs) *Repository {
+	return &Repository{db: d, blobs: blobs, limit: MaxPackage}
+}
+
+// Notify has fn called in every transaction that puts a new version into the
+// repository; what it returns keeps the version out. It is called before the
+// repository is used.
+func (r *Repository) Notify(fn func(ctx context.Context, tx *db.Tx, p *Package) error) { r.came = fn }
 
 // Package is a version of a package.
 type Package struct {
@@ -210,6 +218,9 @@ func (r *Repository) store(ctx context.Context, tx *db.Tx, p *Package, key strin
 	}
 	tx.Event(event(category, p, did))
 	tx.Changed("packages")
+	if created && r.came != nil {
+		return r.came(ctx, tx, p)
+	}
 	return nil
 }
 

@@ -49,6 +49,9 @@ type NewRelease struct {
 	IgnoreChannelRules bool
 	// IgnoreIfExists answers with the release that has the version already.
 	IgnoreIfExists bool
+	// Also is called in the transaction that makes the release, once it is made;
+	// what it returns keeps it from being made. It may run twice. nil is nothing.
+	Also func(ctx context.Context, tx *db.Tx, made *CreatedRelease) error
 }
 
 // CreatedRelease is what became of a [NewRelease].
@@ -112,7 +115,10 @@ func (s *Service) createRelease(ctx context.Context, in NewRelease, allow Allow)
 	var made *CreatedRelease
 	err = s.db.Write(ctx, func(tx *db.Tx) error {
 		made, err = s.storeRelease(ctx, tx, d)
-		return err
+		if err != nil || in.Also == nil {
+			return err
+		}
+		return in.Also(ctx, tx, made)
 	})
 	return made, err
 }

@@ -72,6 +72,9 @@ type NewDeployments struct {
 	// UpdateVariables gives the release the variables as they are now, before.
 	UpdateVariables bool
 	Options         Options
+	// Also is called in the transaction that makes the deployments, once they are
+	// made; what it returns keeps them from being made. It may run twice. nil is nothing.
+	Also func(ctx context.Context, tx *db.Tx, made []octopus.Deployment) error
 }
 
 // Deploy makes deployments and queues their tasks.
@@ -122,6 +125,9 @@ func (s *Service) Deploy(ctx context.Context, in NewDeployments, allow Allow) ([
 				return err
 			}
 			made = append(made, *d)
+		}
+		if in.Also != nil {
+			return in.Also(ctx, tx, made)
 		}
 		return nil
 	})

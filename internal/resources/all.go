@@ -16,6 +16,7 @@ func All() []*resource.Kind {
 		Machines(),
 		ProjectGroups(),
 		Projects(),
+		ProjectTriggers(),
 		Proxies(),
 		ScopedUserRoles(),
 		Spaces(),

@@ -18,6 +18,7 @@ func Projects() *resource.Kind {
 		Filters: []resource.Filter{
 			{Param: "projectGroupId", Path: "ProjectGroupId"},
 			{Param: "clonedFromProjectId", Path: "ClonedFromProjectId"},
+			{Param: "autoCreateRelease", Path: "AutoCreateRelease"},
 		},
 		References: []resource.Reference{
 			{Path: "ProjectGroupId", To: "projectgroups", Required: true},

@@ -23,6 +23,7 @@ type api struct {
 func Routes(d *db.DB, service *releases.Service) []rest.Route {
 	a := &api{d, service}
 	all := append(a.releaseRoutes(), a.progressRoutes()...)
+	all = append(all, a.retentionRoutes()...)
 	return append(all, a.deploymentRoutes()...)
 }
 

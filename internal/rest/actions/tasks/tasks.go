@@ -372,3 +372,6 @@ func (a *api) behind(r *rest.Request) (any, error) {
 	}
 	return rest.PageOf(r, "Task", p, total, docs), nil
 }
+
+// Duration is a period in words, as tasks show how long they took.
+func Duration(d time.Duration) string { return words(d) }

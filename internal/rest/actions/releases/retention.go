@@ -1,0 +1,61 @@
+package releases
+
+import (
+	"net/http"
+
+	"github.com/takodeploy/tako/internal/db"
+	"github.com/takodeploy/tako/internal/fault"
+	"github.com/takodeploy/tako/internal/releases"
+	"github.com/takodeploy/tako/internal/rest"
+	"github.com/takodeploy/tako/octopus"
+)
+
+// verdict is what retention would make of a release.
+type verdict struct {
+	ReleaseID string `json:"ReleaseId"`
+	ChannelID string `json:"ChannelId"`
+	Version   string
+	Keep      bool
+	Reason    string
+	Links     octopus.Links
+}
+
+func (a *api) retentionRoutes() []rest.Route {
+	return []rest.Route{{
+		Method: http.MethodGet, Pattern: "/projects/{project}/retention", Permission: string(octopus.PermReleaseView), Handler: a.retention, Response: of[octopus.Page[verdict]](),
+		Query: paged(), Summary: "Tells which releases of a project retention would delete now, and why; it changes nothing.",
+	}}
+}
+
+func (a *api) retention(r *rest.Request) (any, error) {
+	page, err := r.Page()
+	if err != nil {
+		return nil, err
+	}
+	var found []releases.RetentionVerdict
+	err = a.db.Read(r.Context(), func(tx *db.Tx) error {
+		p, err := a.project(r.Context(), tx, r, r.PathValue("project"))
+		if err != nil {
+			return err
+		}
+		if err := r.Allow(string(octopus.PermReleaseView), rest.Target{Project: p.ID, ProjectGroup: p.ProjectGroupID}); err != nil {
+			return fault.Missing("project", p.ID)
+		}
+		found, err = a.service.Retention(r.Context(), tx, p)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	page = page.Clamp()
+	total := int64(len(found))
+	items := []verdict{}
+	skip := min(page.Skip, total)
+	for _, v := range found[skip:min(skip+page.Take, total)] {
+		items = append(items, verdict{
+			ReleaseID: v.ReleaseID, ChannelID: v.ChannelID, Version: v.Version, Keep: v.Keep, Reason: v.Reason,
+			Links: octopus.Links{"Release": r.SpaceHref("/releases/" + v.ReleaseID)},
+		})
+	}
+	return rest.PageOf(r, "RetentionVerdict", page, total, items), nil
+}
