@@ -127,6 +127,12 @@ func examples() []example {
 			before:  `{"Name":"Ex 1","TaskQueueStopped":true,"SpaceManagersTeams":["teams-administrators"]}`,
 		},
 		{
+			kind:    "tagsets",
+			create:  `{"Name":"Ex 1"}`,
+			full:    `{"Name":"Ex 2","Description":"d","SortOrder":9,"Type":"SingleSelect","Scopes":["Tenant","Project"],"Tags":[{"Name":"Hot","Color":"#FF0000","Description":"d","SortOrder":1},{"Name":"Cold","New":1}]}`,
+			cleared: `{"Description":"","Type":"MultiSelect","Scopes":["Tenant"],"Tags":[],"IsSystem":false}`,
+		},
+		{
 			kind:    "teams",
 			create:  `{"Name":"Ex 1"}`,
 			full:    `{"Name":"Ex 2","Description":"d","MemberUserIds":["{user}"],"ExternalSecurityGroups":[{"Id":"g","DisplayName":"G"}]}`,
@@ -178,6 +184,8 @@ func newWalker(t testing.TB, s *apptest.Server) *walker {
 		{"lifecycle", "lifecycles", `{"Name":"Straight"}`},
 		{"group", "projectgroups", `{"Name":"Group"}`},
 		{"library", "libraryvariablesets", `{"Name":"Shared"}`},
+		{"tagset", "tagsets", `{"Name":"Ring","Tags":[{"Name":"One"},{"Name":"Two"}]}`},
+		{"sorting", "tagsets", `{"Name":"Set","Scopes":["Environment","Project"],"Tags":[{"Name":"Tag"}]}`},
 		{"project", "projects", `{"Name":"Project","ProjectGroupId":"{group}","LifecycleId":"{lifecycle}"}`},
 		{"tenant", "tenants", `{"Name":"Tenant"}`},
 		{"account", "accounts", `{"Name":"Account","AccountType":"Token"}`},

@@ -414,6 +414,7 @@ func TestTenants(t *testing.T) {
 			return &octopus.Tenant{Name: name, TenantTags: octopus.List[string]{"Ring/" + name}, ProjectEnvironments: octopus.Map[string, octopus.List[string]]{w.project.ID: environments}}
 		}
 		w.steps(onWorker("Tell"))
+		w.create("tagsets", "", &octopus.TagSet{Name: "Ring", Type: octopus.TagFreeText})
 		alpha := w.create("tenants", "", connected("Alpha", w.dev, w.prod))
 		w.create("tenants", "", connected("Beta", w.dev))
 		off := connected("Off", w.dev)

@@ -19,6 +19,7 @@ func All() []*resource.Kind {
 		Proxies(),
 		ScopedUserRoles(),
 		Spaces(),
+		TagSets(),
 		Teams(),
 		Tenants(),
 		UserRoles(),

@@ -153,8 +153,11 @@ func (c *crud) query(r *Request) (docstore.Query, error) {
 	if c.k.Name == spacesKind {
 		q.IDs = r.knownSpaces(q.IDs)
 	}
-	if c.k.Permissions.View != "" {
+	switch {
+	case c.k.Permissions.View != "":
 		q.Visible = r.Grants(c.k.Permissions.View)
+	case c.k.Scope == resource.InSpace && !r.knows(r.Space):
+		return q, fault.Missing("space", string(r.Space)) // the default one, which the path did not name
 	}
 	return q, nil
 }
