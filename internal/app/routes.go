@@ -15,6 +15,7 @@ import (
 	releaseroutes "github.com/takodeploy/tako/internal/rest/actions/releases"
 	"github.com/takodeploy/tako/internal/rest/actions/server"
 	taskroutes "github.com/takodeploy/tako/internal/rest/actions/tasks"
+	"github.com/takodeploy/tako/internal/rest/actions/tenants"
 	"github.com/takodeploy/tako/internal/rest/actions/users"
 )
 
@@ -26,6 +27,7 @@ func routes(a *App, version string, store *docstore.Store, service *releases.Ser
 		DB: a.db, Store: store, Version: version, Node: a.cfg.Node, BuiltinWorker: a.cfg.BuiltinWorker, Started: time.Now(),
 	})...)
 	all = append(all, projects.Routes(a.db, store)...)
+	all = append(all, tenants.Routes(a.db, store)...)
 	all = append(all, packages.Routes(a.db, repo)...)
 	all = append(all, releaseroutes.Routes(a.db, service)...)
 	all = append(all, taskroutes.Routes(a.db, a.tasks, blobs)...)
@@ -39,6 +41,7 @@ func aliases() []rest.Alias {
 		{Kind: "projects", Pattern: "/projectgroups/{owner}/projects", Owner: "projectgroups", Within: "ProjectGroupId", Only: []string{"list"}},
 		{Kind: "projects", Pattern: "/lifecycles/{owner}/projects", Owner: "lifecycles", Within: "LifecycleId", Only: []string{"list"}},
 		{Kind: "machines", Pattern: "/environments/{owner}/machines", Owner: "environments", Within: "EnvironmentIds", Only: []string{"list"}},
+		{Kind: "tenants", Pattern: "/tenant", Only: []string{"get"}}, // as one client spells it
 		{Kind: "workers", Pattern: "/workerpools/{owner}/workers", Owner: "workerpools", Within: "WorkerPoolIds", Only: []string{"list"}},
 	}...)
 }

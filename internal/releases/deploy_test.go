@@ -13,6 +13,7 @@ import (
 	"github.com/takodeploy/tako/internal/auth"
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/releases"
+	"github.com/takodeploy/tako/internal/resources"
 	"github.com/takodeploy/tako/internal/variables"
 	"github.com/takodeploy/tako/octopus"
 )
@@ -487,6 +488,37 @@ func TestScheduledDeployment(t *testing.T) {
 		// A start that has passed is now.
 		if d := w.deploy(r.ID, w.dev, opt(func(o *releases.Options) { o.QueueTime = at.Add(-2 * time.Hour) })); d.QueueTime != nil {
 			t.Errorf("queue time is %v, want none", d.QueueTime)
+		}
+	})
+}
+
+// TestTenantsValues: what a tenant lacks stops its deployments, and what it has is
+// used as it is when the deployment runs.
+func TestTenantsValues(t *testing.T) {
+	onBoth(t, func(t *testing.T, w *world) {
+		w.changeProject(func(p *octopus.Project) {
+			p.TenantedDeploymentMode = octopus.TenantedOrUntenanted
+			p.Templates = octopus.List[octopus.TemplateParameter]{{ID: "port", Name: "Port"}, {ID: "host", Name: "Host", DefaultValue: octopus.Plain("localhost")}}
+		})
+		w.steps(onWorker("Tell"))
+		acme := w.create("tenants", "", &octopus.Tenant{Name: "Acme", ProjectEnvironments: octopus.Map[string, octopus.List[string]]{w.project.ID: {w.dev}}})
+		r := w.release("1.0.0")
+		for0 := func(in *releases.NewDeployments) { in.Tenants = []string{acme} }
+		if _, err := w.tryDeploy(r.ID, w.dev, for0); err == nil || !strings.Contains(err.Error(), "has no value for Port") {
+			t.Fatalf("without a value: %v", err)
+		}
+		w.create("tenantvariables", resources.TenantVariablesID(acme), &resources.TenantVariableSet{TenantID: acme, Values: octopus.List[resources.TenantValue]{
+			{ID: "1", OwnerID: w.project.ID, TemplateID: "port", Value: octopus.Secret("443"), EnvironmentIDs: octopus.List[string]{w.dev}},
+		}})
+		made, err := w.tryDeploy(r.ID, w.dev, for0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		vars := w.manifest(made[0])
+		for name, want := range map[string]string{"Port": "443", "Host": "localhost"} {
+			if got := vars.Value(name); got != want {
+				t.Errorf("%s is %q, want %q", name, got, want)
+			}
 		}
 	})
 }

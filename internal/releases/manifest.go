@@ -147,6 +147,11 @@ func (s *Service) manifestValues(ctx context.Context, tx *db.Tx, space ident.Spa
 	// Blanks were refused when the deployment was made; what a script does
 	// without a value is for the script to say.
 	out, _, _ = variables.Answer(out, answers, c)
+	ofTenant, err := s.tenantValues(ctx, tx, c)
+	if err != nil {
+		return nil, err
+	}
+	out = append(out, ofTenant...)
 	expanded, err := s.accounts(ctx, tx, space, out)
 	if err != nil {
 		return nil, err

@@ -22,6 +22,7 @@ func All() []*resource.Kind {
 		TagSets(),
 		Teams(),
 		Tenants(),
+		TenantVariableSets(),
 		UserRoles(),
 		Users(),
 		VariableSets(),

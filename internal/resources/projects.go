@@ -41,10 +41,12 @@ func Projects() *resource.Kind {
 		Prepare: prepareProject,
 		Check: func(ctx context.Context, r resource.Reader, old, v *octopus.Project) error {
 			var had octopus.List[string]
+			var templates octopus.List[octopus.TemplateParameter]
 			if old != nil {
-				had = old.ProjectTags
+				had, templates = old.ProjectTags, old.Templates
 			}
 			return errors.Join(
+				checkTemplates(v.Templates, templates),
 				checkTags(ctx, r, v.SpaceID, octopus.TagScopeProject, "ProjectTags", v.ProjectTags, had),
 				checkParticipation("TenantedDeploymentMode", &v.TenantedDeploymentMode),
 				oneOf("DefaultGuidedFailureMode", &v.DefaultGuidedFailureMode, octopus.GuidedFailureEnvironment, octopus.GuidedFailureOff, octopus.GuidedFailureOn),
