@@ -26,7 +26,7 @@ var ranks = [][]string{
 	{"internal/secret", "internal/db"},
 	{
 		"internal/deploy", "internal/lifecycle", "internal/variables", "internal/octostache", "internal/version",
-		"internal/structured", "internal/ocl", "internal/servicemsg", "internal/permission", "internal/octodiff",
+		"internal/structured", "internal/ocl", "internal/servicemsg", "internal/permission", "internal/certificate", "internal/octodiff",
 	},
 	{"octopus", "internal/ident", "internal/fault", "internal/failpoint", "examples"},
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/takodeploy/tako/internal/resource"
 	"github.com/takodeploy/tako/internal/resources"
 	"github.com/takodeploy/tako/internal/rest"
+	"github.com/takodeploy/tako/internal/rest/actions/library"
 	"github.com/takodeploy/tako/internal/rest/actions/packages"
 	"github.com/takodeploy/tako/internal/rest/actions/projects"
 	releaseroutes "github.com/takodeploy/tako/internal/rest/actions/releases"
@@ -27,6 +28,7 @@ func routes(a *App, version string, store *docstore.Store, service *releases.Ser
 		DB: a.db, Store: store, Version: version, Node: a.cfg.Node, BuiltinWorker: a.cfg.BuiltinWorker, Started: time.Now(),
 	})...)
 	all = append(all, projects.Routes(a.db, store)...)
+	all = append(all, library.Routes(a.db, store)...)
 	all = append(all, tenants.Routes(a.db, store)...)
 	all = append(all, packages.Routes(a.db, repo)...)
 	all = append(all, releaseroutes.Routes(a.db, service)...)

@@ -1,7 +1,9 @@
 package releases_test
 
 import (
+	"encoding/base64"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -519,6 +521,41 @@ func TestTenantsValues(t *testing.T) {
 			if got := vars.Value(name); got != want {
 				t.Errorf("%s is %q, want %q", name, got, want)
 			}
+		}
+	})
+}
+
+// TestCertificateVariables: a variable of the type Certificate has parts.
+func TestCertificateVariables(t *testing.T) {
+	onBoth(t, func(t *testing.T, w *world) {
+		data, err := os.ReadFile("../certificate/testdata/site.pfx")
+		check(t, err)
+		encoded := base64.StdEncoding.EncodeToString(data)
+		id := w.create("certificates", "", &octopus.Certificate{Name: "Site", CertificateData: octopus.NewSensitive(encoded), Password: octopus.NewSensitive("hush-pfx")})
+		w.variables(octopus.Variable{Name: "Site", Value: &id, Type: octopus.VariableCertificate})
+		w.steps(onWorker("Tell"))
+		p := w.plan(w.deploy(w.release("1.0.0").ID, w.dev))
+		all, err := w.rel.Variables(t.Context(), p)
+		check(t, err)
+		parts := map[string]variables.Variable{}
+		for _, v := range all {
+			parts[v.Name] = v
+		}
+		for name, want := range map[string]string{
+			"Site.Thumbprint": "4DD9F93946DFC9A9C11B470748B6028A1B96B95B", "Site.SubjectCommonName": "www.example.com", "Site.HasPrivateKey": "True",
+			"Site.RawOriginal": encoded, "Site.Pfx": encoded, "Site.Password": "hush-pfx",
+		} {
+			if got := parts[name].Value; got != want {
+				t.Errorf("%s is %q, want %q", name, got, want)
+			}
+		}
+		for _, name := range []string{"Site.RawOriginal", "Site.Pfx", "Site.Password", "Site.PrivateKey", "Site.PrivateKeyPem"} {
+			if v := parts[name]; !v.Sensitive || v.Value == "" {
+				t.Errorf("%s is %+v, want a secret", name, v)
+			}
+		}
+		if v := parts["Site.CertificatePem"]; v.Sensitive || !strings.HasPrefix(v.Value, "-----BEGIN CERTIFICATE-----") {
+			t.Errorf("the certificate itself is %+v", v)
 		}
 	})
 }

@@ -156,7 +156,11 @@ func (s *Service) manifestValues(ctx context.Context, tx *db.Tx, space ident.Spa
 	if err != nil {
 		return nil, err
 	}
-	out = append(out, expanded...)
+	ofCertificates, err := s.certificates(ctx, tx, space, out)
+	if err != nil {
+		return nil, err
+	}
+	out = append(append(out, expanded...), ofCertificates...)
 	for _, v := range m.System {
 		out = append(out, variables.Variable{Name: v.Name, Value: v.Value, Type: octopus.VariableString, Source: variables.Source{Kind: variables.KindSystem}})
 	}
@@ -212,13 +216,7 @@ func accountParts(v *variables.Variable, a *octopus.Account) []variables.Variabl
 		if value == "" {
 			return
 		}
-		part := *v
-		part.ID, part.Prompt, part.Prompted = "", nil, false
-		part.Name, part.Value, part.Sensitive, part.Type = v.Name+"."+name, value, secret, octopus.VariableString
-		if secret {
-			part.Type = octopus.VariableSensitive
-		}
-		out = append(out, part)
+		out = append(out, part(v, name, value, secret))
 	}
 	secret := func(name string, s *octopus.Sensitive) {
 		if s != nil && s.NewValue != nil {

@@ -6,10 +6,12 @@ import "github.com/takodeploy/tako/internal/resource"
 func All() []*resource.Kind {
 	return append([]*resource.Kind{
 		Accounts(),
+		Certificates(),
 		Channels(),
 		DeploymentProcesses(),
 		Environments(),
 		Feeds(),
+		GitCredentials(),
 		LibraryVariableSets(),
 		Lifecycles(),
 		MachinePolicies(),
