@@ -48,6 +48,12 @@ func examples() []example {
 			userKind: "machines", user: `{"Name":"u","EnvironmentIds":["{dev}"],"Roles":["r"],"Endpoint":{"CommunicationStyle":"Ssh","AccountId":"{id}"}}`,
 		},
 		{
+			kind:    "actiontemplates",
+			create:  `{"Name":"Ex 1","ActionType":"Octopus.Script"}`,
+			full:    `{"Name":"Ex 2","ActionType":"Octopus.Script","Description":"d","Properties":{"Octopus.Action.Script.ScriptBody":"echo"},"Packages":[{"Id":"p","Name":"","PackageId":"Acme"}],"Parameters":[{"Id":"p1","Name":"Port","Label":"l","HelpText":"h","DefaultValue":"80","DisplaySettings":{"Octopus.ControlType":"SingleLineText"}}]}`,
+			cleared: `{"Description":null,"Properties":{},"Packages":[],"Parameters":[],"GitDependencies":[]}`,
+		},
+		{
 			kind:    "certificates",
 			create:  `{"Name":"Ex 1","CertificateData":{"HasValue":true,"NewValue":"` + sitePEM() + `"}}`,
 			full:    `{"Name":"Ex 2","Notes":"n","EnvironmentIds":["{dev}"],"TenantedDeploymentParticipation":"Tenanted","TenantIds":["{tenant}"],"TenantTags":["Ring/One"],"CertificateData":{"HasValue":true,"NewValue":"` + sitePFX() + `"},"Password":{"HasValue":true,"NewValue":"hush-pfx"}}`,
@@ -58,6 +64,12 @@ func examples() []example {
 			create:  `{"Name":"Ex 1","ProjectId":"{project}"}`,
 			full:    `{"Name":"Ex 2","ProjectId":"{project}","Description":"d","LifecycleId":"{lifecycle}","Rules":[{"VersionRange":"[1.0,2.0)","Tag":"^$","ActionPackages":[{"DeploymentAction":"a","PackageReference":""}],"New":1}],"TenantTags":["Ring/One"],"GitReferenceRules":["refs/heads/main"]}`,
 			cleared: `{"Description":"","LifecycleId":null,"Rules":[],"TenantTags":[],"GitReferenceRules":[],"Type":"Lifecycle","IsDefault":false}`,
+		},
+		{
+			kind:    "deploymentfreezes",
+			create:  `{"Name":"Ex 1","Start":"2026-12-24T00:00:00.000+00:00","End":"2026-12-27T00:00:00.000+00:00"}`,
+			full:    `{"Name":"Ex 2","Start":"2026-12-24T00:00:00.000+00:00","End":"2026-12-27T00:00:00.000+00:00","ProjectEnvironmentScope":{"{project}":["{dev}"]},"TenantProjectEnvironmentScope":[{"TenantId":"{tenant}","ProjectId":"{project}","EnvironmentId":"{dev}"}],"RecurringSchedule":{"Type":"Annually","Unit":1,"EndType":"Never"}}`,
+			cleared: `{"ProjectEnvironmentScope":{},"TenantProjectEnvironmentScope":[],"RecurringSchedule":null}`,
 		},
 		{
 			kind:     "environments",
@@ -147,6 +159,12 @@ func examples() []example {
 			cleared: `{"Description":"","Type":"MultiSelect","Scopes":["Tenant"],"Tags":[],"IsSystem":false}`,
 		},
 		{
+			kind:    "subscriptions",
+			create:  `{"Name":"Ex 1"}`,
+			full:    `{"Name":"Ex 2","IsDisabled":true,"EventNotificationSubscription":{"Filter":{"Projects":["{project}"],"EventCategories":["DeploymentFailed"]},"EmailTeams":["{team}"],"EmailPriority":"High","EmailFrequencyPeriod":"02:00:00","WebhookURI":"https://hooks.example.com/x","WebhookTimeout":"00:00:20","WebhookHeaderKey":"X-Key"}}`,
+			cleared: `{"IsDisabled":false,"Type":"Event"}`,
+		},
+		{
 			kind:    "teams",
 			create:  `{"Name":"Ex 1"}`,
 			full:    `{"Name":"Ex 2","Description":"d","MemberUserIds":["{user}"],"ExternalSecurityGroups":[{"Id":"g","DisplayName":"G"}]}`,
@@ -214,6 +232,9 @@ func newWalker(t testing.TB, s *apptest.Server) *walker {
 		{"sorting", "tagsets", `{"Name":"Set","Scopes":["Environment","Project"],"Tags":[{"Name":"Tag"}]}`},
 		{"project", "projects", `{"Name":"Project","ProjectGroupId":"{group}","LifecycleId":"{lifecycle}"}`},
 		{"tenant", "tenants", `{"Name":"Tenant"}`},
+		{"actiontemplate", "actiontemplates", `{"Name":"Template","ActionType":"Octopus.Script"}`},
+		{"subscription", "subscriptions", `{"Name":"Subscription"}`},
+		{"deploymentfreeze", "deploymentfreezes", `{"Name":"Freeze","Start":"2026-12-24T00:00:00Z","End":"2026-12-27T00:00:00Z"}`},
 		{"certificate", "certificates", `{"Name":"Certificate","CertificateData":{"NewValue":"` + sitePEM() + `"}}`},
 		{"git-credential", "git-credentials", `{"Name":"Git","Details":{"Username":"u","Password":{"NewValue":"hush"}}}`},
 		{"account", "accounts", `{"Name":"Account","AccountType":"Token"}`},
@@ -371,7 +392,9 @@ func (w *walker) live(k *resource.Kind, e example) {
 	if diff := cmp.Diff(fresh, w.get(at)); diff != "" {
 		t.Errorf("read (-answered +read):\n%s", diff)
 	}
-	if diff := contains(w.hide(fresh), apptest.Put(t, w.Client, at, fresh)); !strings.HasPrefix(diff, "LastModifiedOn") && diff != "" {
+	again := w.hide(fresh)
+	delete(again, "Version") // some count their changes
+	if diff := contains(again, apptest.Put(t, w.Client, at, fresh)); !strings.HasPrefix(diff, "LastModifiedOn") && diff != "" {
 		t.Errorf("what was read and put back came out with another %s", diff)
 	}
 	w.found(k, fresh, base)

@@ -30,6 +30,8 @@ const (
 
 // signedInRoutes are all routes that need no permission but a name.
 var signedInRoutes = map[string]string{
+	"GET /api/communityactiontemplates":             facts,
+	"GET /api/communityactiontemplates/all":         facts,
 	"GET /api/capabilities":                         facts,
 	"GET /api/configuration/feature-toggles":        facts,
 	"GET /api/dynamic-extensions":                   facts,
@@ -131,7 +133,7 @@ func (f *furnished) secrets() []string {
 	var all []string
 	for name, id := range f.of {
 		switch name {
-		case "space", "builtin", "version", "node":
+		case "space", "builtin", "version", "node", "first", "retention":
 		default:
 			all = append(all, `"`+id+`"`)
 		}
@@ -328,7 +330,7 @@ func (f *furnished) inSpace(t *testing.T) (ids []string) {
 	t.Helper()
 	for name, id := range f.of {
 		switch name {
-		case "space", "builtin", "version", "node", "user", "key", "role", "team", "event":
+		case "space", "builtin", "version", "node", "first", "retention", "user", "key", "role", "team", "event", "deploymentfreeze", "identity":
 		default:
 			ids = append(ids, `"`+id+`"`)
 		}

@@ -177,6 +177,9 @@ type Reader interface {
 // Writer lets InTx change other documents by the same rules.
 type Writer interface {
 	Reader
+	// Reveal is Load with secrets in clear, as new values: for a copy, whose
+	// secrets are sealed anew. It must not be logged or served.
+	Reveal(ctx context.Context, kind, id string, v any) error
 	// Create stores v as a new document; id "" takes the next one. It returns the id.
 	Create(ctx context.Context, kind string, space ident.SpaceID, id string, v any) (string, error)
 	// Replace stores v in place of a document, of which it keeps what the type of

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/docstore"
@@ -22,7 +23,7 @@ type api struct {
 // community's templates.
 func Routes(d *db.DB, store *docstore.Store) []rest.Route {
 	a := &api{d, store}
-	return a.certificateRoutes()
+	return slices.Concat(a.certificateRoutes(), a.templateRoutes(), a.retentionRoutes(), a.freezeRoutes())
 }
 
 func decode[T any](doc *docstore.Doc) (*T, error) {

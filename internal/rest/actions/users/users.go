@@ -61,6 +61,7 @@ func Routes(d *db.DB, store *docstore.Store, service *auth.Service) []rest.Route
 		{Method: http.MethodDelete, Pattern: "/users/{id}/apikeys/{key}", Permission: rest.SignedIn, Handler: a.revokeKey, Summary: "Revokes an API key."},
 	}
 	routes = append(routes, a.signInRoutes()...)
+	routes = append(routes, a.identityRoutes()...)
 	for i := range routes {
 		routes[i].Mount = rest.InSystem
 	}
