@@ -296,6 +296,8 @@ func TestAnswersAreWhatTheDocumentSays(t *testing.T) {
 // needed is the query without which an operation does nothing.
 func needed(op operation, f *furnished) string {
 	switch {
+	case strings.HasSuffix(op.Path, "/permissions/explain"):
+		return "?permission=ProjectView"
 	case strings.HasSuffix(op.Path, "/packages/versions"):
 		return "?packageId=Acme.Web"
 	case strings.Contains(op.Path, "/rule-test"):

@@ -51,7 +51,7 @@ type actionUpdated struct {
 func (a *api) templateRoutes() []rest.Route {
 	template, community := reflect.TypeFor[octopus.ActionTemplate](), reflect.TypeFor[octopus.CommunityActionTemplate]()
 	text := func(name, about string) rest.Param { return rest.Param{Name: name, Type: rest.Text, About: about} }
-	paged := []rest.Param{{Name: "skip", Type: rest.Number, About: "how many to leave out"}, {Name: "take", Type: rest.Number, About: "how many to give; 30 unless said"}, {Name: "ids", Type: rest.List, About: "only these"}}
+	paged := []rest.Param{{Name: "skip", Type: rest.Number, About: "how many to leave out"}, {Name: "take", Type: rest.Number, About: "how many to give; 30 unless said"}}
 	cb := []rest.Param{text("cb", "not used: makes browsers ask again")}
 	return []rest.Route{
 		{Method: http.MethodGet, Pattern: "/actiontemplates/{id}/versions/{version}", Permission: templateView, Handler: a.templateVersion, Response: template, Summary: "Reads a step template as it was in a version."},
@@ -366,7 +366,7 @@ func (a *api) searchTemplates(r *rest.Request) (any, error) {
 // logo draws the initial of a template or a step type on a coloured ground, which
 // follows from the name.
 func (a *api) logo(r *rest.Request) (any, error) {
-	name := ""
+	name, newest := "", 0
 	for _, b := range builtins() {
 		if strings.EqualFold(string(b.kind), r.PathValue("id")) {
 			name = b.name
@@ -376,12 +376,17 @@ func (a *api) logo(r *rest.Request) (any, error) {
 		err := a.db.Read(r.Context(), func(tx *db.Tx) error {
 			t, err := findTemplate(r.Context(), tx, r)
 			if err == nil {
-				name = t.Name
+				name, newest = t.Name, t.Version
 			}
 			return err
 		})
 		if err != nil {
 			return nil, err
+		}
+	}
+	if version := r.PathValue("version"); version != "" {
+		if n, err := strconv.Atoi(version); err != nil || n < 0 || n > newest {
+			return nil, fault.Missing("version of '"+name+"'", version)
 		}
 	}
 	hue := 0
