@@ -26,7 +26,7 @@ var ranks = [][]string{
 	{"internal/secret", "internal/db"},
 	{
 		"internal/deploy", "internal/lifecycle", "internal/variables", "internal/octostache", "internal/version",
-		"internal/structured", "internal/ocl", "internal/servicemsg", "internal/permission", "internal/octodiff", "internal/timetable",
+		"internal/structured", "internal/ocl", "internal/servicemsg", "internal/permission", "internal/certificate", "internal/octodiff", "internal/timetable",
 	},
 	{"octopus", "internal/ident", "internal/fault", "internal/failpoint", "examples"},
 }

@@ -157,6 +157,8 @@ type Certificate struct {
 	TenantTags                      List[string]           `json:"TenantTags"`
 	// Archived is when the certificate was archived, null while it is in use.
 	Archived *Time `json:"Archived"`
+	// IsArchived tells that it is.
+	IsArchived bool `json:"IsArchived"`
 	// ReplacedBy is the archived certificate's successor.
 	ReplacedBy            NullString        `json:"ReplacedBy"`
 	CertificateDataFormat CertificateFormat `json:"CertificateDataFormat"`
@@ -172,6 +174,16 @@ type Certificate struct {
 	SubjectAlternativeNames List[string]          `json:"SubjectAlternativeNames"`
 	CertificateChain        List[CertificateInfo] `json:"CertificateChain"`
 }
+
+// ReplaceCertificateCommand puts another file in place of a certificate's.
+type ReplaceCertificateCommand struct {
+	// CertificateData is the file in base64.
+	CertificateData PlainSecret `json:"CertificateData"`
+	Password        PlainSecret `json:"Password"`
+}
+
+// CertificateUsages is what uses a certificate.
+type CertificateUsages = AccountUsages
 
 // CertificateInfo is what a certificate says about itself.
 type CertificateInfo struct {

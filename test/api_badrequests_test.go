@@ -18,6 +18,7 @@ import (
 
 	"github.com/takodeploy/tako/internal/apptest"
 	"github.com/takodeploy/tako/internal/db"
+	"github.com/takodeploy/tako/internal/resource"
 	"github.com/takodeploy/tako/internal/resources"
 	"github.com/takodeploy/tako/internal/rest"
 )
@@ -371,7 +372,7 @@ func (r *refuser) badDocuments() {
 		post(with("Name", strings.Repeat("n", 300)), "Name has 300 bytes", "at most 200")
 		post(with("Name", "   "), "Name is empty")
 		post(with("Name", "two\nlines"), "Name", "control characters")
-		if e.kind != "libraryvariablesets" && e.kind != "machinepolicies" && e.kind != "proxies" && e.kind != "userroles" {
+		if slices.ContainsFunc(resources.All(), func(k *resource.Kind) bool { return k.Name == e.kind && k.Slugged }) {
 			post(with("Slug", "Not A Slug"), "Slug is 'Not A Slug'", "not-a-slug")
 		}
 		if field := map[string]string{"accounts": "AccountType", "feeds": "FeedType"}[e.kind]; field != "" {
@@ -406,6 +407,14 @@ func (r *refuser) badDocuments() {
 		{"POST", "projects", `{"Name":"x","ProjectGroupId":"{group}","LifecycleId":"{lifecycle}","TenantedDeploymentMode":"Both"}`, "TenantedDeploymentMode is 'Both'"},
 		{"POST", "projects?clone=Projects-999", `{"Name":"x","ProjectGroupId":"{group}","LifecycleId":"{lifecycle}"}`, "Projects-999"},
 		{"POST", "proxies", `{"Name":"x","Port":70000}`, "Port is 70000; use a number from 1 to 65535"},
+		{"POST", "tagsets", `{"Name":"a/b"}`, "Name is 'a/b'"},
+		{"POST", "tagsets", `{"Name":"x","Tags":[{"Name":""}]}`, "Tags[0].Name is empty"},
+		{"POST", "tagsets", `{"Name":"x","Tags":[{"Name":"a"},{"Name":"A"}]}`, "Tags[1].Name is 'A', which stands in the set twice"},
+		{"POST", "tagsets", `{"Name":"x","Tags":[{"Name":"a","Color":"red"}]}`, "Tags[0].Color is 'red'"},
+		{"POST", "tagsets", `{"Name":"x","Type":"Fuzzy"}`, "Type is 'Fuzzy'; use MultiSelect"},
+		{"POST", "tagsets", `{"Name":"x","Scopes":["Moon"]}`, "Scopes is 'Moon'"},
+		{"POST", "tenants", `{"Name":"x","TenantTags":["Ring/Three"]}`, "TenantTags names 'Ring/Three'"},
+		{"POST", "environments", `{"Name":"x","EnvironmentTags":["Ring/One"]}`, "is no tag for environments"},
 		{"POST", "spaces", `{"Name":"x"}`, "name at least one team or user"},
 		{"DELETE", "spaces/Spaces-1", ``, "default space cannot be deleted"},
 		{"DELETE", "spaces/{farspace}", ``, "TaskQueueStopped"},

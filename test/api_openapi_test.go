@@ -106,6 +106,7 @@ func furnish(t testing.TB, s *apptest.Server) *furnished {
 	if r := s.Upload(t, "/api/packages/raw", "Acme.Web.1.2.0.zip", archive(t, map[string]string{"a": "b"})); r.Status != http.StatusCreated {
 		t.Fatalf("push: %d %s", r.Status, r.Body)
 	}
+	w.of["first"], w.of["retention"] = "0", "RetentionPolicies-RunbookRetention-Spaces-1"
 	w.of["package"] = "packages-Acme.Web.1.2.0"
 	release, version := m.release(t, nil)
 	w.of["release"], w.of["version"] = release, version
@@ -118,6 +119,7 @@ func furnish(t testing.TB, s *apptest.Server) *furnished {
 	m.Must(t, http.MethodPost, space+"/deployments/create/untenanted/v1", later, &started)
 	w.of["task"] = started.DeploymentServerTasks[0].ServerTaskID
 	w.of["deployment"] = w.ids("/api/deployments?releases=" + release)[0]
+	w.of["identity"] = w.make("serviceaccounts/"+w.of["user"]+"/oidcidentities/create/v1", `{"Name":"CI","Issuer":"https://ci.example.com","Subject":"repo:acme/*"}`)
 	w.of["key"] = w.make("users/"+w.of["user"]+"/apikeys", `{"Purpose":"test"}`)
 	w.of["machine"] = w.make("machines", `{"Name":"Machine","EnvironmentIds":["{dev}"],"Roles":["web"],"Endpoint":{"CommunicationStyle":"None"}}`)
 	w.of["worker"] = w.make("workers", `{"Name":"Worker","WorkerPoolIds":["{pool}"],"Endpoint":{"CommunicationStyle":"None"}}`)
@@ -189,6 +191,14 @@ func named(before, parameter string) string {
 		return "task"
 	case "preview", "{environment}":
 		return map[string]string{"preview": "dev", "{environment}": "tenant"}[before]
+	case "retentionpolicies":
+		return "retention"
+	case "serviceaccounts":
+		return "user"
+	case "oidcidentities":
+		return "identity"
+	case "versions":
+		return "first"
 	case "releases":
 		if parameter == "version" {
 			return "version"
@@ -286,6 +296,8 @@ func TestAnswersAreWhatTheDocumentSays(t *testing.T) {
 // needed is the query without which an operation does nothing.
 func needed(op operation, f *furnished) string {
 	switch {
+	case strings.HasSuffix(op.Path, "/permissions/explain"):
+		return "?permission=ProjectView"
 	case strings.HasSuffix(op.Path, "/packages/versions"):
 		return "?packageId=Acme.Web"
 	case strings.Contains(op.Path, "/rule-test"):

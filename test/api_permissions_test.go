@@ -30,6 +30,8 @@ const (
 
 // signedInRoutes are all routes that need no permission but a name.
 var signedInRoutes = map[string]string{
+	"GET /api/communityactiontemplates":             facts,
+	"GET /api/communityactiontemplates/all":         facts,
 	"GET /api/capabilities":                         facts,
 	"GET /api/configuration/feature-toggles":        facts,
 	"GET /api/dynamic-extensions":                   facts,
@@ -61,6 +63,9 @@ var signedInRoutes = map[string]string{
 	"GET /api/{space}/events/groups":                facts,
 	"GET /api/{space}/tasks/taskTypes":              facts,
 	"GET /api/{space}":                              refused,
+	"GET /api/{space}/tagsets":                      refused,
+	"GET /api/{space}/tagsets/all":                  refused,
+	"GET /api/{space}/tagsets/{id}":                 refused,
 	"GET /api/spaces":                               nothing,
 	"GET /api/spaces/all":                           nothing,
 	"GET /api/spaces/{id}":                          refused,
@@ -78,6 +83,9 @@ var signedInRoutes = map[string]string{
 	"GET /api/users/{id}/permissions":               oneself,
 	"GET /api/users/{id}/permissions/configuration": oneself,
 	"GET /api/users/{id}/permissions/export":        oneself,
+	"GET /api/users/{id}/permissions/explain":       oneself,
+	"GET /api/users/{id}/sessions":                  oneself,
+	"DELETE /api/users/{id}/sessions/{session}":     oneself,
 	"PUT /api/users/{id}/revoke-sessions":           oneself,
 	"GET /api/users/{id}/spaces":                    oneself,
 	"GET /api/users/{id}/teams":                     oneself,
@@ -128,7 +136,7 @@ func (f *furnished) secrets() []string {
 	var all []string
 	for name, id := range f.of {
 		switch name {
-		case "space", "builtin", "version", "node":
+		case "space", "builtin", "version", "node", "first", "retention":
 		default:
 			all = append(all, `"`+id+`"`)
 		}
@@ -325,7 +333,7 @@ func (f *furnished) inSpace(t *testing.T) (ids []string) {
 	t.Helper()
 	for name, id := range f.of {
 		switch name {
-		case "space", "builtin", "version", "node", "user", "key", "role", "team", "event":
+		case "space", "builtin", "version", "node", "first", "retention", "user", "key", "role", "team", "event", "deploymentfreeze", "identity":
 		default:
 			ids = append(ids, `"`+id+`"`)
 		}

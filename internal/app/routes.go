@@ -11,11 +11,13 @@ import (
 	"github.com/takodeploy/tako/internal/resources"
 	"github.com/takodeploy/tako/internal/rest"
 	"github.com/takodeploy/tako/internal/rest/actions/dashboard"
+	"github.com/takodeploy/tako/internal/rest/actions/library"
 	"github.com/takodeploy/tako/internal/rest/actions/packages"
 	"github.com/takodeploy/tako/internal/rest/actions/projects"
 	releaseroutes "github.com/takodeploy/tako/internal/rest/actions/releases"
 	"github.com/takodeploy/tako/internal/rest/actions/server"
 	taskroutes "github.com/takodeploy/tako/internal/rest/actions/tasks"
+	"github.com/takodeploy/tako/internal/rest/actions/tenants"
 	"github.com/takodeploy/tako/internal/rest/actions/triggers"
 	"github.com/takodeploy/tako/internal/rest/actions/users"
 )
@@ -29,6 +31,8 @@ func routes(a *App, version string, store *docstore.Store, service *releases.Ser
 	})...)
 	all = append(all, projects.Routes(a.db, store)...)
 	all = append(all, triggers.Routes(a.db, store)...)
+	all = append(all, library.Routes(a.db, store)...)
+	all = append(all, tenants.Routes(a.db, store)...)
 	all = append(all, packages.Routes(a.db, repo)...)
 	all = append(all, releaseroutes.Routes(a.db, service)...)
 	all = append(all, taskroutes.Routes(a.db, store, a.tasks, service, blobs)...)
@@ -44,6 +48,7 @@ func aliases() []rest.Alias {
 		{Kind: "projects", Pattern: "/projectgroups/{owner}/projects", Owner: "projectgroups", Within: "ProjectGroupId", Only: []string{"list"}},
 		{Kind: "projects", Pattern: "/lifecycles/{owner}/projects", Owner: "lifecycles", Within: "LifecycleId", Only: []string{"list"}},
 		{Kind: "machines", Pattern: "/environments/{owner}/machines", Owner: "environments", Within: "EnvironmentIds", Only: []string{"list"}},
+		{Kind: "tenants", Pattern: "/tenant", Only: []string{"get"}}, // as one client spells it
 		{Kind: "workers", Pattern: "/workerpools/{owner}/workers", Owner: "workerpools", Within: "WorkerPoolIds", Only: []string{"list"}},
 	}...)
 }

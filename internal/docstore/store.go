@@ -267,6 +267,10 @@ func (w writer) Load(ctx context.Context, kind, id string, v any) error {
 	return w.s.Load(ctx, w.tx, kind, id, v)
 }
 
+func (w writer) Reveal(ctx context.Context, kind, id string, v any) error {
+	return w.s.Reveal(ctx, w.tx, kind, id, v)
+}
+
 func (w writer) Each(ctx context.Context, kind string, space ident.SpaceID, path, value string, fn func(id string) error) error {
 	k, err := w.s.Kind(kind)
 	if err != nil {

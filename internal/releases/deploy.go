@@ -295,6 +295,9 @@ func (sc *scene) deploy(ctx context.Context, tx *db.Tx, p place, o Options) (*oc
 	if err := sc.allowed(p, &progress); err != nil {
 		return nil, err
 	}
+	if err := sc.complete(ctx, tx, p); err != nil {
+		return nil, err
+	}
 	if err := o.when(tx.Now()); err != nil {
 		return nil, err
 	}

@@ -1,7 +1,9 @@
 package releases_test
 
 import (
+	"encoding/base64"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -13,6 +15,7 @@ import (
 	"github.com/takodeploy/tako/internal/auth"
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/releases"
+	"github.com/takodeploy/tako/internal/resources"
 	"github.com/takodeploy/tako/internal/variables"
 	"github.com/takodeploy/tako/octopus"
 )
@@ -414,6 +417,7 @@ func TestTenants(t *testing.T) {
 			return &octopus.Tenant{Name: name, TenantTags: octopus.List[string]{"Ring/" + name}, ProjectEnvironments: octopus.Map[string, octopus.List[string]]{w.project.ID: environments}}
 		}
 		w.steps(onWorker("Tell"))
+		w.create("tagsets", "", &octopus.TagSet{Name: "Ring", Type: octopus.TagFreeText})
 		alpha := w.create("tenants", "", connected("Alpha", w.dev, w.prod))
 		w.create("tenants", "", connected("Beta", w.dev))
 		off := connected("Off", w.dev)
@@ -486,6 +490,72 @@ func TestScheduledDeployment(t *testing.T) {
 		// A start that has passed is now.
 		if d := w.deploy(r.ID, w.dev, opt(func(o *releases.Options) { o.QueueTime = at.Add(-2 * time.Hour) })); d.QueueTime != nil {
 			t.Errorf("queue time is %v, want none", d.QueueTime)
+		}
+	})
+}
+
+// TestTenantsValues: what a tenant lacks stops its deployments, and what it has is
+// used as it is when the deployment runs.
+func TestTenantsValues(t *testing.T) {
+	onBoth(t, func(t *testing.T, w *world) {
+		w.changeProject(func(p *octopus.Project) {
+			p.TenantedDeploymentMode = octopus.TenantedOrUntenanted
+			p.Templates = octopus.List[octopus.TemplateParameter]{{ID: "port", Name: "Port"}, {ID: "host", Name: "Host", DefaultValue: octopus.Plain("localhost")}}
+		})
+		w.steps(onWorker("Tell"))
+		acme := w.create("tenants", "", &octopus.Tenant{Name: "Acme", ProjectEnvironments: octopus.Map[string, octopus.List[string]]{w.project.ID: {w.dev}}})
+		r := w.release("1.0.0")
+		for0 := func(in *releases.NewDeployments) { in.Tenants = []string{acme} }
+		if _, err := w.tryDeploy(r.ID, w.dev, for0); err == nil || !strings.Contains(err.Error(), "has no value for Port") {
+			t.Fatalf("without a value: %v", err)
+		}
+		w.create("tenantvariables", resources.TenantVariablesID(acme), &resources.TenantVariableSet{TenantID: acme, Values: octopus.List[resources.TenantValue]{
+			{ID: "1", OwnerID: w.project.ID, TemplateID: "port", Value: octopus.Secret("443"), EnvironmentIDs: octopus.List[string]{w.dev}},
+		}})
+		made, err := w.tryDeploy(r.ID, w.dev, for0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		vars := w.manifest(made[0])
+		for name, want := range map[string]string{"Port": "443", "Host": "localhost"} {
+			if got := vars.Value(name); got != want {
+				t.Errorf("%s is %q, want %q", name, got, want)
+			}
+		}
+	})
+}
+
+// TestCertificateVariables: a variable of the type Certificate has parts.
+func TestCertificateVariables(t *testing.T) {
+	onBoth(t, func(t *testing.T, w *world) {
+		data, err := os.ReadFile("../certificate/testdata/site.pfx")
+		check(t, err)
+		encoded := base64.StdEncoding.EncodeToString(data)
+		id := w.create("certificates", "", &octopus.Certificate{Name: "Site", CertificateData: octopus.NewSensitive(encoded), Password: octopus.NewSensitive("hush-pfx")})
+		w.variables(octopus.Variable{Name: "Site", Value: &id, Type: octopus.VariableCertificate})
+		w.steps(onWorker("Tell"))
+		p := w.plan(w.deploy(w.release("1.0.0").ID, w.dev))
+		all, err := w.rel.Variables(t.Context(), p)
+		check(t, err)
+		parts := map[string]variables.Variable{}
+		for _, v := range all {
+			parts[v.Name] = v
+		}
+		for name, want := range map[string]string{
+			"Site.Thumbprint": "4DD9F93946DFC9A9C11B470748B6028A1B96B95B", "Site.SubjectCommonName": "www.example.com", "Site.HasPrivateKey": "True",
+			"Site.RawOriginal": encoded, "Site.Pfx": encoded, "Site.Password": "hush-pfx",
+		} {
+			if got := parts[name].Value; got != want {
+				t.Errorf("%s is %q, want %q", name, got, want)
+			}
+		}
+		for _, name := range []string{"Site.RawOriginal", "Site.Pfx", "Site.Password", "Site.PrivateKey", "Site.PrivateKeyPem"} {
+			if v := parts[name]; !v.Sensitive || v.Value == "" {
+				t.Errorf("%s is %+v, want a secret", name, v)
+			}
+		}
+		if v := parts["Site.CertificatePem"]; v.Sensitive || !strings.HasPrefix(v.Value, "-----BEGIN CERTIFICATE-----") {
+			t.Errorf("the certificate itself is %+v", v)
 		}
 	})
 }

@@ -315,6 +315,7 @@ func TestTargetsOfTenants(t *testing.T) {
 		w.changeProject(func(p *octopus.Project) { p.TenantedDeploymentMode = octopus.TenantedOrUntenanted })
 		w.steps(script("Deploy"))
 		connected := octopus.Map[string, octopus.List[string]]{w.project.ID: {w.dev}}
+		w.create("tagsets", "", &octopus.TagSet{Name: "Ring", Tags: octopus.List[octopus.Tag]{{Name: "One"}, {Name: "Two"}}})
 		alpha := w.create("tenants", "", &octopus.Tenant{Name: "Alpha", TenantTags: octopus.List[string]{"Ring/One"}, ProjectEnvironments: connected})
 		beta := w.create("tenants", "", &octopus.Tenant{Name: "Beta", TenantTags: octopus.List[string]{"Ring/Two"}, ProjectEnvironments: connected})
 		for name, m := range map[string]octopus.Machine{

@@ -181,11 +181,20 @@ func (s *Service) manifestValues(ctx context.Context, tx *db.Tx, space ident.Spa
 	// Blanks were refused when the deployment was made; what a script does
 	// without a value is for the script to say.
 	out, _, _ = variables.Answer(out, answers, c)
+	ofTenant, err := s.tenantValues(ctx, tx, c)
+	if err != nil {
+		return nil, err
+	}
+	out = append(out, ofTenant...)
 	expanded, err := s.accounts(ctx, tx, space, out)
 	if err != nil {
 		return nil, err
 	}
-	out = append(out, expanded...)
+	ofCertificates, err := s.certificates(ctx, tx, space, out)
+	if err != nil {
+		return nil, err
+	}
+	out = append(append(out, expanded...), ofCertificates...)
 	passed, err := s.openPassed(ctx, id, m)
 	if err != nil {
 		return nil, err
@@ -250,13 +259,7 @@ func accountParts(v *variables.Variable, a *octopus.Account) []variables.Variabl
 		if value == "" {
 			return
 		}
-		part := *v
-		part.ID, part.Prompt, part.Prompted = "", nil, false
-		part.Name, part.Value, part.Sensitive, part.Type = v.Name+"."+name, value, secret, octopus.VariableString
-		if secret {
-			part.Type = octopus.VariableSensitive
-		}
-		out = append(out, part)
+		out = append(out, part(v, name, value, secret))
 	}
 	secret := func(name string, s *octopus.Sensitive) {
 		if s != nil && s.NewValue != nil {

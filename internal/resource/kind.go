@@ -115,6 +115,8 @@ type Declaration[T any] struct {
 	// SlugWithin is the path of the owner within which slugs are unique; "" is the space.
 	SlugWithin string
 	Unique     []Unique
+	// Search is another name that clients have for the list's parameter partialName.
+	Search     string
 	Filters    []Filter
 	References []Reference
 	// Owned members belong to the server: what a client sends there is ignored,
@@ -175,6 +177,9 @@ type Reader interface {
 // Writer lets InTx change other documents by the same rules.
 type Writer interface {
 	Reader
+	// Reveal is Load with secrets in clear, as new values: for a copy, whose
+	// secrets are sealed anew. It must not be logged or served.
+	Reveal(ctx context.Context, kind, id string, v any) error
 	// Create stores v as a new document; id "" takes the next one. It returns the id.
 	Create(ctx context.Context, kind string, space ident.SpaceID, id string, v any) (string, error)
 	// Replace stores v in place of a document, of which it keeps what the type of
@@ -193,7 +198,7 @@ type Kind struct {
 	Order                        Order
 	Unnamed, Slugged             bool
 	Versioned, Hidden, Unaudited bool
-	SlugWithin                   string
+	SlugWithin, Search           string
 	Unique                       []Unique
 	Filters                      []Filter
 	References                   []Reference
@@ -223,7 +228,7 @@ func Declare[T any](d Declaration[T]) *Kind {
 	k := &Kind{
 		Name: d.Name, ItemType: d.ItemType, Noun: d.Noun, Prefix: d.Prefix,
 		Scope: d.Scope, Permissions: d.Permissions, Dimensions: d.Dimensions, Order: d.Order,
-		Unnamed: d.Unnamed, Slugged: d.Slugged, Versioned: d.Versioned, Hidden: d.Hidden, Unaudited: d.Unaudited, SlugWithin: d.SlugWithin,
+		Unnamed: d.Unnamed, Slugged: d.Slugged, Versioned: d.Versioned, Hidden: d.Hidden, Unaudited: d.Unaudited, SlugWithin: d.SlugWithin, Search: d.Search,
 		Unique: d.Unique, Filters: d.Filters, References: d.References,
 		Owned: d.Owned, Links: d.Links,
 		Type:    reflect.TypeFor[T](),

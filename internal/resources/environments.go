@@ -16,8 +16,13 @@ func Environments() *resource.Kind {
 		Order:       resource.ByNumber, Slugged: true,
 		Links: map[string]string{"Machines": "/api/{space}/environments/{Id}/machines{?skip,take,partialName,roles,isDisabled,healthStatuses,commStyles,tenantIds,tenantTags}"},
 		Check: func(ctx context.Context, r resource.Reader, old, v *octopus.Environment) error {
-			if old != nil || v.SortOrder != 0 {
-				return nil
+			var had octopus.List[string]
+			if old != nil {
+				had = old.EnvironmentTags
+			}
+			err := checkTags(ctx, r, v.SpaceID, octopus.TagScopeEnvironment, "EnvironmentTags", v.EnvironmentTags, had)
+			if err != nil || old != nil || v.SortOrder != 0 {
+				return err
 			}
 			last, err := lastNumber(ctx, r, "environments", v.SpaceID)
 			v.SortOrder = last + 1 // a new one goes to the end

@@ -27,6 +27,13 @@ func LibraryVariableSets() *resource.Kind {
 			if old != nil && old.ContentType != v.ContentType {
 				return fault.InvalidField("ContentType", "ContentType is '%.100s'; a library variable set stays what it is, '%s'. Create another one instead.", v.ContentType, old.ContentType)
 			}
+			var templates octopus.List[octopus.TemplateParameter]
+			if old != nil {
+				templates = old.Templates
+			}
+			if err := checkTemplates(v.Templates, templates); err != nil {
+				return err
+			}
 			return oneOf("ContentType", &v.ContentType, octopus.ContentVariables, octopus.ContentScriptModule)
 		},
 		InTx: func(ctx context.Context, w resource.Writer, c resource.Change[octopus.LibraryVariableSet]) error {

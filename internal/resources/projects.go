@@ -40,8 +40,15 @@ func Projects() *resource.Kind {
 			"Web":                "/app#/{space}/projects/{Slug}",
 		},
 		Prepare: prepareProject,
-		Check: func(_ context.Context, _ resource.Reader, _, v *octopus.Project) error {
+		Check: func(ctx context.Context, r resource.Reader, old, v *octopus.Project) error {
+			var had octopus.List[string]
+			var templates octopus.List[octopus.TemplateParameter]
+			if old != nil {
+				had, templates = old.ProjectTags, old.Templates
+			}
 			return errors.Join(
+				checkTemplates(v.Templates, templates),
+				checkTags(ctx, r, v.SpaceID, octopus.TagScopeProject, "ProjectTags", v.ProjectTags, had),
 				checkParticipation("TenantedDeploymentMode", &v.TenantedDeploymentMode),
 				oneOf("DefaultGuidedFailureMode", &v.DefaultGuidedFailureMode, octopus.GuidedFailureEnvironment, octopus.GuidedFailureOff, octopus.GuidedFailureOn),
 				oneOf("ProjectConnectivityPolicy.SkipMachineBehavior", &v.ProjectConnectivityPolicy.SkipMachineBehavior, octopus.SkipNone, octopus.SkipUnavailable))

@@ -1,6 +1,8 @@
 package resources
 
 import (
+	"context"
+
 	"github.com/takodeploy/tako/internal/resource"
 	"github.com/takodeploy/tako/octopus"
 )
@@ -23,6 +25,18 @@ func Tenants() *resource.Kind {
 			{Path: "ProjectEnvironments.*", To: "environments", OnDelete: resource.Clear},
 		},
 		Owned: []string{"ClonedFromTenantId"},
-		Links: map[string]string{"Variables": "/api/{space}/tenants/{Id}/variables"},
+		Links: map[string]string{
+			"Variables":        "/api/{space}/tenants/{Id}/variables",
+			"CommonVariables":  "/api/{space}/tenants/{Id}/commonvariables{?includeMissingVariables}",
+			"ProjectVariables": "/api/{space}/tenants/{Id}/projectvariables{?includeMissingVariables}",
+			"MissingVariables": "/api/{space}/tenants/variables-missing{?tenantId,projectId,environmentId,includeDetails}",
+		},
+		Check: func(ctx context.Context, r resource.Reader, old, v *octopus.Tenant) error {
+			var had octopus.List[string]
+			if old != nil {
+				had = old.TenantTags
+			}
+			return checkTags(ctx, r, v.SpaceID, octopus.TagScopeTenant, "TenantTags", v.TenantTags, had)
+		},
 	})
 }

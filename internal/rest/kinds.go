@@ -70,6 +70,9 @@ func (s *Server) kindRoutes(k *resource.Kind, at Alias) ([]Route, error) {
 	if k.Unnamed {
 		list = list[:1]
 	}
+	if k.Search != "" {
+		list = append(list, Param{k.Search, Text, "the same as partialName"})
+	}
 	for _, f := range k.Filters {
 		list = append(list, Param{f.Param, List, "only those with one of these " + f.Path})
 	}
@@ -134,6 +137,9 @@ func byName(k *resource.Kind) string {
 // query reads the parameters of a list.
 func (c *crud) query(r *Request) (docstore.Query, error) {
 	q := docstore.Query{Space: r.Space, PartialName: r.Query("partialName"), Name: r.Query("name")}
+	if q.PartialName == "" && c.k.Search != "" {
+		q.PartialName = r.Query(c.k.Search)
+	}
 	var err error
 	if q.IDs, err = r.QueryList("ids"); err != nil {
 		return q, err
@@ -153,8 +159,11 @@ func (c *crud) query(r *Request) (docstore.Query, error) {
 	if c.k.Name == spacesKind {
 		q.IDs = r.knownSpaces(q.IDs)
 	}
-	if c.k.Permissions.View != "" {
+	switch {
+	case c.k.Permissions.View != "":
 		q.Visible = r.Grants(c.k.Permissions.View)
+	case c.k.Scope == resource.InSpace && !r.knows(r.Space):
+		return q, fault.Missing("space", string(r.Space)) // the default one, which the path did not name
 	}
 	return q, nil
 }

@@ -187,6 +187,20 @@ func (w *World) MustAs(key string, status int, method, path, body string, header
 	return a
 }
 
+// Refused sends a request as the administrator that must be refused with a status
+// and with words that have says in them.
+func (w *World) Refused(status int, method, path, body, says string) {
+	w.T.Helper()
+	a := w.Do(method, path, Admin, body)
+	var answer octopus.ErrorBody
+	if a.Status == status {
+		a.Into(&answer)
+	}
+	if said := answer.ErrorMessage + " " + strings.Join(answer.Errors, " "); a.Status != status || !strings.Contains(said, says) {
+		w.T.Errorf("%s %s: status %d, want %d with %q: %s", method, path, a.Status, status, says, a.Body)
+	}
+}
+
 // Get reads as the administrator.
 func (w *World) Get(path string) Answer {
 	w.T.Helper()

@@ -43,6 +43,7 @@ func (a *api) placeRoutes() []rest.Route {
 		get("/environments/v2", environmentView, a.environmentsV2, reflect.TypeFor[octopus.Page[octopus.EnvironmentV2]](), "Lists environments with their type.",
 			rest.Param{Name: "skip", Type: rest.Number, About: "how many to leave out"}, rest.Param{Name: "take", Type: rest.Number, About: "how many to give; 30 unless said"},
 			list("ids", "only these"), rest.Param{Name: "name", Type: rest.Text, About: "only the one with this name"}, rest.Param{Name: "partialName", Type: rest.Text, About: "only those with this in their name"}, list("type", "only of these types: Static, Parent, Ephemeral")),
+		put("/tagsets/sortorder", tagSetEdit, "tagsets", reflect.TypeFor[[]octopus.TagSet]()),
 		put("/workerpools/sortorder", workerEdit, "workerpools", reflect.TypeFor[[]octopus.WorkerPool]()),
 		get("/workerpools/summary", workerView, a.pools, reflect.TypeFor[octopus.WorkerPoolsSummary](), "Counts the workers of pools.", filters("hideEmptyWorkerPools")...),
 		get("/workerpools/dynamicworkertypes", workerView, a.workerTypes, reflect.TypeFor[workerTypes](), "Lists the types of workers that are made on demand; there are none."),

@@ -30,6 +30,7 @@ const (
 	environmentEdit = string(octopus.PermEnvironmentEdit)
 	machineView     = string(octopus.PermMachineView)
 	policyView      = string(octopus.PermMachinePolicyView)
+	tagSetEdit      = string(octopus.PermTagSetEdit)
 	workerView      = string(octopus.PermWorkerView)
 	workerEdit      = string(octopus.PermWorkerEdit)
 	accountView     = string(octopus.PermAccountView)

@@ -40,7 +40,8 @@ func (a *api) smallRoutes() []rest.Route {
 	}
 	routes := []rest.Route{
 		{Method: http.MethodGet, Pattern: "/machinepolicies/template", Permission: policyView, Handler: a.template, Response: reflect.TypeFor[octopus.MachinePolicy](), Summary: "Reads what a new machine policy begins with."},
-		{Method: http.MethodGet, Pattern: "/accounts/{id}/usages", Permission: accountView, Handler: a.usages, Response: reflect.TypeFor[octopus.AccountUsages](), Summary: "Lists what uses an account, of what the caller may see."},
+		{Method: http.MethodGet, Pattern: "/accounts/{id}/usages", Permission: accountView, Handler: a.usages("accounts", "Account"), Response: reflect.TypeFor[octopus.AccountUsages](), Summary: "Lists what uses an account, of what the caller may see."},
+		{Method: http.MethodGet, Pattern: "/certificates/{id}/usages", Permission: string(octopus.PermCertificateView), Handler: a.usages("certificates", "Certificate"), Response: reflect.TypeFor[octopus.CertificateUsages](), Summary: "Lists what uses a certificate, of what the caller may see."},
 		{Method: http.MethodGet, Pattern: "/feeds/stats", Permission: feedView, Handler: a.stats, Response: reflect.TypeFor[octopus.BuiltInFeedStats](), Summary: "Counts the packages of the built-in feed."},
 	}
 	for _, pattern := range []string{"/channels/rule-test", "/channels/rule-test/v1"} {
@@ -139,28 +140,31 @@ func (a *api) stats(r *rest.Request) (any, error) {
 	return out, err
 }
 
-// usages lists what uses an account. Variables and steps hold its id as a plain
-// text: the database finds the documents that have it in them, and what they say
-// decides.
-func (a *api) usages(r *rest.Request) (any, error) {
-	var out octopus.AccountUsages
-	err := a.db.Read(r.Context(), func(tx *db.Tx) error {
-		ctx := r.Context()
-		doc, err := r.Find(ctx, tx, "accounts", r.PathValue("id"))
-		if err != nil {
-			return err
-		}
-		u := &usage{api: a, r: r, tx: tx, id: doc.ID, out: &out}
-		out = octopus.AccountUsages{Links: octopus.Links{"Self": r.SpaceHref("/accounts/" + doc.ID + "/usages"), "Account": r.SpaceHref("/accounts/" + doc.ID)}}
-		if err := u.targets(ctx); err != nil {
-			return err
-		}
-		if err := u.variables(ctx); err != nil {
-			return err
-		}
-		return u.processes(ctx)
-	})
-	return out, err
+// usages lists what uses an account or the like. Variables and steps hold its id as
+// a plain text: the database finds the documents that have it in them, and what they
+// say decides.
+func (a *api) usages(kind, link string) rest.Handler {
+	return func(r *rest.Request) (any, error) {
+		var out octopus.AccountUsages
+		err := a.db.Read(r.Context(), func(tx *db.Tx) error {
+			ctx := r.Context()
+			doc, err := r.Find(ctx, tx, kind, r.PathValue("id"))
+			if err != nil {
+				return err
+			}
+			u := &usage{api: a, r: r, tx: tx, id: doc.ID, out: &out}
+			self := r.SpaceHref("/" + kind + "/" + doc.ID)
+			out = octopus.AccountUsages{Links: octopus.Links{"Self": self + "/usages", link: self}}
+			if err := u.targets(ctx); err != nil {
+				return err
+			}
+			if err := u.variables(ctx); err != nil {
+				return err
+			}
+			return u.processes(ctx)
+		})
+		return out, err
+	}
 }
 
 // usage looks for the uses of an account.

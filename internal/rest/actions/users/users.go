@@ -49,6 +49,9 @@ func Routes(d *db.DB, store *docstore.Store, service *auth.Service) []rest.Route
 
 		{Method: http.MethodGet, Pattern: "/users/{id}/permissions", Permission: rest.SignedIn, Handler: a.permissions, Response: reflect.TypeFor[octopus.UserPermissions](), Query: places, Summary: "Reads what a user may do, and where."},
 		{Method: http.MethodGet, Pattern: "/users/{id}/permissions/configuration", Permission: rest.SignedIn, Handler: a.permissions, Response: reflect.TypeFor[octopus.UserPermissions](), Query: places, Summary: "Reads what a user may do as it is set up, and where."},
+		{Method: http.MethodGet, Pattern: "/users/{id}/permissions/explain", Permission: rest.SignedIn, Handler: a.explain, Response: reflect.TypeFor[explanation](), Query: []rest.Param{{Name: "permission", Type: rest.Text, About: "the permission"}, {Name: "space", Type: rest.Text, About: "the id of the space; the default one unless said"}, {Name: "project", Type: rest.Text, About: "the id of a project that it is about"}, {Name: "environment", Type: rest.Text, About: "the id of an environment"}, {Name: "tenant", Type: rest.Text, About: "the id of a tenant"}}, Summary: "Tells why a user can do something: by which teams, roles and scopes."},
+		{Method: http.MethodGet, Pattern: "/users/{id}/sessions", Permission: rest.SignedIn, Handler: a.sessions, Response: reflect.TypeFor[octopus.Page[auth.OpenSession]](), Query: paged, Summary: "Lists where a user is signed in."},
+		{Method: http.MethodDelete, Pattern: "/users/{id}/sessions/{session}", Permission: rest.SignedIn, Handler: a.endSession, Summary: "Ends one session of a user."},
 		{Method: http.MethodGet, Pattern: "/users/{id}/permissions/export", Permission: rest.SignedIn, Handler: a.export, ContentType: "text/csv", Query: places, Summary: "Reads what a user may do as a table."},
 		{Method: http.MethodGet, Pattern: "/users/{id}/teams", Permission: rest.SignedIn, Handler: a.teams, Response: teams, Query: places, Summary: "Lists the teams of a user as a bare array."},
 		{Method: http.MethodGet, Pattern: "/teammembership", Permission: rest.SignedIn, Handler: a.membership, Response: teams, Query: append(places[:2:2], rest.Param{Name: "userId", Type: rest.Text, About: "whose; one's own unless said"}), Summary: "Lists the teams of a user as a bare array."},
@@ -61,6 +64,7 @@ func Routes(d *db.DB, store *docstore.Store, service *auth.Service) []rest.Route
 		{Method: http.MethodDelete, Pattern: "/users/{id}/apikeys/{key}", Permission: rest.SignedIn, Handler: a.revokeKey, Summary: "Revokes an API key."},
 	}
 	routes = append(routes, a.signInRoutes()...)
+	routes = append(routes, a.identityRoutes()...)
 	for i := range routes {
 		routes[i].Mount = rest.InSystem
 	}
