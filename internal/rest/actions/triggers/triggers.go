@@ -59,8 +59,10 @@ func Routes(d *db.DB, store *docstore.Store) []rest.Route {
 		{
 			Method: http.MethodGet, Pattern: "/scheduledprojecttriggers", Permission: view, Handler: a.list, Response: reflect.TypeFor[octopus.Page[scheduled]](),
 			Query: []rest.Param{
-				{Name: "skip", Type: rest.Number, About: "how many to leave out"}, {Name: "take", Type: rest.Number, About: "how many to give; 30 unless said"},
-				{Name: "ids", Type: rest.List, About: "only these"}, count,
+				{Name: "skip", Type: rest.Number, About: "how many to leave out"},
+				{Name: "take", Type: rest.Number, About: "how many to give; 30 unless said"},
+				{Name: "ids", Type: rest.List, About: "only these"},
+				count,
 			},
 			Summary: "Lists the triggers that have a schedule, with when they run next.",
 		},
