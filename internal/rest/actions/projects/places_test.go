@@ -226,13 +226,15 @@ func TestAccountUsages(t *testing.T) {
 		if len(none.DeploymentProcesses)+len(none.LibraryVariableSets)+len(none.ProjectVariableSets)+len(none.Targets) != 0 {
 			t.Errorf("%+v", none)
 		}
-		// What one may not see is not told.
-		var little octopus.AccountUsages
-		w.MustAs(w.person([]string{"AccountView", "VariableView", "MachineView"}, w.dev), 404, http.MethodGet, "/api/accounts/Key/usages", "")
-		key := w.Person(actiontest.Role{Space: home, Permissions: []string{"AccountView"}}, actiontest.Role{Space: home, Permissions: []string{"VariableView", "MachineView"}, Scope: octopus.ScopedUserRole{EnvironmentIDs: []string{w.dev}}})
-		w.MustAs(key, 200, http.MethodGet, "/api/accounts/Key/usages", "").Into(&little)
-		if len(little.DeploymentProcesses)+len(little.LibraryVariableSets)+len(little.ProjectVariableSets)+len(little.Targets) != 0 {
-			t.Errorf("%+v", little)
+		// What one may not see is not told, though the account is for all environments.
+		limited := w.person([]string{"AccountView", "VariableView", "MachineView"}, w.dev)
+		unlimited := w.Person(actiontest.Role{Space: home, Permissions: []string{"AccountView"}}, actiontest.Role{Space: home, Permissions: []string{"VariableView", "MachineView"}, Scope: octopus.ScopedUserRole{EnvironmentIDs: []string{w.dev}}})
+		for _, key := range []string{limited, unlimited} {
+			var little octopus.AccountUsages
+			w.MustAs(key, 200, http.MethodGet, "/api/accounts/Key/usages", "").Into(&little)
+			if len(little.DeploymentProcesses)+len(little.LibraryVariableSets)+len(little.ProjectVariableSets)+len(little.Targets) != 0 {
+				t.Errorf("%+v", little)
+			}
 		}
 	})
 }
