@@ -34,8 +34,23 @@ type Nuspec struct {
 	Description  string `xml:"metadata>description"`
 	Authors      string `xml:"metadata>authors"`
 	ReleaseNotes string `xml:"metadata>releaseNotes"`
+	// Groups are the dependencies by framework, and Dependencies those for all.
+	Groups       []NuspecGroup      `xml:"metadata>dependencies>group"`
+	Dependencies []NuspecDependency `xml:"metadata>dependencies>dependency"`
 	// Text is the whole description, as it is in the package.
 	Text []byte `xml:"-"`
+}
+
+// NuspecGroup is what a NuGet package depends on for one framework.
+type NuspecGroup struct {
+	TargetFramework string             `xml:"targetFramework,attr"`
+	Dependencies    []NuspecDependency `xml:"dependency"`
+}
+
+// NuspecDependency is another package, and the range of its version, "" for any.
+type NuspecDependency struct {
+	ID      string `xml:"id,attr"`
+	Version string `xml:"version,attr"`
 }
 
 // PushNuGet is Push for NuGet clients, which name every file package.nupkg: id and

@@ -199,7 +199,7 @@ func (s *Server) prepare(w http.ResponseWriter, hr *http.Request, id string) (*R
 		return nil, fault.New(fault.Invalid, "The path cannot be decoded: %s.", err)
 	case leaf == nil && allow != nil:
 		return nil, &notAllowed{method: hr.Method, allow: strings.Join(allow, ", ")}
-	case leaf == nil && isAPI(hr.URL.Path):
+	case leaf == nil && (isAPI(hr.URL.Path) || isAPI(hr.URL.EscapedPath())):
 		return nil, fault.New(fault.NotFound, "There is no operation %s '%.200s' in this API; %s/api/openapi.json lists all.", hr.Method, hr.URL.Path, s.base)
 	case leaf == nil:
 		return nil, nil
@@ -395,9 +395,13 @@ func (w *statusWriter) Write(p []byte) (int, error) {
 // Unwrap lets [http.ResponseController] reach the connection.
 func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
+// isAPI reports whether a path without a route is meant for a program, which is
+// told so, and not for the pages: below /api, and where NuGet clients look, which
+// put a space in front.
 func isAPI(path string) bool {
-	path = "/" + strings.TrimLeft(path, "/")
-	return len(path) >= 4 && strings.EqualFold(path[:4], "/api") && (len(path) == 4 || path[4] == '/')
+	first, rest, _ := strings.Cut(strings.TrimLeft(path, "/"), "/")
+	second, _, _ := strings.Cut(rest, "/")
+	return strings.EqualFold(first, "api") || strings.EqualFold(first, "nuget") || strings.EqualFold(second, "nuget")
 }
 
 // stripBase takes the base path off; without it in front there is nothing here.

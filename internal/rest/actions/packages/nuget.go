@@ -2,10 +2,12 @@ package packages
 
 import (
 	"bytes"
+	"cmp"
 	"net/http"
 	"net/url"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/takodeploy/tako/internal/db"
@@ -36,6 +38,7 @@ func (a *api) nugetRoutes(overwrite []rest.Param) []rest.Route {
 		{Method: http.MethodGet, Pattern: "/nuget/v3/index.json", Permission: view, Handler: a.nugetIndex, Summary: "Tells NuGet clients what there is: the address to give them as a source."},
 		{Method: http.MethodGet, Pattern: "/nuget/v3/search", Permission: view, Handler: a.nugetSearch, Query: search, Summary: "Finds NuGet packages by a part of their id."},
 		{Method: http.MethodGet, Pattern: "/nuget/v3/registration/{id}/index.json", Permission: view, Handler: a.nugetRegistration, Summary: "Describes the versions of a NuGet package."},
+		{Method: http.MethodGet, Pattern: "/nuget/v3/registration/{id}/page/{page}", Permission: view, Handler: a.nugetRegistrationPage, Summary: "Describes a part of the versions of a NuGet package that has many."},
 		{Method: http.MethodGet, Pattern: "/nuget/v3/registration/{id}/{version}", Permission: view, Handler: a.nugetLeaf, Summary: "Describes a version of a NuGet package."},
 		{Method: http.MethodGet, Pattern: "/nuget/v3/flat/{id}/index.json", Permission: view, Handler: a.nugetVersions, Summary: "Lists the versions of a NuGet package, the oldest first."},
 		{Method: http.MethodGet, Pattern: "/nuget/v3/flat/{id}/{version}/{file}", Permission: download, Handler: a.nugetFile, ContentType: "application/octet-stream", Summary: "Fetches a NuGet package, or its .nuspec."},
@@ -115,16 +118,69 @@ func registrationOf(r *rest.Request, p *feed.Package) string {
 	return nugetBase(r) + "/v3/registration/" + url.PathEscape(ident.Fold(p.PackageID)) + "/index.json"
 }
 
-// described is a version as registrations have it.
-func described(r *rest.Request, p *feed.Package) object {
+// described is a version as registrations have it. What it depends on stands in
+// its .nuspec, as some clients do not look there themselves.
+func (a *api) described(r *rest.Request, p *feed.Package) (object, error) {
+	groups := []object{}
+	switch spec, err := a.repo.Nuspec(r.Context(), p); {
+	case err == nil:
+		if len(spec.Dependencies) > 0 {
+			spec.Groups = append(spec.Groups, feed.NuspecGroup{Dependencies: spec.Dependencies})
+		}
+		for _, g := range spec.Groups {
+			needs := []object{}
+			for _, d := range g.Dependencies {
+				needs = append(needs, object{"id": d.ID, "range": cmp.Or(d.Version, "(, )")})
+			}
+			group := object{"dependencies": needs}
+			if g.TargetFramework != "" {
+				group["targetFramework"] = g.TargetFramework
+			}
+			groups = append(groups, group)
+		}
+	case !fault.Is(err, fault.Invalid): // one that is only called a .nupkg depends on nothing
+		return nil, err
+	}
 	leaf, content := nugetPlaces(r, p)
 	return object{
 		"@id": leaf, "@type": "Package", "packageContent": content, "registration": registrationOf(r, p), "listed": true, "published": p.Published,
 		"catalogEntry": object{
 			"@id": leaf, "@type": "PackageDetails", "id": p.PackageID, "version": feed.NuGetVersion(p.Version), "title": p.PackageID,
-			"packageContent": content, "listed": true, "published": p.Published, "dependencyGroups": []object{},
+			"packageContent": content, "listed": true, "published": p.Published, "dependencyGroups": groups,
 		},
+	}, nil
+}
+
+// registrationPage is of how many versions a page of a registration tells, since
+// each means to look into a package.
+const registrationPage = 64
+
+// pages are the versions of a package from the oldest on, in pages.
+func pages(newestFirst []*feed.Package) [][]*feed.Package {
+	slices.Reverse(newestFirst)
+	return slices.Collect(slices.Chunk(newestFirst, registrationPage))
+}
+
+// nugetPage describes the versions of a page with their number n, or only which
+// they are unless full is set.
+func (a *api) nugetPage(r *rest.Request, versions []*feed.Package, n int, full bool) (object, error) {
+	index := registrationOf(r, versions[0])
+	page := object{
+		"@id": strings.TrimSuffix(index, "index.json") + "page/" + strconv.Itoa(n) + ".json", "@type": "catalog:CatalogPage", "parent": index, "count": len(versions),
+		"lower": feed.NuGetVersion(versions[0].Version), "upper": feed.NuGetVersion(versions[len(versions)-1].Version),
 	}
+	if !full {
+		return page, nil
+	}
+	items := make([]object, len(versions))
+	for i, p := range versions {
+		var err error
+		if items[i], err = a.described(r, p); err != nil {
+			return nil, err
+		}
+	}
+	page["items"] = items
+	return page, nil
 }
 
 func (a *api) nugetRegistration(r *rest.Request) (any, error) {
@@ -132,16 +188,27 @@ func (a *api) nugetRegistration(r *rest.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	items := make([]object, len(all))
-	for i, p := range all {
-		items[i] = described(r, p)
+	parts := pages(all)
+	items := make([]object, len(parts))
+	for i, part := range parts {
+		if items[i], err = a.nugetPage(r, part, i, len(parts) == 1); err != nil {
+			return nil, err
+		}
 	}
-	slices.Reverse(items)
-	index := registrationOf(r, all[0])
-	return object{"@id": index, "count": 1, "items": []object{{
-		"@id": index + "#page", "count": len(items), "items": items, "parent": index,
-		"lower": feed.NuGetVersion(all[len(all)-1].Version), "upper": feed.NuGetVersion(all[0].Version),
-	}}}, nil
+	return object{"@id": registrationOf(r, all[0]), "count": len(items), "items": items}, nil
+}
+
+func (a *api) nugetRegistrationPage(r *rest.Request) (any, error) {
+	all, err := a.versionsOf(r)
+	if err != nil {
+		return nil, err
+	}
+	parts := pages(all)
+	n, err := strconv.Atoi(strings.TrimSuffix(r.PathValue("page"), ".json"))
+	if err != nil || n < 0 || n >= len(parts) {
+		return nil, fault.Missing("page", r.PathValue("page"))
+	}
+	return a.nugetPage(r, parts[n], n, true)
 }
 
 // nugetPackage is the version that the path names.
@@ -158,7 +225,7 @@ func (a *api) nugetLeaf(r *rest.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return described(r, p), nil
+	return a.described(r, p)
 }
 
 func (a *api) nugetFile(r *rest.Request) (any, error) {

@@ -16,7 +16,8 @@ import (
 	"github.com/takodeploy/tako/octopus"
 )
 
-const nuspecText = `<?xml version="1.0"?><package xmlns="http://schemas.microsoft.com/packaging/2013/05/nuspec.xsd"><metadata><id>%s</id><version>%s</version><releaseNotes>Notes of %[2]s</releaseNotes></metadata></package>`
+const nuspecText = `<?xml version="1.0"?><package xmlns="http://schemas.microsoft.com/packaging/2013/05/nuspec.xsd"><metadata><id>%s</id><version>%s</version><releaseNotes>Notes of %[2]s</releaseNotes>` +
+	`<dependencies><group targetFramework="net8.0"><dependency id="Lib" version="[1.0,2.0)"/><dependency id="Any"/></group></dependencies></metadata></package>`
 
 // archive is a ZIP file; files are names and contents.
 func archive(t testing.TB, files ...string) []byte {
@@ -226,7 +227,13 @@ func TestNuGetClient(t *testing.T) {
 				Items        []struct {
 					ID             string `json:"@id"`
 					PackageContent string
-					CatalogEntry   struct{ ID, Version string }
+					CatalogEntry   struct {
+						ID, Version      string
+						DependencyGroups []struct {
+							TargetFramework string
+							Dependencies    []struct{ ID, Range string }
+						}
+					}
 				}
 			}
 		}
@@ -234,6 +241,9 @@ func TestNuGetClient(t *testing.T) {
 		page := registration.Items[0]
 		if page.Lower != "1.0.0" || page.Upper != "2.0.0-rc.1" || len(page.Items) != 4 || page.Items[2].CatalogEntry.Version != "1.10.0" {
 			t.Errorf("registration %+v", page)
+		}
+		if g := page.Items[0].CatalogEntry.DependencyGroups; len(g) != 1 || g[0].TargetFramework != "net8.0" || fmt.Sprint(g[0].Dependencies) != "[{Lib [1.0,2.0)} {Any (, )}]" {
+			t.Errorf("it depends on %+v", g)
 		}
 		for i, v := range []string{"1.0", "1.2.0", "1.10.0", "2.0.0-RC.1"} {
 			item := page.Items[i]
@@ -279,5 +289,35 @@ func TestNewestOfOne(t *testing.T) {
 		if len(page.Items) != 1 || page.TotalResults != 1 || page.Items[0].Version != "1.10.0" {
 			t.Errorf("%+v", page)
 		}
+	})
+}
+
+// TestManyNuGetVersions: the versions of a package that has many come in pages.
+func TestManyNuGetVersions(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		for i := range 70 {
+			w.push(http.StatusCreated, raw, fmt.Sprintf("Acme.1.%d.0.nupkg", i), "x")
+		}
+		type page struct {
+			ID           string `json:"@id"`
+			Lower, Upper string
+			Count        int
+			Items        []struct{ CatalogEntry struct{ Version string } }
+		}
+		var index struct {
+			Count int
+			Items []page
+		}
+		w.Get("/nuget/v3/registration/acme/index.json").Into(&index)
+		if index.Count != 2 || len(index.Items) != 2 || index.Items[0].Items != nil || index.Items[0].Count != 64 || index.Items[1].Lower != "1.64.0" || index.Items[1].Upper != "1.69.0" {
+			t.Fatalf("%+v", index)
+		}
+		var last page
+		w.Get(strings.TrimPrefix(index.Items[1].ID, w.URL)).Into(&last)
+		if len(last.Items) != 6 || last.Items[5].CatalogEntry.Version != "1.69.0" || last.ID != index.Items[1].ID {
+			t.Errorf("%+v", last)
+		}
+		w.Must(http.StatusNotFound, http.MethodGet, "/nuget/v3/registration/acme/page/2.json", "")
 	})
 }
