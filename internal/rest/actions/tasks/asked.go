@@ -194,7 +194,7 @@ func choiceText(c deploy.Choice) string {
 		return "Run again"
 	case deploy.Exclude:
 		return "Exclude machine from deployment"
-	case deploy.Proceed, deploy.Abort, deploy.Fail, deploy.Retry, deploy.Ignore:
+	case deploy.Proceed, deploy.Abort, deploy.Fail, deploy.Retry, deploy.Ignore, deploy.ChildEnded:
 	}
 	return string(c)
 }
