@@ -28,7 +28,9 @@ func TestRightsOnOneTask(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		w := actiontest.With(t, d, func(_ *actiontest.World, cfg *rest.Config) { cfg.Routes = actions.Routes(d, cfg.Store, queue, nil, blobs) })
+		w := actiontest.With(t, d, func(_ *actiontest.World, cfg *rest.Config) {
+			cfg.Routes = actions.Routes(d, cfg.Store, queue, nil, blobs)
+		})
 		group := w.Create("/api/projectgroups", `{"Name":"Shops"}`)
 		project := w.Create("/api/projects", `{"Name":"Web","LifecycleId":"Lifecycles-1","ProjectGroupId":"`+group+`"}`)
 		environment := w.Create("/api/environments", `{"Name":"Dev"}`)
