@@ -63,6 +63,7 @@ func documents() []any {
 		octopus.PackageDescription{},
 		octopus.PackageNotes{},
 		octopus.DeltaSignature{},
+		octopus.ReplaceCertificateCommand{},
 		octopus.DeploymentFreezePage{},
 		octopus.Lifecycle{},
 		octopus.RetentionPolicy{},

@@ -112,7 +112,7 @@ func (s *Service) FindUsers(ctx context.Context, by *Principal, q UserQuery) (do
 		one(`u.user_id = ?`, by.UserID())
 	}
 	if f := ident.Fold(q.Filter); f != "" {
-		like := "%" + strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(f) + "%"
+		like := db.Containing(f)
 		one(`(u.username LIKE ? ESCAPE '\' OR u.display LIKE ? ESCAPE '\' OR u.email LIKE ? ESCAPE '\')`, like, like, like)
 	}
 	const most = 5000

@@ -94,7 +94,7 @@ func (s *Store) where(k *resource.Kind, q Query) (string, []any) {
 		b.WriteString(` AND 1 = 0`)
 	case part != "":
 		b.WriteString(` AND d.name LIKE ? ESCAPE '\'`)
-		args = append(args, "%"+escapeLike(part)+"%")
+		args = append(args, db.Containing(part))
 	}
 	for _, m := range q.Where {
 		b.WriteString(` AND ` + s.match(k, m.Path, m.Any, &args))
@@ -223,8 +223,4 @@ func in(column string, values []string, args *[]any) string {
 		*args = append(*args, v)
 	}
 	return column + ` IN (?` + strings.Repeat(`, ?`, len(values)-1) + `)`
-}
-
-func escapeLike(s string) string {
-	return strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(s)
 }

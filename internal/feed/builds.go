@@ -216,14 +216,9 @@ func (q *BuildQuery) where(alias string) (string, []any) {
 	}
 	if q.Filter != "" {
 		where += ` AND ` + alias + `.version_folded LIKE ? ESCAPE '\'`
-		args = append(args, contains(q.Filter))
+		args = append(args, db.Containing(ident.Fold(q.Filter)))
 	}
 	return where, args
-}
-
-// contains is the pattern of texts that have part in them, without case.
-func contains(part string) string {
-	return "%" + strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(ident.Fold(part)) + "%"
 }
 
 // Builds returns a page of build information and how much there is.

@@ -377,7 +377,7 @@ func (q *Query) where() (string, []any) {
 			where += ` AND 1 = 0`
 		default:
 			where += ` AND ` + f.column + ` LIKE ? ESCAPE '\'`
-			args = append(args, contains(f.part))
+			args = append(args, db.Containing(ident.Fold(f.part)))
 		}
 	}
 	for _, only := range q.kinds() {

@@ -101,15 +101,10 @@ func (q *ReleaseQuery) filter() *filter {
 	}
 	f.anyOf(`r.id`, releasePrefix, q.IDs)
 	if q.Version != "" {
-		f.and(`r.version_folded LIKE ? ESCAPE '\'`, like(q.Version))
+		f.and(`r.version_folded LIKE ? ESCAPE '\'`, db.Containing(ident.Fold(q.Version)))
 	}
 	f.seen(q.Visible, `r.project_id`, "", "")
 	return f
-}
-
-// like is the pattern of texts that have s in them, folded.
-func like(s string) string {
-	return "%" + strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(ident.Fold(s)) + "%"
 }
 
 // Releases lists releases, and counts them.
@@ -170,7 +165,7 @@ func (q *DeploymentQuery) filter() *filter {
 		f.and(in(`CASE WHEN d.state <> '' THEN d.state ELSE (SELECT t.state FROM task t WHERE t.id = d.task_id) END`, q.States, &args), args...)
 	}
 	if q.Name != "" {
-		f.and(`EXISTS (SELECT 1 FROM release r WHERE r.id = d.release_id AND r.version_folded LIKE ? ESCAPE '\')`, like(q.Name))
+		f.and(`EXISTS (SELECT 1 FROM release r WHERE r.id = d.release_id AND r.version_folded LIKE ? ESCAPE '\')`, db.Containing(ident.Fold(q.Name)))
 	}
 	f.seen(q.Visible, `d.project_id`, `d.environment_id`, `d.tenant_id`)
 	return f

@@ -58,7 +58,7 @@ func ProjectTriggers() *resource.Kind {
 }
 
 // causes are the filters that can set an action off.
-var causes = map[octopus.TriggerActionType]func(octopus.FilterType) bool{
+var causes = map[octopus.TriggerActionType]func(octopus.FilterType) bool{ //nolint:gochecknoglobals // a constant table
 	octopus.TriggerAutoDeploy:    func(f octopus.FilterType) bool { return f == octopus.FilterMachine },
 	octopus.TriggerDeployLatest:  timetable.IsSchedule,
 	octopus.TriggerDeployNew:     timetable.IsSchedule,
@@ -66,7 +66,7 @@ var causes = map[octopus.TriggerActionType]func(octopus.FilterType) bool{
 	octopus.TriggerCreateRelease: func(f octopus.FilterType) bool { return slices.Contains(changesOfSources, f) },
 }
 
-var changesOfSources = []octopus.FilterType{octopus.FilterFeed, octopus.FilterArcFeed, octopus.FilterGit}
+var changesOfSources = []octopus.FilterType{octopus.FilterFeed, octopus.FilterArcFeed, octopus.FilterGit} //nolint:gochecknoglobals // a constant list
 
 func checkTrigger(ctx context.Context, r resource.Reader, old, v *octopus.Trigger) error {
 	if old != nil && old.ProjectID != v.ProjectID {

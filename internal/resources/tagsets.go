@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/ident"
 	"github.com/takodeploy/tako/internal/resource"
@@ -216,9 +217,6 @@ func tagHolders() []tagHolder {
 	}
 }
 
-// likePattern quotes what has a meaning of its own in a pattern of LIKE.
-var likePattern = strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`)
-
 // eachTagged calls fn for every document of a space that may name a tag of a set:
 // the database finds those whose text has it, and what they say decides.
 func eachTagged(ctx context.Context, w resource.Writer, space ident.SpaceID, set string, fn func(h tagHolder, id string, doc resource.Tree) error) error {
@@ -226,7 +224,7 @@ func eachTagged(ctx context.Context, w resource.Writer, space ident.SpaceID, set
 	if err != nil {
 		return err
 	}
-	pattern := "%" + likePattern.Replace(strings.TrimSuffix(quoted, `"`)) + "%"
+	pattern := db.Containing(strings.TrimSuffix(quoted, `"`))
 	for _, h := range tagHolders() {
 		ids, err := column(ctx, w, `SELECT d.id FROM documents d WHERE d.kind = ? AND d.space_id = ? AND d.deleted = 0 AND lower(d.body) LIKE lower(?) ESCAPE '\' ORDER BY d.seq, d.id`,
 			h.kind, string(space), pattern)

@@ -140,7 +140,7 @@ func (q *Query) filter() *filter {
 		f.and(`t.node = ?`, q.Node)
 	}
 	if q.Partial != "" {
-		f.and(`lower(t.description) LIKE ? ESCAPE '\'`, "%"+strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(lowerASCII(q.Partial))+"%")
+		f.and(`lower(t.description) LIKE ? ESCAPE '\'`, db.Containing(lowerASCII(q.Partial)))
 	}
 	if q.Pending != nil {
 		f.and(not(*q.Pending) + `EXISTS (SELECT 1 FROM interruption i WHERE i.task = t.id AND i.pending = 1)`)
@@ -286,7 +286,7 @@ func Interruptions(ctx context.Context, tx *db.Tx, q InterruptionQuery) ([]*Inte
 	}
 	if q.Regarding != "" {
 		f.and(`(i.task = ? OR i.project_id = ? OR i.environment_id = ? OR EXISTS (SELECT 1 FROM task t WHERE t.id = i.task AND t.arguments LIKE ? ESCAPE '\'))`,
-			q.Regarding, q.Regarding, q.Regarding, `%"`+strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(q.Regarding)+`"%`)
+			q.Regarding, q.Regarding, q.Regarding, db.Containing(`"`+q.Regarding+`"`))
 	}
 	return page(ctx, tx, f, q.Page, `interruption i`, interruptionColumns, `i.seq DESC`, scanInterruption)
 }
@@ -306,7 +306,7 @@ func Artifacts(ctx context.Context, tx *db.Tx, q ArtifactQuery) ([]*Artifact, in
 	f.seen(q.Visible, `t.space_id`, `t.project_id`, `t.environment_id`, `t.tenant_id`)
 	anyOf(f, `a.id`, q.IDs)
 	if q.Regarding != "" {
-		f.and(`(a.task = ? OR t.arguments LIKE ? ESCAPE '\')`, q.Regarding, `%"`+strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(q.Regarding)+`"%`)
+		f.and(`(a.task = ? OR t.arguments LIKE ? ESCAPE '\')`, q.Regarding, db.Containing(`"`+q.Regarding+`"`))
 	}
 	return page(ctx, tx, f, q.Page, `artifact a JOIN task t ON t.id = a.task`, artifactColumns, `a.seq DESC`, scanArtifact)
 }

@@ -125,13 +125,14 @@ type unit struct {
 	names     []string // of low, low+1, ...
 }
 
+// The names that fields take, and what single fields count.
 var (
-	monthNames = []string{"JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"}
-	dayNames   = []string{"SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"}
+	monthNames = []string{"JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"} //nolint:gochecknoglobals // constant
+	dayNames   = []string{"SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"}                                    //nolint:gochecknoglobals // constant
 
-	datesUnit    = unit{name: "day of the month", low: 1, high: 31}
-	weekdaysUnit = unit{name: "day of the week", low: 0, high: 7, names: dayNames}
-	yearsUnit    = unit{name: "year", low: 1, high: 9999}
+	datesUnit    = unit{name: "day of the month", low: 1, high: 31}                //nolint:gochecknoglobals // constant
+	weekdaysUnit = unit{name: "day of the week", low: 0, high: 7, names: dayNames} //nolint:gochecknoglobals // constant
+	yearsUnit    = unit{name: "year", low: 1, high: 9999}                          //nolint:gochecknoglobals // constant
 )
 
 // number reads one value.

@@ -159,7 +159,7 @@ func interval(f *octopus.TriggerFilter) (int, error) {
 	return 1, invalid("Interval", "Interval is '%.100s'; use OnceDaily, OnceHourly or OnceEveryMinute.", f.Interval)
 }
 
-var weekdayNames = map[octopus.Weekday]time.Weekday{
+var weekdayNames = map[octopus.Weekday]time.Weekday{ //nolint:gochecknoglobals // a constant table
 	octopus.Sunday: time.Sunday, octopus.Monday: time.Monday, octopus.Tuesday: time.Tuesday, octopus.Wednesday: time.Wednesday,
 	octopus.Thursday: time.Thursday, octopus.Friday: time.Friday, octopus.Saturday: time.Saturday,
 }

@@ -14,7 +14,7 @@ import (
 //go:embed windowszones.txt
 var windowsTable string
 
-var windowsZones = sync.OnceValue(func() map[string]string {
+var windowsZones = sync.OnceValue(func() map[string]string { //nolint:gochecknoglobals // a constant table, read when it is needed
 	zones := map[string]string{}
 	for line := range strings.Lines(windowsTable) {
 		name, place, _ := strings.Cut(strings.TrimSpace(line), "=")

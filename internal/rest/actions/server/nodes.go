@@ -109,7 +109,7 @@ func (a *api) nodes(r *rest.Request) (any, error) {
 	}
 	if part := r.Query("partialName"); part != "" {
 		condition += ` AND lower(s.name) LIKE ? ESCAPE '\'`
-		args = append(args, "%"+strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(strings.ToLower(part))+"%")
+		args = append(args, db.Containing(strings.ToLower(part)))
 	}
 	var nodes []octopus.ServerNode
 	var total int64

@@ -177,7 +177,7 @@ func differ(old, now *resources.TenantValue) bool {
 // check completes a value by what it is for, and refuses one for nothing.
 func (v *view) check(value *resources.TenantValue, field string) error {
 	var t *octopus.TemplateParameter
-	among := v.within[value.OwnerID]
+	var among []string // the environments that it may be for
 	switch p, l := v.project(value.OwnerID), v.library(value.OwnerID); {
 	case p != nil:
 		value.OwnerID, among, t = p.ID, v.connected(p), template(p.Templates, value.TemplateID)

@@ -29,7 +29,7 @@ const (
 )
 
 // schedules are the types of filters that are schedules.
-var schedules = []string{
+var schedules = []string{ //nolint:gochecknoglobals // a constant list
 	string(octopus.FilterOnceDaily), string(octopus.FilterContinuousDaily), string(octopus.FilterDaily),
 	string(octopus.FilterDaysPerWeek), string(octopus.FilterDaysPerMonth), string(octopus.FilterCron),
 }
