@@ -341,8 +341,11 @@ func unread(op operation, name string) bool {
 		words = words[:len(words)-1]
 	}
 	kind := words[len(words)-1]
-	if kind == "channels" && name == "ProjectId" && strings.Contains(op.Path, "/projects/") {
+	if (kind == "channels" || kind == "triggers") && name == "ProjectId" && strings.Contains(op.Path, "/projects/") {
 		return true // the path says it
+	}
+	if kind == "preview" && name == "DaysOfWeek" {
+		return true // what it may be depends on the type of the schedule, which is missing
 	}
 	for _, k := range resources.All() {
 		if k.Name == kind && slices.Contains(k.Owned, name) {

@@ -108,6 +108,13 @@ func furnish(t testing.TB, s *apptest.Server) *furnished {
 	}
 	w.of["first"], w.of["retention"] = "0", "RetentionPolicies-RunbookRetention-Spaces-1"
 	w.of["package"] = "packages-Acme.Web.1.2.0"
+	nuspec := `<package><metadata><id>Acme.Lib</id><version>1.0.0</version><description>A library</description></metadata></package>`
+	if r := s.Upload(t, "/nuget/packages", "package.nupkg", archive(t, map[string]string{"Acme.Lib.nuspec": nuspec})); r.Status != http.StatusCreated {
+		t.Fatalf("push to NuGet: %d %s", r.Status, r.Body)
+	}
+	w.of["library package"], w.of["library version"] = "Acme.Lib", "1.0.0"
+	w.of["build"] = w.make("build-information", `{"PackageId":"Acme.Web","Version":"1.2.0","OctopusBuildInformation":{"BuildNumber":"12","VcsCommitNumber":"abc"}}`)
+	w.of["trigger"] = w.make("projecttriggers", `{"Name":"Nightly","ProjectId":"{project}","IsDisabled":true,"Filter":{"FilterType":"OnceDailySchedule","StartTime":"2026-01-01T09:00:00.000+00:00","Timezone":"UTC"},"Action":{"ActionType":"DeployNewRelease","EnvironmentId":"{dev}"}}`)
 	release, version := m.release(t, nil)
 	w.of["release"], w.of["version"] = release, version
 	dev := apptest.Get[octopus.Environment](t, s.Client, "/api/environments/"+w.of["dev"])
@@ -151,6 +158,13 @@ func furnish(t testing.TB, s *apptest.Server) *furnished {
 	f.far["channel"] = w.ids("/api/" + at + "projects/" + far.ID + "/channels")[0]
 	f.far["machine"] = w.make(at+"machines", `{"Name":"Far","EnvironmentIds":["`+f.far["dev"]+`"],"Roles":["web"],"MachinePolicyId":"`+f.far["policy"]+`","Endpoint":{"CommunicationStyle":"None"}}`)
 	f.far["worker"] = w.make(at+"workers", `{"Name":"Far","WorkerPoolIds":["`+f.far["pool"]+`"],"MachinePolicyId":"`+f.far["policy"]+`","Endpoint":{"CommunicationStyle":"None"}}`)
+	// What a pushed package sets off is looked at behind the answer.
+	for deadline := time.Now().Add(30 * time.Second); state(t, w.d)["due"] != 1; {
+		if time.Now().After(deadline) {
+			t.Fatal("the pushes are still to be looked at")
+		}
+		time.Sleep(10 * time.Millisecond) //nolint:forbidigo // between two looks
+	}
 	return f
 }
 
@@ -195,6 +209,16 @@ func named(before, parameter string) string {
 		return "retention"
 	case "serviceaccounts":
 		return "user"
+	case "flat", "registration":
+		return "library package"
+	case "page":
+		return "first"
+	case "{id}":
+		return map[string]string{"version": "library version"}[parameter]
+	case "build-information", "package-metadata":
+		return "build"
+	case "projecttriggers", "scheduledprojecttriggers":
+		return "trigger"
 	case "oidcidentities":
 		return "identity"
 	case "versions":
@@ -300,6 +324,8 @@ func needed(op operation, f *furnished) string {
 		return "?permission=ProjectView"
 	case strings.HasSuffix(op.Path, "/packages/versions"):
 		return "?packageId=Acme.Web"
+	case strings.HasSuffix(op.Path, "/packages/notes"):
+		return "?packageId=Acme.Web&version=1.2.0"
 	case strings.Contains(op.Path, "/rule-test"):
 		return "?version=1.0.0"
 	case strings.HasSuffix(op.Path, "/variables/names"), strings.HasSuffix(op.Path, "/variables/preview"):

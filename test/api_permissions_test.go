@@ -136,7 +136,7 @@ func (f *furnished) secrets() []string {
 	var all []string
 	for name, id := range f.of {
 		switch name {
-		case "space", "builtin", "version", "node", "first", "retention":
+		case "space", "builtin", "version", "library version", "node", "first", "retention":
 		default:
 			all = append(all, `"`+id+`"`)
 		}
@@ -333,7 +333,7 @@ func (f *furnished) inSpace(t *testing.T) (ids []string) {
 	t.Helper()
 	for name, id := range f.of {
 		switch name {
-		case "space", "builtin", "version", "node", "first", "retention", "user", "key", "role", "team", "event", "deploymentfreeze", "identity":
+		case "space", "builtin", "version", "library version", "node", "first", "retention", "user", "key", "role", "team", "event", "deploymentfreeze", "identity":
 		default:
 			ids = append(ids, `"`+id+`"`)
 		}

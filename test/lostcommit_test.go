@@ -33,21 +33,19 @@ func TestLostCommits(t *testing.T) {
 	})
 	w := newWalk(t, p, 6)
 	armed.Store(true)
-	for n := range rounds {
-		before := cuts.Load()
+	// A machine with nothing else to do needs few commits for a round: then there are more.
+	made := int64(0)
+	for ; made < rounds || cuts.Load() < int64(len(kinds)) && made < rounds+10; made++ {
 		done := w.disturb(t, func() {})
 		if done.State != octopus.TaskSuccess {
-			t.Errorf("round %d: %s ended as %s: %s", n+1, done.ID, done.State, done.ErrorMessage)
+			t.Errorf("round %d: %s ended as %s: %s", made+1, done.ID, done.State, done.ErrorMessage)
 		}
 		for step, runs := range w.runs(t) {
 			if step > 0 && runs != 1 {
-				t.Errorf("round %d: the script of step %d ran %d times", n+1, step, runs)
+				t.Errorf("round %d: the script of step %d ran %d times", made+1, step, runs)
 			}
 		}
 		w.check(t, done.ID, [parallelSteps + 1]bool{true, true, true, true, true, true})
-		if lost := cuts.Load() - before; lost < int64(len(kinds)) {
-			t.Errorf("round %d: only %d commits were cut", n+1, lost)
-		}
 		if t.Failed() {
 			t.Fatalf("server output:\n%s", w.Output())
 		}
@@ -55,8 +53,11 @@ func TestLostCommits(t *testing.T) {
 	armed.Store(false)
 	releases := apptest.Get[octopus.Page[octopus.Release]](t, w.Process.Client, space+"/releases?take=100")
 	deployments := apptest.Get[octopus.Page[octopus.Deployment]](t, w.Process.Client, space+"/deployments?take=100")
-	if releases.TotalResults != rounds || deployments.TotalResults != rounds {
-		t.Errorf("%d rounds made %d releases and %d deployments", rounds, releases.TotalResults, deployments.TotalResults)
+	if releases.TotalResults != made || deployments.TotalResults != made {
+		t.Errorf("%d rounds made %d releases and %d deployments", made, releases.TotalResults, deployments.TotalResults)
+	}
+	if cuts.Load() < int64(len(kinds)) {
+		t.Errorf("only %d commits were cut", cuts.Load())
 	}
 	t.Logf("%d of %d commits were cut", cuts.Load(), commits.Load())
 }
