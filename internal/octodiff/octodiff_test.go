@@ -74,7 +74,7 @@ func (v vector) files() (base, file []byte) {
 
 func vectors(t testing.TB) []vector {
 	t.Helper()
-	data, err := os.ReadFile("testdata/vectors.json")
+	data, err := os.ReadFile("testdata/octodiff.json")
 	if err != nil {
 		t.Fatal(err)
 	}
