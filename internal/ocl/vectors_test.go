@@ -4,15 +4,14 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"maps"
 	"os"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/takodeploy/tako/internal/vectortest"
 )
 
 // vector is a case of testdata/ocl.json.
@@ -52,16 +51,16 @@ func TestVectors(t *testing.T) {
 	if err := json.Unmarshal(data, &vectors); err != nil {
 		t.Fatal(err)
 	}
-	counts := &tally{cases: map[string]int{}, good: map[string]int{}}
-	t.Cleanup(func() { counts.report(t, "ocl.json") })
+	counts := vectortest.New()
+	t.Cleanup(func() { counts.Report(t, "ocl.json") })
 	for _, v := range vectors {
 		if why := onPurpose(v.ID); why != "" {
-			counts.onPurpose = append(counts.onPurpose, v.ID+": "+why)
+			counts.OnPurpose(v.ID + ": " + why)
 			continue
 		}
 		t.Run(v.ID, func(t *testing.T) {
 			t.Parallel()
-			counts.count(t, v.Feature)
+			counts.Count(t, v.Feature)
 			got := answer(t, v)
 			if v.Error {
 				return // answer has looked at it
@@ -76,47 +75,6 @@ func TestVectors(t *testing.T) {
 				t.Errorf("-want +got\n%s", diff)
 			}
 		})
-	}
-}
-
-// tally counts the cases of a file that are answered as it says, per feature.
-type tally struct {
-	mu          sync.Mutex
-	cases, good map[string]int
-	onPurpose   []string
-}
-
-// count registers a case, and its outcome when its test ends.
-func (c *tally) count(t *testing.T, feature string) {
-	t.Helper()
-	t.Cleanup(func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		if c.cases[feature]++; !t.Failed() {
-			c.good[feature]++
-		}
-	})
-}
-
-// report prints the counts when all cases have run, and fails when more than one
-// case in a hundred is answered differently on purpose.
-func (c *tally) report(t *testing.T, file string) {
-	t.Helper()
-	all, good := len(c.onPurpose), 0
-	lines := ""
-	for _, feature := range slices.Sorted(maps.Keys(c.cases)) {
-		all, good = all+c.cases[feature], good+c.good[feature]
-		lines += fmt.Sprintf("\n%5d of %d  %s", c.good[feature], c.cases[feature], feature)
-	}
-	t.Logf("%s: %d cases, %d answered as it says, %d differently on purpose%s", file, all, good, len(c.onPurpose), lines)
-	for _, why := range c.onPurpose {
-		t.Log("on purpose: " + why)
-	}
-	if all == 0 {
-		t.Errorf("%s has no cases", file)
-	}
-	if len(c.onPurpose)*100 > all {
-		t.Errorf("%d of %d cases are answered differently on purpose; at most 1 %% may be", len(c.onPurpose), all)
 	}
 }
 

@@ -4,12 +4,10 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -17,6 +15,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/takodeploy/tako/internal/octostache"
+	"github.com/takodeploy/tako/internal/vectortest"
 )
 
 // vector is a template and what it should give. Most were collected from the
@@ -89,18 +88,18 @@ func TestVectors(t *testing.T) {
 		t.Fatal(err)
 	}
 	apart := deviations()
-	counts := &tally{cases: map[string]int{}, good: map[string]int{}}
-	t.Cleanup(func() { counts.report(t, "octostache.json") })
+	counts := vectortest.New()
+	t.Cleanup(func() { counts.Report(t, "octostache.json") })
 	for _, v := range vectors {
 		if reason, ok := apart[v.ID]; ok {
-			counts.onPurpose = append(counts.onPurpose, v.ID+": "+reason)
+			counts.OnPurpose(v.ID + ": " + reason)
 		}
 		t.Run(v.ID, func(t *testing.T) {
 			t.Parallel()
 			diff := v.check()
 			reason, expected := apart[v.ID]
 			if !expected {
-				counts.count(t, v.Feature)
+				counts.Count(t, v.Feature)
 			}
 			switch {
 			case expected && diff == "":
@@ -109,47 +108,6 @@ func TestVectors(t *testing.T) {
 				t.Errorf("%s of %q with %v:\n%s", v.Kind, v.Template, []octostache.Pair(v.Variables), diff)
 			}
 		})
-	}
-}
-
-// tally counts the cases of a file that are answered as it says, per feature.
-type tally struct {
-	mu          sync.Mutex
-	cases, good map[string]int
-	onPurpose   []string
-}
-
-// count registers a case, and its outcome when its test ends.
-func (c *tally) count(t *testing.T, feature string) {
-	t.Helper()
-	t.Cleanup(func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		if c.cases[feature]++; !t.Failed() {
-			c.good[feature]++
-		}
-	})
-}
-
-// report prints the counts when all cases have run, and fails when more than one
-// case in a hundred is answered differently on purpose.
-func (c *tally) report(t *testing.T, file string) {
-	t.Helper()
-	all, good := len(c.onPurpose), 0
-	lines := ""
-	for _, feature := range slices.Sorted(maps.Keys(c.cases)) {
-		all, good = all+c.cases[feature], good+c.good[feature]
-		lines += fmt.Sprintf("\n%5d of %d  %s", c.good[feature], c.cases[feature], feature)
-	}
-	t.Logf("%s: %d cases, %d answered as it says, %d differently on purpose%s", file, all, good, len(c.onPurpose), lines)
-	for _, why := range c.onPurpose {
-		t.Log("on purpose: " + why)
-	}
-	if all == 0 {
-		t.Errorf("%s has no cases", file)
-	}
-	if len(c.onPurpose)*100 > all {
-		t.Errorf("%d of %d cases are answered differently on purpose; at most 1 %% may be", len(c.onPurpose), all)
 	}
 }
 

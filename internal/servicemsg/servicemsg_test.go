@@ -2,18 +2,16 @@ package servicemsg_test
 
 import (
 	"encoding/json"
-	"fmt"
-	"maps"
 	"os"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
 	"github.com/takodeploy/tako/internal/servicemsg"
+	"github.com/takodeploy/tako/internal/vectortest"
 )
 
 func TestVectors(t *testing.T) {
@@ -33,14 +31,14 @@ func TestVectors(t *testing.T) {
 	if err := json.Unmarshal(raw, &cases); err != nil {
 		t.Fatal(err)
 	}
-	counts := &tally{cases: map[string]int{}, good: map[string]int{}}
-	t.Cleanup(func() { counts.report(t, "structured.json, service messages") })
+	counts := vectortest.New()
+	t.Cleanup(func() { counts.Report(t, "structured.json, service messages") })
 	for _, c := range cases {
 		switch c.Kind {
 		case "service_message_format":
 			t.Run(c.ID, func(t *testing.T) {
 				t.Parallel()
-				counts.count(t, c.Feature)
+				counts.Count(t, c.Feature)
 				var want string
 				if err := json.Unmarshal(c.Expected, &want); err != nil {
 					t.Fatal(err)
@@ -52,7 +50,7 @@ func TestVectors(t *testing.T) {
 		case "service_message_parse":
 			t.Run(c.ID, func(t *testing.T) {
 				t.Parallel()
-				counts.count(t, c.Feature)
+				counts.Count(t, c.Feature)
 				type message struct {
 					Name       string            `json:"name"`
 					Properties map[string]string `json:"properties"`
@@ -72,47 +70,6 @@ func TestVectors(t *testing.T) {
 				}
 			})
 		}
-	}
-}
-
-// tally counts the cases of a file that are answered as it says, per feature.
-type tally struct {
-	mu          sync.Mutex
-	cases, good map[string]int
-	onPurpose   []string
-}
-
-// count registers a case, and its outcome when its test ends.
-func (c *tally) count(t *testing.T, feature string) {
-	t.Helper()
-	t.Cleanup(func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		if c.cases[feature]++; !t.Failed() {
-			c.good[feature]++
-		}
-	})
-}
-
-// report prints the counts when all cases have run, and fails when more than one
-// case in a hundred is answered differently on purpose.
-func (c *tally) report(t *testing.T, file string) {
-	t.Helper()
-	all, good := len(c.onPurpose), 0
-	lines := ""
-	for _, feature := range slices.Sorted(maps.Keys(c.cases)) {
-		all, good = all+c.cases[feature], good+c.good[feature]
-		lines += fmt.Sprintf("\n%5d of %d  %s", c.good[feature], c.cases[feature], feature)
-	}
-	t.Logf("%s: %d cases, %d answered as it says, %d differently on purpose%s", file, all, good, len(c.onPurpose), lines)
-	for _, why := range c.onPurpose {
-		t.Log("on purpose: " + why)
-	}
-	if all == 0 {
-		t.Errorf("%s has no cases", file)
-	}
-	if len(c.onPurpose)*100 > all {
-		t.Errorf("%d of %d cases are answered differently on purpose; at most 1 %% may be", len(c.onPurpose), all)
 	}
 }
 

@@ -4,14 +4,11 @@ import (
 	"bytes"
 	"encoding/hex"
 	"encoding/json"
-	"fmt"
 	"iter"
-	"maps"
 	"os"
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -20,6 +17,7 @@ import (
 
 	"github.com/takodeploy/tako/internal/octostache"
 	"github.com/takodeploy/tako/internal/structured"
+	"github.com/takodeploy/tako/internal/vectortest"
 )
 
 // variables are a case's variables, in its order.
@@ -118,19 +116,19 @@ func TestVectors(t *testing.T) {
 		t.Fatal(err)
 	}
 	reasons := different()
-	counts := &tally{cases: map[string]int{}, good: map[string]int{}}
-	t.Cleanup(func() { counts.report(t, "structured.json") })
+	counts := vectortest.New()
+	t.Cleanup(func() { counts.Report(t, "structured.json") })
 	for _, c := range cases {
 		if strings.HasPrefix(c.Kind, "service_message") {
 			continue // package servicemsg
 		}
 		if reason, ok := reasons[c.ID]; ok {
-			counts.onPurpose = append(counts.onPurpose, c.ID+": "+reason)
+			counts.OnPurpose(c.ID + ": " + reason)
 			continue
 		}
 		t.Run(c.ID, func(t *testing.T) {
 			t.Parallel()
-			counts.count(t, c.Feature)
+			counts.Count(t, c.Feature)
 			switch c.Kind {
 			case "structured":
 				replaceText(t, c)
@@ -152,47 +150,6 @@ func TestVectors(t *testing.T) {
 				t.Fatalf("unknown kind %q", c.Kind)
 			}
 		})
-	}
-}
-
-// tally counts the cases of a file that are answered as it says, per feature.
-type tally struct {
-	mu          sync.Mutex
-	cases, good map[string]int
-	onPurpose   []string
-}
-
-// count registers a case, and its outcome when its test ends.
-func (c *tally) count(t *testing.T, feature string) {
-	t.Helper()
-	t.Cleanup(func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		if c.cases[feature]++; !t.Failed() {
-			c.good[feature]++
-		}
-	})
-}
-
-// report prints the counts when all cases have run, and fails when more than one
-// case in a hundred is answered differently on purpose.
-func (c *tally) report(t *testing.T, file string) {
-	t.Helper()
-	all, good := len(c.onPurpose), 0
-	lines := ""
-	for _, feature := range slices.Sorted(maps.Keys(c.cases)) {
-		all, good = all+c.cases[feature], good+c.good[feature]
-		lines += fmt.Sprintf("\n%5d of %d  %s", c.good[feature], c.cases[feature], feature)
-	}
-	t.Logf("%s: %d cases, %d answered as it says, %d differently on purpose%s", file, all, good, len(c.onPurpose), lines)
-	for _, why := range c.onPurpose {
-		t.Log("on purpose: " + why)
-	}
-	if all == 0 {
-		t.Errorf("%s has no cases", file)
-	}
-	if len(c.onPurpose)*100 > all {
-		t.Errorf("%d of %d cases are answered differently on purpose; at most 1 %% may be", len(c.onPurpose), all)
 	}
 }
 
