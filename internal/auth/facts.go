@@ -2,7 +2,6 @@ package auth
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -10,8 +9,6 @@ import (
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/docstore"
 	"github.com/takodeploy/tako/internal/fault"
-	"github.com/takodeploy/tako/internal/ident"
-	"github.com/takodeploy/tako/internal/resource"
 	"github.com/takodeploy/tako/octopus"
 )
 
@@ -19,7 +16,7 @@ import (
 func (s *Service) facts(ctx context.Context, tx *db.Tx, user string) (Facts, error) {
 	var f Facts
 	var err error
-	f.Teams, err = documents[octopus.Team](ctx, s.store, tx, s.teams, docstore.Query{Where: []docstore.Match{{Path: "MemberUserIds", Any: []string{user}}}})
+	f.Teams, err = docstore.All[octopus.Team](ctx, s.store, tx, s.teams.Name, docstore.Query{Where: []docstore.Match{{Path: "MemberUserIds", Any: []string{user}}}})
 	if err != nil {
 		return f, err
 	}
@@ -37,7 +34,7 @@ func (s *Service) facts(ctx context.Context, tx *db.Tx, user string) (Facts, err
 	for i, t := range f.Teams {
 		ids[i] = t.ID
 	}
-	f.Scoped, err = documents[octopus.ScopedUserRole](ctx, s.store, tx, s.scoped, docstore.Query{Where: []docstore.Match{{Path: "TeamId", Any: ids}}})
+	f.Scoped, err = docstore.All[octopus.ScopedUserRole](ctx, s.store, tx, s.scoped.Name, docstore.Query{Where: []docstore.Match{{Path: "TeamId", Any: ids}}})
 	if err != nil || len(f.Scoped) == 0 {
 		return f, err
 	}
@@ -47,36 +44,13 @@ func (s *Service) facts(ctx context.Context, tx *db.Tx, user string) (Facts, err
 		tenants = append(tenants, scoped.TenantIDs...)
 	}
 	slices.Sort(roles)
-	f.Roles, err = documents[octopus.UserRole](ctx, s.store, tx, s.roles, docstore.Query{IDs: slices.Compact(roles)})
+	f.Roles, err = docstore.All[octopus.UserRole](ctx, s.store, tx, s.roles.Name, docstore.Query{IDs: slices.Compact(roles)})
 	if err != nil {
 		return f, err
 	}
 	slices.Sort(tenants)
 	f.Connected, err = connected(ctx, tx, slices.Compact(tenants))
 	return f, err
-}
-
-// documents reads every document of a kind that a query finds.
-func documents[T any](ctx context.Context, store *docstore.Store, tx *db.Tx, k *resource.Kind, q docstore.Query) ([]T, error) {
-	var all []T
-	q.Page = ident.Page{Take: ident.MaxTake}
-	for {
-		docs, total, err := store.List(ctx, tx, k, q)
-		if err != nil {
-			return nil, err
-		}
-		for _, doc := range docs {
-			var v T
-			if err := json.Unmarshal(doc.Body, &v); err != nil {
-				return nil, fmt.Errorf("read %s %s: %w", k.Noun, doc.ID, err)
-			}
-			all = append(all, v)
-		}
-		q.Page.Skip += int64(len(docs))
-		if len(docs) == 0 || q.Page.Skip >= total {
-			return all, nil
-		}
-	}
 }
 
 // connected lists the projects that each tenant is connected to: those that its

@@ -185,7 +185,7 @@ func (s *Service) loadSteps(ctx context.Context, tx *db.Tx, d *draft) error {
 	if err != nil {
 		return err
 	}
-	process, err := decode[octopus.DeploymentProcess](doc)
+	process, err := docstore.Decode[octopus.DeploymentProcess](doc)
 	if err != nil {
 		return err
 	}

@@ -16,8 +16,6 @@ package releases
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
 	"log/slog"
 	"strings"
 
@@ -88,42 +86,12 @@ func get[T any](ctx context.Context, s *Service, tx *db.Tx, space ident.SpaceID,
 	if err != nil {
 		return nil, err
 	}
-	return decode[T](doc)
-}
-
-func decode[T any](doc *docstore.Doc) (*T, error) {
-	v := new(T)
-	if err := json.Unmarshal(doc.Body, v); err != nil {
-		return nil, fmt.Errorf("read %s: %w", doc.ID, err)
-	}
-	return v, nil
+	return docstore.Decode[T](doc)
 }
 
 // all decodes every document of a kind in a space that matches where, in order.
 func all[T any](ctx context.Context, s *Service, tx *db.Tx, space ident.SpaceID, kind string, where ...docstore.Match) ([]T, error) {
-	k, err := s.store.Kind(kind)
-	if err != nil {
-		return nil, err
-	}
-	var out []T
-	q := docstore.Query{Space: space, Where: where, Page: ident.Page{Take: ident.MaxTake}}
-	for {
-		docs, total, err := s.store.List(ctx, tx, k, q)
-		if err != nil {
-			return nil, err
-		}
-		for _, doc := range docs {
-			v, err := decode[T](doc)
-			if err != nil {
-				return nil, err
-			}
-			out = append(out, *v)
-		}
-		q.Page.Skip += int64(len(docs))
-		if len(docs) == 0 || q.Page.Skip >= total {
-			return out, nil
-		}
-	}
+	return docstore.All[T](ctx, s.store, tx, kind, docstore.Query{Space: space, Where: where})
 }
 
 // knows reports whether a kind is declared.

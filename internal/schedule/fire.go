@@ -3,7 +3,6 @@ package schedule
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"slices"
 	"strings"
 	"unicode/utf16"
@@ -11,7 +10,6 @@ import (
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/docstore"
 	"github.com/takodeploy/tako/internal/fault"
-	"github.com/takodeploy/tako/internal/ident"
 	"github.com/takodeploy/tako/internal/releases"
 	"github.com/takodeploy/tako/octopus"
 )
@@ -110,34 +108,22 @@ func (s *Scheduler) tenantsOf(ctx context.Context, tx *db.Tx, r *row, environmen
 	if len(a.TenantIDs)+len(a.TenantTags) == 0 {
 		return []string{""}, nil
 	}
-	k, err := s.cfg.Store.Kind("tenants")
-	if err != nil {
-		return nil, err
-	}
-	q := docstore.Query{Space: r.space, Where: []docstore.Match{{Path: "ProjectEnvironments.*key", Any: []string{r.trigger.ProjectID}}}, Page: ident.Page{Take: ident.MaxTake}}
+	q := docstore.Query{Space: r.space, Where: []docstore.Match{{Path: "ProjectEnvironments.*key", Any: []string{r.trigger.ProjectID}}}}
 	var out []string
-	for {
-		docs, total, err := s.cfg.Store.List(ctx, tx, k, q)
+	err := s.cfg.Store.Each(ctx, tx, "tenants", q, func(doc *docstore.Doc) error {
+		t, err := docstore.Decode[octopus.Tenant](doc)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		for _, doc := range docs {
-			var t octopus.Tenant
-			if err := json.Unmarshal(doc.Body, &t); err != nil {
-				return nil, fmt.Errorf("read %s: %w", doc.ID, err)
-			}
-			chosen := slices.Contains(a.TenantIDs, t.ID) || slices.ContainsFunc(a.TenantTags, func(tag string) bool {
-				return slices.ContainsFunc(t.TenantTags, func(has string) bool { return strings.EqualFold(tag, has) })
-			})
-			if chosen && !t.IsDisabled && slices.Contains(t.ProjectEnvironments[r.trigger.ProjectID], environment) {
-				out = append(out, t.ID)
-			}
+		chosen := slices.Contains(a.TenantIDs, t.ID) || slices.ContainsFunc(a.TenantTags, func(tag string) bool {
+			return slices.ContainsFunc(t.TenantTags, func(has string) bool { return strings.EqualFold(tag, has) })
+		})
+		if chosen && !t.IsDisabled && slices.Contains(t.ProjectEnvironments[r.trigger.ProjectID], environment) {
+			out = append(out, t.ID)
 		}
-		q.Page.Skip += int64(len(docs))
-		if len(docs) == 0 || q.Page.Skip >= total {
-			return out, nil
-		}
-	}
+		return nil
+	})
+	return out, err
 }
 
 // deployLatest deploys what was last successful somewhere to somewhere else: for

@@ -138,7 +138,7 @@ func (s *Scheduler) waiting(ctx context.Context, tx *db.Tx, space ident.SpaceID,
 	if err != nil {
 		return nil, err
 	}
-	found, err := documents[octopus.Trigger](ctx, tx, s.cfg.Store, k.Name, space, docstore.Match{Path: "Filter.FilterType", Any: []string{string(octopus.FilterArcFeed), string(octopus.FilterFeed)}})
+	found, err := docstore.All[octopus.Trigger](ctx, s.cfg.Store, tx, k.Name, docstore.Query{Space: space, Where: []docstore.Match{{Path: "Filter.FilterType", Any: []string{string(octopus.FilterArcFeed), string(octopus.FilterFeed)}}}})
 	if err != nil {
 		return nil, err
 	}
@@ -164,7 +164,7 @@ func (s *Scheduler) waiting(ctx context.Context, tx *db.Tx, space ident.SpaceID,
 			}
 		}
 	}
-	projects, err := documents[octopus.Project](ctx, tx, s.cfg.Store, "projects", space, docstore.Match{Path: "AutoCreateRelease", Any: []string{"true"}})
+	projects, err := docstore.All[octopus.Project](ctx, s.cfg.Store, tx, "projects", docstore.Query{Space: space, Where: []docstore.Match{{Path: "AutoCreateRelease", Any: []string{"true"}}}})
 	if err != nil {
 		return nil, err
 	}
@@ -186,31 +186,4 @@ func (s *Scheduler) waiting(ctx context.Context, tx *db.Tx, space ident.SpaceID,
 
 func builtin(space ident.SpaceID, feed string) bool {
 	return feed == "" || strings.EqualFold(feed, "feeds-builtin") || strings.EqualFold(feed, resources.BuiltinFeed(space))
-}
-
-// documents decodes every document of a kind that matches.
-func documents[T any](ctx context.Context, tx *db.Tx, store *docstore.Store, kind string, space ident.SpaceID, where docstore.Match) ([]T, error) {
-	k, err := store.Kind(kind)
-	if err != nil {
-		return nil, err
-	}
-	var out []T
-	q := docstore.Query{Space: space, Where: []docstore.Match{where}, Page: ident.Page{Take: ident.MaxTake}}
-	for {
-		docs, total, err := store.List(ctx, tx, k, q)
-		if err != nil {
-			return nil, err
-		}
-		for _, doc := range docs {
-			var v T
-			if err := json.Unmarshal(doc.Body, &v); err != nil {
-				return nil, fmt.Errorf("read %s: %w", doc.ID, err)
-			}
-			out = append(out, v)
-		}
-		q.Page.Skip += int64(len(docs))
-		if len(docs) == 0 || q.Page.Skip >= total {
-			return out, nil
-		}
-	}
 }

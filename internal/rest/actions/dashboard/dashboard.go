@@ -188,35 +188,21 @@ func (a *api) show(r *rest.Request, w *wish) (any, error) {
 	return b.out, err
 }
 
-// list decodes the documents of a kind that the caller may see: those of the
-// query's page, or all if it asks for more than a page can hold.
+// list decodes the documents of a kind that the caller may see, and counts them:
+// those of the query's page, or all behind its Skip if it asks for more than a page can hold.
 func list[T any](ctx context.Context, tx *db.Tx, b *board, kind, permission string, q docstore.Query) ([]T, int64, error) {
-	every := q.Page.Take == 0 || q.Page.Take >= ident.MaxTake
-	var out []T
-	for {
-		found, total, err := page[T](ctx, tx, b, kind, permission, q)
-		if err != nil {
-			return nil, 0, err
-		}
-		out = append(out, found...)
-		q.Page.Skip += int64(len(found))
-		if !every || len(found) == 0 || q.Page.Skip >= total {
-			return out, total, nil
-		}
-	}
-}
-
-func page[T any](ctx context.Context, tx *db.Tx, b *board, kind, permission string, q docstore.Query) ([]T, int64, error) {
-	k, err := b.a.store.Kind(kind)
-	if err != nil {
-		return nil, 0, err
-	}
 	q.Space = b.r.Space
 	if permission != "" {
 		q.Visible = b.r.Grants(permission)
 	}
-	if q.Page.Take == 0 {
-		q.Page.Take = ident.MaxTake
+	if q.Page.Take == 0 || q.Page.Take >= ident.MaxTake {
+		out, err := docstore.All[T](ctx, b.a.store, tx, kind, q)
+		total := int64(len(out))
+		return out[max(0, min(q.Page.Skip, total)):], total, err
+	}
+	k, err := b.a.store.Kind(kind)
+	if err != nil {
+		return nil, 0, err
 	}
 	docs, total, err := b.a.store.List(ctx, tx, k, q)
 	if err != nil {
@@ -224,9 +210,11 @@ func page[T any](ctx context.Context, tx *db.Tx, b *board, kind, permission stri
 	}
 	out := make([]T, len(docs))
 	for i, doc := range docs {
-		if err := json.Unmarshal(doc.Body, &out[i]); err != nil {
-			return nil, 0, fmt.Errorf("read %s: %w", doc.ID, err)
+		v, err := docstore.Decode[T](doc)
+		if err != nil {
+			return nil, 0, err
 		}
+		out[i] = *v
 	}
 	return out, total, nil
 }

@@ -93,7 +93,7 @@ func (a *api) allCertificates(r *rest.Request) (any, error) {
 	items := []json.RawMessage{}
 	err := a.db.Read(r.Context(), func(tx *db.Tx) error {
 		items = items[:0]
-		return a.each(r.Context(), tx, certificateKind, q, func(doc *docstore.Doc) error {
+		return a.store.Each(r.Context(), tx, certificateKind, q, func(doc *docstore.Doc) error {
 			item, err := r.Render(certificateKind, doc)
 			if err == nil {
 				item, err = expire(item)

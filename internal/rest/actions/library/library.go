@@ -10,7 +10,6 @@ import (
 
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/docstore"
-	"github.com/takodeploy/tako/internal/ident"
 	"github.com/takodeploy/tako/internal/rest"
 )
 
@@ -24,39 +23,6 @@ type api struct {
 func Routes(d *db.DB, store *docstore.Store) []rest.Route {
 	a := &api{d, store}
 	return slices.Concat(a.certificateRoutes(), a.templateRoutes(), a.retentionRoutes(), a.freezeRoutes())
-}
-
-func decode[T any](doc *docstore.Doc) (*T, error) {
-	v := new(T)
-	if err := json.Unmarshal(doc.Body, v); err != nil {
-		return nil, fmt.Errorf("decode %s: %w", doc.ID, err)
-	}
-	return v, nil
-}
-
-// each calls fn for every document of a kind that a query finds, page by page.
-func (a *api) each(ctx context.Context, tx *db.Tx, kind string, q docstore.Query, fn func(doc *docstore.Doc) error) error {
-	k, err := a.store.Kind(kind)
-	if err != nil {
-		return err
-	}
-	const piece = 1000
-	q.Page = ident.Page{Take: piece}
-	for {
-		docs, total, err := a.store.List(ctx, tx, k, q)
-		if err != nil {
-			return err
-		}
-		for _, doc := range docs {
-			if err := fn(doc); err != nil {
-				return err
-			}
-		}
-		q.Page.Skip += int64(len(docs))
-		if len(docs) == 0 || q.Page.Skip >= total {
-			return nil
-		}
-	}
 }
 
 // change changes a document's tree as the server does, after a check that the

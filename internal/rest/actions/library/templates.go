@@ -81,7 +81,7 @@ func findTemplate(ctx context.Context, tx *db.Tx, r *rest.Request) (*octopus.Act
 	if err != nil {
 		return nil, err
 	}
-	return decode[octopus.ActionTemplate](doc)
+	return docstore.Decode[octopus.ActionTemplate](doc)
 }
 
 func (a *api) templateVersion(r *rest.Request) (any, error) {
@@ -130,7 +130,7 @@ func (a *api) madeFrom(ctx context.Context, tx *db.Tx, r *rest.Request, template
 		return nil, err
 	}
 	for batch := range slices.Chunk(ids, 1000) {
-		err := a.each(ctx, tx, processKind, docstore.Query{Space: r.Space, IDs: batch, Visible: r.Grants(processView)}, func(doc *docstore.Doc) error {
+		err := a.store.Each(ctx, tx, processKind, docstore.Query{Space: r.Space, IDs: batch, Visible: r.Grants(processView)}, func(doc *docstore.Doc) error {
 			docs = append(docs, doc)
 			return nil
 		})
@@ -156,7 +156,7 @@ func (a *api) templateUsage(r *rest.Request) (any, error) {
 		}
 		var projects []string
 		for _, doc := range docs {
-			p, err := decode[octopus.DeploymentProcess](doc)
+			p, err := docstore.Decode[octopus.DeploymentProcess](doc)
 			if err != nil {
 				return err
 			}
@@ -175,8 +175,8 @@ func (a *api) templateUsage(r *rest.Request) (any, error) {
 		}
 		names := map[string]*octopus.Project{}
 		for batch := range slices.Chunk(projects, 1000) {
-			err := a.each(ctx, tx, "projects", docstore.Query{Space: r.Space, IDs: batch}, func(doc *docstore.Doc) error {
-				p, err := decode[octopus.Project](doc)
+			err := a.store.Each(ctx, tx, "projects", docstore.Query{Space: r.Space, IDs: batch}, func(doc *docstore.Doc) error {
+				p, err := docstore.Decode[octopus.Project](doc)
 				names[doc.ID] = p
 				return err
 			})
@@ -347,8 +347,8 @@ func (a *api) searchTemplates(r *rest.Request) (any, error) {
 				Links: octopus.Links{"Logo": r.SpaceHref("/actiontemplates/" + string(b.kind) + "/logo")},
 			})
 		}
-		return a.each(r.Context(), tx, templateKind, docstore.Query{Space: r.Space, Visible: r.Grants(templateView)}, func(doc *docstore.Doc) error {
-			t, err := decode[octopus.ActionTemplate](doc)
+		return a.store.Each(r.Context(), tx, templateKind, docstore.Query{Space: r.Space, Visible: r.Grants(templateView)}, func(doc *docstore.Doc) error {
+			t, err := docstore.Decode[octopus.ActionTemplate](doc)
 			if err != nil {
 				return err
 			}

@@ -57,7 +57,7 @@ func (c *clone) run(ctx context.Context, ref string, body []byte) (*docstore.Doc
 	if err != nil {
 		return nil, err
 	}
-	if c.from, err = decode[octopus.Project](source); err != nil {
+	if c.from, err = docstore.Decode[octopus.Project](source); err != nil {
 		return nil, err
 	}
 	if err := c.allowed(ctx); err != nil {
@@ -79,7 +79,7 @@ func (c *clone) run(ctx context.Context, ref string, body []byte) (*docstore.Doc
 	if doc, err = c.followChannels(ctx, doc); err != nil {
 		return nil, err
 	}
-	p, err := decode[octopus.Project](doc)
+	p, err := docstore.Decode[octopus.Project](doc)
 	if err != nil {
 		return nil, err
 	}
@@ -162,7 +162,7 @@ func (c *clone) copyChannels(ctx context.Context) error {
 	}
 	of := func(project string) (docs []*docstore.Doc, err error) {
 		q := docstore.Query{Space: c.r.Space, Where: []docstore.Match{{Path: "ProjectId", Any: []string{project}}}}
-		return docs, c.each(ctx, c.tx, k.Name, q, func(doc *docstore.Doc) error {
+		return docs, c.store.Each(ctx, c.tx, k.Name, q, func(doc *docstore.Doc) error {
 			docs = append(docs, doc)
 			return nil
 		})

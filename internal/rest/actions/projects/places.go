@@ -72,7 +72,7 @@ func (a *api) sortOrder(kind, edit string) rest.Handler {
 		err = a.db.Write(r.Context(), func(tx *db.Tx) error {
 			ctx := r.Context()
 			docs := map[string]*docstore.Doc{}
-			err := a.each(ctx, tx, kind, docstore.Query{Space: r.Space}, func(doc *docstore.Doc) error {
+			err := a.store.Each(ctx, tx, kind, docstore.Query{Space: r.Space}, func(doc *docstore.Doc) error {
 				docs[doc.ID] = doc
 				return nil
 			})
@@ -213,8 +213,8 @@ func (a *api) tally(ctx context.Context, tx *db.Tx, r *rest.Request, kind, permi
 		}
 	}
 	all, by = newCounts(), map[string]*octopus.MachineCounts{}
-	err = a.each(ctx, tx, kind, q, func(doc *docstore.Doc) error {
-		m, err := decode[machine](doc)
+	err = a.store.Each(ctx, tx, kind, q, func(doc *docstore.Doc) error {
+		m, err := docstore.Decode[machine](doc)
 		if err != nil {
 			return err
 		}
@@ -252,7 +252,7 @@ func summarize[T any](a *api, r *rest.Request, kind, view, machines, seen, hide 
 		if all, by, err = a.tally(r.Context(), tx, r, machines, seen, places); err != nil {
 			return err
 		}
-		return a.each(r.Context(), tx, kind, q, func(doc *docstore.Doc) error {
+		return a.store.Each(r.Context(), tx, kind, q, func(doc *docstore.Doc) error {
 			c := newCounts()
 			if by[doc.ID] != nil {
 				c = *by[doc.ID]
@@ -328,8 +328,8 @@ func (a *api) poolTypes(r *rest.Request) (any, error) {
 func (a *api) roles(r *rest.Request) (any, error) {
 	roles := roleSet{}
 	err := a.db.Read(r.Context(), func(tx *db.Tx) error {
-		return a.each(r.Context(), tx, "machines", docstore.Query{Space: r.Space, Visible: r.Grants(machineView)}, func(doc *docstore.Doc) error {
-			m, err := decode[struct{ Roles []string }](doc)
+		return a.store.Each(r.Context(), tx, "machines", docstore.Query{Space: r.Space, Visible: r.Grants(machineView)}, func(doc *docstore.Doc) error {
+			m, err := docstore.Decode[struct{ Roles []string }](doc)
 			if err == nil {
 				roles.add(m.Roles...)
 			}
@@ -344,8 +344,8 @@ func (a *api) distinct(kind, permission string, of func(*octopus.MachineBase) st
 	return func(r *rest.Request) (any, error) {
 		found := roleSet{}
 		err := a.db.Read(r.Context(), func(tx *db.Tx) error {
-			return a.each(r.Context(), tx, kind, docstore.Query{Space: r.Space, Visible: r.Grants(permission)}, func(doc *docstore.Doc) error {
-				m, err := decode[octopus.MachineBase](doc)
+			return a.store.Each(r.Context(), tx, kind, docstore.Query{Space: r.Space, Visible: r.Grants(permission)}, func(doc *docstore.Doc) error {
+				m, err := docstore.Decode[octopus.MachineBase](doc)
 				if err == nil {
 					found.add(of(m))
 				}

@@ -55,7 +55,7 @@ func (a *api) gather(ctx context.Context, tx *db.Tx, r *rest.Request, project st
 	if err != nil {
 		return nil, err
 	}
-	p, err := decode[octopus.Project](doc)
+	p, err := docstore.Decode[octopus.Project](doc)
 	if err != nil {
 		return nil, err
 	}
@@ -70,7 +70,7 @@ func (a *api) gather(ctx context.Context, tx *db.Tx, r *rest.Request, project st
 		setIDs[i], order[setPrefix+id] = setPrefix+id, i
 	}
 	out := &pool{owner: owners[p.ID]}
-	err = a.each(ctx, tx, setKind, docstore.Query{Space: r.Space, IDs: setIDs}, func(doc *docstore.Doc) error {
+	err = a.store.Each(ctx, tx, setKind, docstore.Query{Space: r.Space, IDs: setIDs}, func(doc *docstore.Doc) error {
 		s, err := a.open(setKind, doc)
 		if err != nil {
 			return err
@@ -256,14 +256,14 @@ func (a *api) where(ctx context.Context, tx *db.Tx, r *rest.Request, o *owner) (
 		c.ProcessOwner = doc.ID
 	}
 	if doc := find("tenant", "tenants"); doc != nil {
-		tenant, err := decode[octopus.Tenant](doc)
+		tenant, err := docstore.Decode[octopus.Tenant](doc)
 		if err == nil {
 			c.Tenant, c.TenantTags = doc.ID, tenant.TenantTags
 		}
 		faults = append(faults, err)
 	}
 	if doc := find("machine", "machines"); doc != nil {
-		machine, err := decode[octopus.Machine](doc)
+		machine, err := docstore.Decode[octopus.Machine](doc)
 		if err == nil {
 			c.Machine, c.MachineRoles = doc.ID, machine.Roles
 		}
@@ -286,7 +286,7 @@ func (a *api) ofAction(ctx context.Context, tx *db.Tx, r *rest.Request, o *owner
 	if err != nil {
 		return err
 	}
-	process, err := decode[struct{ Steps []step }](doc)
+	process, err := docstore.Decode[struct{ Steps []step }](doc)
 	if err != nil {
 		return err
 	}

@@ -6,14 +6,11 @@
 package projects
 
 import (
-	"context"
-	"fmt"
 	"net/http"
 	"reflect"
 
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/docstore"
-	"github.com/takodeploy/tako/internal/ident"
 	"github.com/takodeploy/tako/internal/rest"
 	"github.com/takodeploy/tako/octopus"
 )
@@ -72,32 +69,6 @@ func (a *api) projectRoutes() []rest.Route {
 	}
 }
 
-// each calls fn for every document of a kind that a query finds, page by page;
-// its Page is not used.
-func (a *api) each(ctx context.Context, tx *db.Tx, kind string, q docstore.Query, fn func(doc *docstore.Doc) error) error {
-	k, err := a.store.Kind(kind)
-	if err != nil {
-		return err
-	}
-	const piece = 1000
-	q.Page = ident.Page{Take: piece}
-	for {
-		docs, total, err := a.store.List(ctx, tx, k, q)
-		if err != nil {
-			return err
-		}
-		for _, doc := range docs {
-			if err := fn(doc); err != nil {
-				return fmt.Errorf("read %s: %w", doc.ID, err)
-			}
-		}
-		q.Page.Skip += int64(len(docs))
-		if len(docs) == 0 || q.Page.Skip >= total {
-			return nil
-		}
-	}
-}
-
 // declared reports whether the server has a kind.
 func (a *api) declared(kind string) bool { return a.store.Kinds()[kind] != nil }
 
@@ -106,7 +77,7 @@ func (a *api) find(r *rest.Request) (p *octopus.Project, err error) {
 	err = a.db.Read(r.Context(), func(tx *db.Tx) error {
 		doc, err := r.Find(r.Context(), tx, "projects", r.PathValue("id"))
 		if err == nil {
-			p, err = decode[octopus.Project](doc)
+			p, err = docstore.Decode[octopus.Project](doc)
 		}
 		return err
 	})

@@ -2,8 +2,6 @@ package projects
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
 	"slices"
 	"strings"
 
@@ -85,8 +83,8 @@ func (a *api) owners(ctx context.Context, tx *db.Tx, r *rest.Request, ids []stri
 		if len(mine) == 0 {
 			continue
 		}
-		err = a.each(ctx, tx, kind, docstore.Query{Space: r.Space, IDs: mine}, func(doc *docstore.Doc) error {
-			p, err := decode[octopus.Project](doc) // a library set has the few members that are used
+		err = a.store.Each(ctx, tx, kind, docstore.Query{Space: r.Space, IDs: mine}, func(doc *docstore.Doc) error {
+			p, err := docstore.Decode[octopus.Project](doc) // a library set has the few members that are used
 			if err != nil {
 				return err
 			}
@@ -103,14 +101,6 @@ func (a *api) owners(ctx context.Context, tx *db.Tx, r *rest.Request, ids []stri
 		}
 	}
 	return found, nil
-}
-
-func decode[T any](doc *docstore.Doc) (*T, error) {
-	v := new(T)
-	if err := json.Unmarshal(doc.Body, v); err != nil {
-		return nil, fmt.Errorf("decode %s: %w", doc.ID, err)
-	}
-	return v, nil
 }
 
 // canonical spells the id of a variable set as it is stored: ids are compared

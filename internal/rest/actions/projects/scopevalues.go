@@ -26,7 +26,7 @@ func (a *api) scopeValues(ctx context.Context, tx *db.Tx, r *rest.Request, owner
 	roles := roleSet{}
 	named := func(to *octopus.List[octopus.Named]) func(*docstore.Doc) error {
 		return func(doc *docstore.Doc) error {
-			n, err := decode[struct {
+			n, err := docstore.Decode[struct {
 				octopus.Named
 				Roles []string
 			}](doc)
@@ -37,11 +37,11 @@ func (a *api) scopeValues(ctx context.Context, tx *db.Tx, r *rest.Request, owner
 			return err
 		}
 	}
-	err := a.each(ctx, tx, "environments", docstore.Query{Space: r.Space, Visible: r.Grants(environmentView)}, named(&shared.Environments))
+	err := a.store.Each(ctx, tx, "environments", docstore.Query{Space: r.Space, Visible: r.Grants(environmentView)}, named(&shared.Environments))
 	if err != nil {
 		return nil, err
 	}
-	if err := a.each(ctx, tx, "machines", docstore.Query{Space: r.Space, Visible: r.Grants(machineView)}, named(&shared.Machines)); err != nil {
+	if err := a.store.Each(ctx, tx, "machines", docstore.Query{Space: r.Space, Visible: r.Grants(machineView)}, named(&shared.Machines)); err != nil {
 		return nil, err
 	}
 	if shared.TenantTags, err = a.tenantTags(ctx, tx, r); err != nil {
@@ -83,8 +83,8 @@ func (a *api) ofProjects(ctx context.Context, tx *db.Tx, r *rest.Request, projec
 			return nil
 		}
 		q := docstore.Query{Space: r.Space, Visible: r.Grants(permission), Where: []docstore.Match{{Path: "ProjectId", Any: projects}}}
-		return a.each(ctx, tx, kind, q, func(doc *docstore.Doc) error {
-			one, err := decode[within](doc)
+		return a.store.Each(ctx, tx, kind, q, func(doc *docstore.Doc) error {
+			one, err := docstore.Decode[within](doc)
 			if err != nil {
 				return err
 			}
@@ -141,8 +141,8 @@ func (a *api) tenantTags(ctx context.Context, tx *db.Tx, r *rest.Request) (tags 
 	if !a.declared("tagsets") {
 		return nil, nil
 	}
-	return tags, a.each(ctx, tx, "tagsets", docstore.Query{Space: r.Space}, func(doc *docstore.Doc) error {
-		set, err := decode[octopus.TagSet](doc)
+	return tags, a.store.Each(ctx, tx, "tagsets", docstore.Query{Space: r.Space}, func(doc *docstore.Doc) error {
+		set, err := docstore.Decode[octopus.TagSet](doc)
 		if err != nil {
 			return err
 		}

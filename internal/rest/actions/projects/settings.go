@@ -15,11 +15,11 @@ import (
 // document, most of which older clients read there; so a write to either shows in
 // both.
 func settingsOf(r *rest.Request, doc *docstore.Doc) (octopus.DeploymentSettings, error) {
-	p, err := decode[octopus.Project](doc)
+	p, err := docstore.Decode[octopus.Project](doc)
 	if err != nil {
 		return octopus.DeploymentSettings{}, err
 	}
-	s, err := decode[octopus.DeploymentSettings](doc) // what both call the same
+	s, err := docstore.Decode[octopus.DeploymentSettings](doc) // what both call the same
 	if err != nil {
 		return octopus.DeploymentSettings{}, err
 	}
@@ -95,7 +95,7 @@ func (a *api) putSettings(r *rest.Request) (any, error) {
 
 // applySettings puts settings into the tree of a project.
 func applySettings(tree resource.Tree, doc *docstore.Doc, want *octopus.DeploymentSettings) error {
-	p, err := decode[octopus.Project](doc)
+	p, err := docstore.Decode[octopus.Project](doc)
 	if err != nil {
 		return err
 	}

@@ -122,7 +122,7 @@ func (a *api) schemeOf(r *rest.Request, q *ruleQuery) (version.Scheme, error) {
 	err := a.db.Read(r.Context(), func(tx *db.Tx) error {
 		doc, err := r.Find(r.Context(), tx, "feeds", q.FeedID)
 		if err == nil {
-			feed, err = decode[octopus.Feed](doc)
+			feed, err = docstore.Decode[octopus.Feed](doc)
 		}
 		return err
 	})
@@ -178,8 +178,8 @@ type usage struct {
 
 func (u *usage) targets(ctx context.Context) error {
 	q := docstore.Query{Space: u.r.Space, Visible: u.r.Grants(machineView), Where: []docstore.Match{{Path: "Endpoint.AccountId", Any: []string{u.id}}}}
-	return u.each(ctx, u.tx, "machines", q, func(doc *docstore.Doc) error {
-		m, err := decode[octopus.Named](doc)
+	return u.store.Each(ctx, u.tx, "machines", q, func(doc *docstore.Doc) error {
+		m, err := docstore.Decode[octopus.Named](doc)
 		if err == nil {
 			u.out.Targets = append(u.out.Targets, octopus.TargetUsage{TargetID: m.ID, TargetName: m.Name})
 		}
@@ -213,7 +213,7 @@ func (u *usage) variables(ctx context.Context) error {
 	}
 	var sets []*variableSet
 	var ownerIDs []string
-	err = u.each(ctx, u.tx, setKind, docstore.Query{Space: u.r.Space, IDs: ids, Visible: u.r.Grants(variableView)}, func(doc *docstore.Doc) error {
+	err = u.store.Each(ctx, u.tx, setKind, docstore.Query{Space: u.r.Space, IDs: ids, Visible: u.r.Grants(variableView)}, func(doc *docstore.Doc) error {
 		s, err := u.open(setKind, doc)
 		if err == nil {
 			sets, ownerIDs = append(sets, s), append(ownerIDs, s.value.OwnerID)
@@ -261,8 +261,8 @@ func (u *usage) processes(ctx context.Context) error {
 	}
 	byProject := map[string]octopus.ProcessUsage{}
 	var projects []string
-	err = u.each(ctx, u.tx, "deploymentprocesses", docstore.Query{Space: u.r.Space, IDs: ids, Visible: u.r.Grants(processView)}, func(doc *docstore.Doc) error {
-		process, err := decode[struct {
+	err = u.store.Each(ctx, u.tx, "deploymentprocesses", docstore.Query{Space: u.r.Space, IDs: ids, Visible: u.r.Grants(processView)}, func(doc *docstore.Doc) error {
+		process, err := docstore.Decode[struct {
 			ProjectID string `json:"ProjectId"`
 			Steps     []json.RawMessage
 		}](doc)
@@ -289,8 +289,8 @@ func (u *usage) processes(ctx context.Context) error {
 	if err != nil || len(projects) == 0 {
 		return err
 	}
-	return u.each(ctx, u.tx, projectKind, docstore.Query{Space: u.r.Space, IDs: projects}, func(doc *docstore.Doc) error {
-		p, err := decode[octopus.Project](doc)
+	return u.store.Each(ctx, u.tx, projectKind, docstore.Query{Space: u.r.Space, IDs: projects}, func(doc *docstore.Doc) error {
+		p, err := docstore.Decode[octopus.Project](doc)
 		if err != nil {
 			return err
 		}

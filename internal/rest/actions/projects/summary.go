@@ -181,7 +181,7 @@ func (a *api) visible(ctx context.Context, tx *db.Tx, r *rest.Request, param str
 		return nil, err
 	}
 	for _, doc := range docs {
-		p, err := decode[octopus.Project](doc)
+		p, err := docstore.Decode[octopus.Project](doc)
 		if err != nil {
 			return nil, err
 		}

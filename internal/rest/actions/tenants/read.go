@@ -27,7 +27,7 @@ func (a *api) find(tx *db.Tx, r *rest.Request) (*view, error) {
 	if err != nil {
 		return nil, err
 	}
-	t, err := decode[octopus.Tenant](doc)
+	t, err := docstore.Decode[octopus.Tenant](doc)
 	if err != nil {
 		return nil, err
 	}
@@ -99,8 +99,8 @@ func (v *view) document(r *rest.Request, projects []string) octopus.TenantVariab
 func (a *api) tenants(tx *db.Tx, r *rest.Request, q docstore.Query) ([]*view, error) {
 	q.Space, q.Visible = r.Space, r.Grants(tenantView)
 	var all []*octopus.Tenant
-	err := a.each(r.Context(), tx, tenantKind, q, func(doc *docstore.Doc) error {
-		t, err := decode[octopus.Tenant](doc)
+	err := a.store.Each(r.Context(), tx, tenantKind, q, func(doc *docstore.Doc) error {
+		t, err := docstore.Decode[octopus.Tenant](doc)
 		all = append(all, t)
 		return err
 	})

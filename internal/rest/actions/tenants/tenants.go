@@ -76,39 +76,6 @@ func Routes(d *db.DB, store *docstore.Store) []rest.Route {
 	}
 }
 
-func decode[T any](doc *docstore.Doc) (*T, error) {
-	v := new(T)
-	if err := json.Unmarshal(doc.Body, v); err != nil {
-		return nil, fmt.Errorf("decode %s: %w", doc.ID, err)
-	}
-	return v, nil
-}
-
-// each calls fn for every document of a kind that a query finds, page by page.
-func (a *api) each(ctx context.Context, tx *db.Tx, kind string, q docstore.Query, fn func(doc *docstore.Doc) error) error {
-	k, err := a.store.Kind(kind)
-	if err != nil {
-		return err
-	}
-	const piece = 1000
-	q.Page = ident.Page{Take: piece}
-	for {
-		docs, total, err := a.store.List(ctx, tx, k, q)
-		if err != nil {
-			return err
-		}
-		for _, doc := range docs {
-			if err := fn(doc); err != nil {
-				return err
-			}
-		}
-		q.Page.Skip += int64(len(docs))
-		if len(docs) == 0 || q.Page.Skip >= total {
-			return nil
-		}
-	}
-}
-
 func (a *api) status(r *rest.Request) (any, error) {
 	out := status{Links: octopus.Links{"Self": r.SpaceHref("/tenants/status")}}
 	return out, a.db.Read(r.Context(), func(tx *db.Tx) error {
@@ -136,8 +103,8 @@ func (a *api) tagTest(r *rest.Request) (any, error) {
 	}
 	out := octopus.Map[string, octopus.TagTest]{}
 	err = a.db.Read(r.Context(), func(tx *db.Tx) error {
-		return a.each(r.Context(), tx, tenantKind, q, func(doc *docstore.Doc) error {
-			t, err := decode[octopus.Tenant](doc)
+		return a.store.Each(r.Context(), tx, tenantKind, q, func(doc *docstore.Doc) error {
+			t, err := docstore.Decode[octopus.Tenant](doc)
 			if err != nil {
 				return err
 			}
@@ -192,7 +159,7 @@ func (a *api) clone(ctx context.Context, tx *db.Tx, r *rest.Request, ref string,
 	if err != nil {
 		return nil, err
 	}
-	from, err := decode[octopus.Tenant](source)
+	from, err := docstore.Decode[octopus.Tenant](source)
 	if err != nil {
 		return nil, err
 	}

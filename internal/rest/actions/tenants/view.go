@@ -38,7 +38,7 @@ func (a *api) views(ctx context.Context, tx *db.Tx, r *rest.Request, tenants []*
 	projects, libraryIDs := map[string]*octopus.Project{}, []string{}
 	var order []string
 	err := a.batches(ctx, tx, projectKind, docstore.Query{Space: r.Space, Visible: r.Grants(projectView)}, projectIDs, func(doc *docstore.Doc) error {
-		p, err := decode[octopus.Project](doc)
+		p, err := docstore.Decode[octopus.Project](doc)
 		if err == nil {
 			projects[p.ID], order = p, append(order, p.ID)
 			libraryIDs = append(libraryIDs, p.IncludedLibraryVariableSetIDs...)
@@ -50,7 +50,7 @@ func (a *api) views(ctx context.Context, tx *db.Tx, r *rest.Request, tenants []*
 	}
 	var libraries []*octopus.LibraryVariableSet
 	err = a.batches(ctx, tx, libraryKind, docstore.Query{Space: r.Space}, libraryIDs, func(doc *docstore.Doc) error {
-		l, err := decode[octopus.LibraryVariableSet](doc)
+		l, err := docstore.Decode[octopus.LibraryVariableSet](doc)
 		libraries = append(libraries, l)
 		return err
 	})
@@ -67,7 +67,7 @@ func (a *api) views(ctx context.Context, tx *db.Tx, r *rest.Request, tenants []*
 		if err != nil {
 			return err
 		}
-		s, err := decode[resources.TenantVariableSet](&docstore.Doc{ID: doc.ID, Body: body})
+		s, err := docstore.Decode[resources.TenantVariableSet](&docstore.Doc{ID: doc.ID, Body: body})
 		if err == nil {
 			sets[s.TenantID], versions[s.TenantID] = s, doc.Version
 		}
@@ -107,7 +107,7 @@ func (a *api) batches(ctx context.Context, tx *db.Tx, kind string, q docstore.Qu
 	slices.Sort(ids)
 	for batch := range slices.Chunk(slices.Compact(ids), 1000) {
 		q.IDs = batch
-		if err := a.each(ctx, tx, kind, q, fn); err != nil {
+		if err := a.store.Each(ctx, tx, kind, q, fn); err != nil {
 			return err
 		}
 	}
