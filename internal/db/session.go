@@ -29,11 +29,11 @@ const minReaderQuery = `SELECT min_reader_level FROM tako_meta WHERE id = 1`
 // begin starts a writing transaction on t's connection. It also learns what a
 // lost answer to COMMIT must be resolved by, and whether this process may still
 // write: both together in one round trip.
-func (t *Tx) begin(ctx context.Context, level isolation) error {
+func (t *Tx) begin(ctx context.Context, level isolation, attempt int) error {
 	var minReader int
 	var err error
 	if t.d.dialect == Postgres {
-		minReader, err = t.beginPostgres(ctx, level)
+		minReader, err = t.beginPostgres(ctx, level, attempt)
 	} else {
 		minReader, err = t.beginSQLite(ctx, level)
 	}
@@ -54,11 +54,20 @@ func (t *Tx) beginSQLite(ctx context.Context, level isolation) (minReader int, e
 	return minReader, err
 }
 
-func (t *Tx) beginPostgres(ctx context.Context, level isolation) (minReader int, err error) {
+// holdEngine waits for the engine's transactions and keeps new ones out. It comes
+// before the snapshot, so that nothing in it can be outrun, and gives up soon: an
+// owner that stands still in a transaction is not waited for.
+const holdEngine = "SET LOCAL lock_timeout = '1s'; LOCK TABLE task IN EXCLUSIVE MODE; SET LOCAL lock_timeout TO DEFAULT;"
+
+func (t *Tx) beginPostgres(ctx context.Context, level isolation, attempt int) (minReader int, err error) {
 	var script string
+	hold := level == levelDocuments && attempt > overtaken && (attempt-overtaken)%2 == 1
 	switch level {
 	case levelDocuments:
 		script = "BEGIN ISOLATION LEVEL SERIALIZABLE;"
+		if hold {
+			script += holdEngine
+		}
 	case levelEngine:
 		// A node that stops must not hold the rows by which another takes over.
 		script = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL idle_in_transaction_session_timeout = '5s'; SET LOCAL statement_timeout = '15s';"
@@ -76,7 +85,10 @@ func (t *Tx) beginPostgres(ctx context.Context, level isolation) (minReader int,
 		fields, _, err = simple(ctx, c, script)
 		return err
 	})
+	var pg *pgconn.PgError
 	switch {
+	case hold && errors.As(err, &pg) && pg.Code == "55P03":
+		return 0, fmt.Errorf("%w: %w", errAborted, err)
 	case err != nil && !isRefusal(err) && ctx.Err() == nil:
 		// After a restart of the server the pool is full of connections that
 		// are no more. Nothing was done yet, so it is tried on another.

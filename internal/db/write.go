@@ -19,6 +19,10 @@ const (
 	// many want to change the same things, random pauses let some fail for ever.
 	together = 1
 	everyone = math.MaxInt32
+	// overtaken is how often a transaction on PostgreSQL may fail before every
+	// other of its attempts keeps the engine's writers out, of all processes: a
+	// task whose owner commits without a pause could not be canceled otherwise.
+	overtaken = 3
 )
 
 // joinWriters waits until a writer may begin, beside the others or alone.
@@ -90,7 +94,7 @@ func (d *DB) attempt(ctx context.Context, level isolation, number int, fn func(*
 			t.rollback(ctx)
 		}
 	}()
-	if err := t.begin(ctx, level); err != nil {
+	if err := t.begin(ctx, level, number); err != nil {
 		return nil, err
 	}
 	if err := fn(t); err != nil {

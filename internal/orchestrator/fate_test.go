@@ -142,7 +142,7 @@ func dieAt(t *testing.T, w *world, edge, mode string) {
 			t.Logf("task %s %q, edge passed %t, deaths %d, log:\n%s", task.State, task.Error, hit(), deaths, strings.Join(w.log(id), "\n"))
 		}
 	}()
-	await(t, "it ends, and the edge "+edge+" was passed", func() bool {
+	await(t, "it ends, the edge "+edge+" was passed, and its death was seen", func() bool {
 		select {
 		case err := <-exited:
 			if deaths++; deaths > 2 {
@@ -154,7 +154,7 @@ func dieAt(t *testing.T, w *world, edge, mode string) {
 		if held && hit() {
 			w.letGo("two")
 		}
-		return settled()
+		return settled() && (mode != "kill" || deaths > 0)
 	})
 	w.ends(id, octopus.TaskSuccess)
 	w.checkCounted(id)

@@ -781,10 +781,12 @@ func TestLockedRow(t *testing.T) {
 }
 
 // A task that is canceled through a serializable transaction, while its owner writes
-// to it without a pause.
+// to it without a pause: on PostgreSQL once more between that transaction's snapshot
+// and its look at the task, each time that the owner can.
 func TestCancelInTheStorm(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, w *world) {
+		var commits atomic.Int64
 		n := w.node("a", func(ctx context.Context, l *tasks.Lease) error {
 			if _, err := l.Facts(ctx); err != nil {
 				return err
@@ -798,16 +800,31 @@ func TestCancelInTheStorm(t *testing.T) {
 				if err := l.Commit(ctx, tasks.Batch{Lines: []tasks.Line{{Text: "x"}}, Facts: []any{"x"}}); err != nil {
 					return err
 				}
+				commits.Add(1)
 			}
 		})
 		task := w.create(n.Service, tasks.New{})
-		await(t, "it writes", func() bool { return w.get(task.ID).LogLines > 20 })
+		await(t, "it writes", func() bool { return commits.Load() > 20 })
+		outrun := 0
 		err := w.d.Write(t.Context(), func(tx *db.Tx) error {
+			if _, err := tasks.Get(t.Context(), tx, task.ID); err != nil {
+				return err
+			}
+			// The second commit from now on began after the snapshot.
+			for seen, until := commits.Load(), time.Now().Add(time.Second); time.Now().Before(until); time.Sleep(time.Millisecond) {
+				if commits.Load() > seen+1 {
+					outrun++
+					break
+				}
+			}
 			_, err := n.Cancel(t.Context(), tx, task.ID)
 			return err
 		})
 		if err != nil {
 			t.Error(err)
+		}
+		if w.d.Dialect() == db.Postgres && outrun == 0 {
+			t.Error("nothing was in its way")
 		}
 		w.awaitState(task.ID, octopus.TaskCanceled)
 	})
