@@ -159,7 +159,7 @@ func furnish(t testing.TB, s *apptest.Server) *furnished {
 	f.far["machine"] = w.make(at+"machines", `{"Name":"Far","EnvironmentIds":["`+f.far["dev"]+`"],"Roles":["web"],"MachinePolicyId":"`+f.far["policy"]+`","Endpoint":{"CommunicationStyle":"None"}}`)
 	f.far["worker"] = w.make(at+"workers", `{"Name":"Far","WorkerPoolIds":["`+f.far["pool"]+`"],"MachinePolicyId":"`+f.far["policy"]+`","Endpoint":{"CommunicationStyle":"None"}}`)
 	// What a pushed package sets off is looked at behind the answer.
-	for deadline := time.Now().Add(30 * time.Second); state(t, w.d)["due"] != 1; {
+	for deadline := time.Now().Add(2 * time.Minute); state(t, w.d)["due"] != 1; {
 		if time.Now().After(deadline) {
 			t.Fatal("the pushes are still to be looked at")
 		}

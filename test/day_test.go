@@ -90,7 +90,7 @@ write_highlight "Answers at $url"
 		// Dev, with its live log.
 		task := m.deploy(t, version, m.Dev)
 		live := follow(t, c, task)
-		done := wait(t, c, task, time.Minute)
+		done := wait(t, c, task, 4*time.Minute)
 		if !done.FinishedSuccessfully || done.State != octopus.TaskSuccess || !done.HasWarningsOrErrors {
 			t.Fatalf("task ended as %s (warnings %v): %s\n%s", done.State, done.HasWarningsOrErrors, done.ErrorMessage, strings.Join(live, "\n"))
 		}
@@ -129,7 +129,7 @@ write_highlight "Answers at $url"
 		}
 
 		// Production now.
-		done = wait(t, c, m.deploy(t, version, m.Production), time.Minute)
+		done = wait(t, c, m.deploy(t, version, m.Production), 4*time.Minute)
 		if !done.FinishedSuccessfully {
 			t.Errorf("Production ended as %s: %s", done.State, done.ErrorMessage)
 		}

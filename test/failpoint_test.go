@@ -41,6 +41,9 @@ func serverEdgesOn(dialect db.Dialect) []string {
 // before the deployment runs.
 var armedLate = []string{heartbeatLost, "commit-ambiguous"}
 
+// passedWaiting are edges that are passed while a script runs on, so one has to.
+var passedWaiting = []string{"ack-committed", "logs-fetched", heartbeatLost, leaseReleased}
+
 // fate is what may become of a script whose process is killed or fails.
 type fate int
 
@@ -126,10 +129,14 @@ func (e *edged) restart() {
 	}
 }
 
+// letGo is the file for which the slow script waits until every edge that needs it
+// was passed.
+func (e *edged) letGo() string { return filepath.Join(e.once, "let-go") }
+
 // steps are two counted scripts, a slow one beside them, and a last one with an artifact.
 func (e *edged) steps(slow time.Duration) {
 	last := script("Last", `echo "5 $$" >> "`+e.counter+`"; echo kept > kept.txt; new_octopusartifact kept.txt`)
-	sleep := script("Slow", fmt.Sprintf("sleep %.1f; echo awake", slow.Seconds())) // longer than a start waits for its script
+	sleep := script("Slow", fmt.Sprintf("sleep %.1f; for i in $(seq 2000); do [ -e %q ] && break; sleep 0.05; done; echo awake", slow.Seconds(), e.letGo()))
 	e.process(e.t, counted(1, e.counter), counted(2, e.counter), beside(sleep), last)
 }
 
@@ -147,6 +154,11 @@ func (e *edged) drive(fate fate, limit time.Duration) octopus.Task {
 			t.Fatalf("%s is %s: %s; nothing passed the edges %v:\n%s", task, done.State, done.ErrorMessage, e.missing(), e.Output())
 		}
 		e.restart()
+		if !slices.ContainsFunc(e.missing(), func(edge string) bool { return slices.Contains(passedWaiting, edge) }) {
+			if err := os.WriteFile(e.letGo(), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
 		if doc := poll(t, e.Process.Client, task); doc.ID != "" {
 			done = doc
 		}
@@ -210,14 +222,10 @@ func TestKillAtEveryEdge(t *testing.T) {
 			for _, edge := range serverEdgesOn(dialect) {
 				t.Run(edge, func(t *testing.T) {
 					e := newEdged(t, apptest.NewProcess(t, dialect), "kill", edge)
-					slow := 3 * time.Second
-					if edge == heartbeatLost {
-						slow = 6 * time.Second // there is one every five
-					}
-					e.steps(slow)
-					done := e.drive(goesOn, time.Minute)
+					e.steps(time.Second)
+					done := e.drive(goesOn, 4*time.Minute)
 					for start := time.Now(); e.restarts == 0; e.restart() {
-						if time.Since(start) > 10*time.Second {
+						if time.Since(start) > 2*time.Minute {
 							t.Fatal("the server was not killed")
 						}
 						time.Sleep(10 * time.Millisecond) //nolint:forbidigo // it is dying
@@ -228,8 +236,8 @@ func TestKillAtEveryEdge(t *testing.T) {
 			for edge, fate := range agentEdges {
 				t.Run(edge, func(t *testing.T) {
 					e := newEdged(t, apptest.NewProcess(t, dialect), "kill", edge)
-					e.steps(3 * time.Second)
-					e.judge(e.drive(fate, time.Minute), fate)
+					e.steps(time.Second)
+					e.judge(e.drive(fate, 4*time.Minute), fate)
 				})
 			}
 		})
@@ -257,8 +265,8 @@ func TestStallAtEveryEdge(t *testing.T) {
 			t.Parallel()
 			if !soaking() {
 				e := newEdged(t, apptest.NewProcess(t, dialect), "stall=500ms", edgesOn(dialect)...)
-				e.steps(6 * time.Second)
-				e.judge(e.drive(goesOn, 2*time.Minute), goesOn)
+				e.steps(time.Second)
+				e.judge(e.drive(goesOn, 4*time.Minute), goesOn)
 				return
 			}
 			for _, edge := range edgesOn(dialect) {
@@ -297,10 +305,10 @@ func TestErrorAtEveryEdge(t *testing.T) {
 					e := newEdged(t, apptest.NewProcess(t, dialect), "err", edges...)
 					slow := 100 * time.Millisecond
 					if slices.Contains(serverEdges, edges[0]) {
-						slow = 6 * time.Second
+						slow = time.Second
 					}
 					e.steps(slow)
-					e.judge(e.drive(fate, 2*time.Minute), fate)
+					e.judge(e.drive(fate, 4*time.Minute), fate)
 				})
 			}
 		})
@@ -359,8 +367,8 @@ func TestCancelAtItsEdge(t *testing.T) {
 				}
 				begin := time.Now()
 				e.Process.Must(t, http.MethodPost, "/api/tasks/"+task+"/cancel", nil, nil)
-				done := wait(t, e.Process.Client, task, time.Minute)
-				if took := time.Since(begin); done.State != octopus.TaskCanceled || took > 20*time.Second {
+				done := wait(t, e.Process.Client, task, 4*time.Minute)
+				if took := time.Since(begin); done.State != octopus.TaskCanceled || took > 45*time.Second {
 					t.Errorf("%s ended as %s after %v: %s", task, done.State, took, done.ErrorMessage)
 				}
 				for start := time.Now(); syscall.Kill(pid, 0) == nil; time.Sleep(20 * time.Millisecond) { //nolint:forbidigo // it is being killed

@@ -128,7 +128,7 @@ func (w *walk) disturb(t *testing.T, fn func()) octopus.Task {
 	task := w.deploy(t, version, w.Dev)
 	time.Sleep(time.Duration(w.random.Int64N(int64(1800 * time.Millisecond)))) //nolint:forbidigo // the random moment
 	fn()
-	return wait(t, w.Process.Client, task, 2*time.Minute)
+	return wait(t, w.Process.Client, task, 4*time.Minute)
 }
 
 // TestKillServer kills the server at random moments. Every deployment succeeds,
@@ -201,7 +201,7 @@ func TestKillRunner(t *testing.T) {
 				for !done.IsCompleted {
 					asked++
 					w.answer(t, done.ID, "MarkSucceeded")
-					done = wait(t, w.Process.Client, done.ID, 2*time.Minute)
+					done = wait(t, w.Process.Client, done.ID, 4*time.Minute)
 				}
 				if done.State != octopus.TaskSuccess {
 					t.Errorf("kill %d: %s ended as %s: %s", n+1, done.ID, done.State, done.ErrorMessage)

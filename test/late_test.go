@@ -180,7 +180,7 @@ func TestLateStart(t *testing.T) {
 			w.Process.Start()
 
 			_, version := w.release(t, nil)
-			done := wait(t, w.Process.Client, w.deploy(t, version, w.Dev), time.Minute)
+			done := wait(t, w.Process.Client, w.deploy(t, version, w.Dev), 4*time.Minute)
 			if done.State != octopus.TaskSuccess {
 				t.Fatalf("%s ended as %s: %s\n%s", done.ID, done.State, done.ErrorMessage, w.Output())
 			}

@@ -52,7 +52,7 @@ func TestPausedOwner(t *testing.T) {
 	if err := syscall.Kill(first.PID(), syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
-	done := wait(t, second.Client, task, 2*time.Minute)
+	done := wait(t, second.Client, task, 4*time.Minute)
 	if done.State != octopus.TaskSuccess {
 		raw := second.Must(t, http.MethodGet, "/api/tasks/"+task+"/raw", nil, nil)
 		t.Fatalf("%s ended as %s: %s\n%s\nfirst:\n%s\nsecond:\n%s", task, done.State, done.ErrorMessage, raw.Body, first.Output(), second.Output())

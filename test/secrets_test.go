@@ -235,7 +235,7 @@ exit 0
 			DeploymentServerTasks []struct{ DeploymentID, ServerTaskID string }
 		}
 		v.search("creating a deployment", f.Must(t, http.MethodPost, space+"/deployments/create/untenanted/v1", command, &started).Body)
-		task := wait(t, f.Client, started.DeploymentServerTasks[0].ServerTaskID, time.Minute)
+		task := wait(t, f.Client, started.DeploymentServerTasks[0].ServerTaskID, 4*time.Minute)
 		raw := f.Must(t, http.MethodGet, "/api/tasks/"+task.ID+"/raw", nil, nil).Body
 		if task.FinishedSuccessfully != success {
 			t.Fatalf("the deployment ended as %s: %s\n%s", task.State, task.ErrorMessage, raw)

@@ -152,7 +152,7 @@ func startDaemon(t testing.TB, home string, env ...string) *daemon {
 
 func (d *daemon) ready(t testing.TB) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	for {
 		h, err := d.Hello(t.Context())
 		if err == nil && h.PID == d.cmd.Process.Pid {
@@ -186,7 +186,7 @@ func wait(t testing.TB, d time.Duration) {
 // Cleanup too, when the test's context is over.
 func await(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	for !ok() {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited in vain: %s", what)

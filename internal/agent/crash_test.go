@@ -273,7 +273,7 @@ func TestKilledAtEveryEdge(t *testing.T) {
 			t.Parallel()
 			once := t.TempDir()
 			w := newWorld(t, failpoint.Env+"="+c.edge+":kill", failpoint.EnvOnce+"="+once)
-			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 			defer cancel()
 			ticket := newTicket()
 			req := agent.StartRequest{Ticket: ticket, Body: w.script(ticket, "m", 50, 0), Isolation: agent.FullIsolation}
@@ -343,7 +343,7 @@ func TestErrorAtEveryEdge(t *testing.T) {
 		t.Run(c.edge, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, failpoint.Env+"="+c.edge+":err", failpoint.EnvOnce+"="+t.TempDir())
-			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 			defer cancel()
 			ticket := newTicket()
 			req := agent.StartRequest{Ticket: ticket, Body: w.script(ticket, "m", 50, 0), Isolation: agent.FullIsolation}
@@ -396,7 +396,7 @@ func TestCancelStalledStub(t *testing.T) {
 			t.Parallel()
 			once := t.TempDir()
 			w := newWorld(t, failpoint.Env+"="+edge+":stall", failpoint.EnvOnce+"="+once)
-			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 			defer cancel()
 			ticket := newTicket()
 			if _, err := w.start(ctx, agent.StartRequest{Ticket: ticket, Body: w.script(ticket, "m", 1, 0)}); err != nil {
@@ -438,7 +438,7 @@ func TestKilledWhileCancelling(t *testing.T) {
 				points += ",runner-locked:stall=1s"
 			}
 			w := newWorld(t, failpoint.Env+"="+points, failpoint.EnvOnce+"="+t.TempDir())
-			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 			defer cancel()
 			holder := newTicket()
 			if when == "queued" {
@@ -484,7 +484,7 @@ func TestStubOutlivesRunner(t *testing.T) {
 	t.Parallel()
 	once := t.TempDir()
 	w := newWorld(t, failpoint.Env+"=before-started:stall=3s", failpoint.EnvOnce+"="+once)
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	ticket, other := newTicket(), newTicket()
 	req := agent.StartRequest{Ticket: ticket, Body: w.script(ticket, "m", 1, 300*time.Millisecond), Isolation: agent.FullIsolation}

@@ -96,7 +96,7 @@ func (w *world) messages(q events.Query) string {
 func (w *world) follows(q events.Query, want string) {
 	w.t.Helper()
 	var got string
-	for start := time.Now(); time.Since(start) < 30*time.Second; {
+	for start := time.Now(); time.Since(start) < 2*time.Minute; {
 		if got = w.messages(q); got == want {
 			return
 		}

@@ -212,7 +212,7 @@ func TestCancelScript(t *testing.T) {
 		begin := time.Now()
 		w.cancel(id)
 		w.ends(id, octopus.TaskCanceled)
-		if took := time.Since(begin); took > 10*time.Second {
+		if took := time.Since(begin); took > time.Minute {
 			t.Errorf("it took %v", took)
 		}
 		if w.ran("always") != 0 {

@@ -214,7 +214,7 @@ func TestCancelThroughOwners(t *testing.T) {
 		w.serve("a")
 		begin := time.Now()
 		w.ends(id, octopus.TaskCanceled)
-		if took := time.Since(begin); took > 12*time.Second {
+		if took := time.Since(begin); took > time.Minute {
 			t.Errorf("it took %v", took)
 		}
 		if w.ran("after") != 0 {

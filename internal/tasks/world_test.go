@@ -233,7 +233,7 @@ func (w *world) log(s *tasks.Service, id string, from int64) []string {
 // await waits for what other goroutines and processes do.
 func await(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	for !ok() {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited in vain: %s", what)
@@ -271,7 +271,7 @@ func (c leases) next(t testing.TB) *tasks.Lease {
 	select {
 	case l := <-c:
 		return l
-	case <-time.After(30 * time.Second):
+	case <-time.After(2 * time.Minute):
 		t.Fatal("no task was claimed")
 		return nil
 	}
