@@ -42,7 +42,7 @@ unit: build
 # packages whose concurrency is their own, at small sizes.
 RACE := ./internal/agent ./internal/deploy ./internal/tasks ./internal/orchestrator ./internal/octostache ./internal/variables ./internal/lifecycle ./internal/failpoint ./internal/blob
 race:
-	CGO_ENABLED=1 go test -race -short -timeout 15m $(RACE)
+	CGO_ENABLED=1 go test -race -short -parallel 4 -timeout 15m $(RACE)
 
 lint: tools
 	@files=$$($(GOFUMPT) -l cmd internal octopus examples test); if [ -n "$$files" ]; then echo "not formatted by gofumpt:"; echo "$$files"; exit 1; fi
