@@ -26,6 +26,7 @@ import (
 	"github.com/takodeploy/tako/internal/config"
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/db/dbtest"
+	"github.com/takodeploy/tako/internal/proctest"
 	"github.com/takodeploy/tako/internal/secret"
 )
 
@@ -120,9 +121,11 @@ func ShortDir(t testing.TB) string {
 	return dir
 }
 
-// StopWorker ends the built-in worker of a data directory, if one runs.
+// StopWorker ends the built-in worker of a data directory, if one runs, and whatever
+// scripts it has left.
 func StopWorker(t testing.TB, data string) {
 	t.Helper()
+	defer proctest.End(t, data)
 	client := agent.Dial(agent.SocketPath(filepath.Join(data, "worker")))
 	defer client.Close()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 5*time.Second)

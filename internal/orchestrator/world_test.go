@@ -28,6 +28,7 @@ import (
 	"github.com/takodeploy/tako/internal/deploy"
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/orchestrator"
+	"github.com/takodeploy/tako/internal/proctest"
 	"github.com/takodeploy/tako/internal/releases"
 	"github.com/takodeploy/tako/internal/secret"
 	"github.com/takodeploy/tako/internal/targets"
@@ -220,7 +221,7 @@ func newWorld(t testing.TB, dialect db.Dialect) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		w.endAgent()
+		proctest.End(t, w.dir) // the agent and all that it left behind
 		if err := w.desk.tasks.Close(); err != nil {
 			t.Error(err)
 		}
@@ -242,18 +243,6 @@ func each(t *testing.T, fn func(t *testing.T, w *world)) {
 // client calls the agent, which runs.
 func (w *world) client() *agent.Client {
 	return agent.Dial(agent.SocketPath(filepath.Join(w.dir, "worker")))
-}
-
-// endAgent kills the agent and all that it left behind.
-func (w *world) endAgent() {
-	w.killAgent()
-	work := filepath.Join(w.dir, "worker", "Work")
-	dirs, _ := os.ReadDir(work) // there may be none
-	for _, d := range dirs {
-		for _, file := range []string{"lock", "started"} {
-			w.killIn(d.Name(), file)
-		}
-	}
 }
 
 // killAgent kills the agent, not its runners.
