@@ -9,6 +9,7 @@ import (
 
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/db/dbtest"
+	"github.com/takodeploy/tako/internal/ident"
 	"github.com/takodeploy/tako/internal/tasks"
 	"github.com/takodeploy/tako/octopus"
 )
@@ -39,7 +40,8 @@ func (w *world) fill(s *tasks.Service, n int, set map[string]string) {
 
 // BenchmarkQueue is what a long queue costs: a look of a node that may run nothing
 // (for want of a slot, or since each task waits for its time, for a tag, or for its
-// space), a look that takes the next, and tasks per second that a node ends.
+// space), a look that takes the next, the first page of the list of tasks, and tasks
+// per second that a node ends.
 func BenchmarkQueue(b *testing.B) {
 	tomorrow := fmt.Sprint(db.Micros(time.Now().Add(24 * time.Hour)))
 	for _, dialect := range []db.Dialect{db.SQLite, db.Postgres} {
@@ -83,6 +85,23 @@ func BenchmarkQueue(b *testing.B) {
 					}
 				})
 			}
+			b.Run(fmt.Sprintf("%s/listed/queued=%d", dialect, n), func(b *testing.B) {
+				w := newWorld(b, dbtest.Open(b, dialect))
+				s := w.open("a", finish)
+				w.fill(s, n, nil)
+				for b.Loop() {
+					w.read(func(ctx context.Context, tx *db.Tx) error {
+						page, total, _, err := tasks.List(ctx, tx, tasks.Query{Visible: []tasks.Visible{{Space: "Spaces-1"}}, Page: ident.Page{Take: 30}})
+						if err == nil && (len(page) != 30 || total != int64(n)) {
+							err = fmt.Errorf("%d of %d tasks", len(page), total)
+						}
+						return err
+					})
+				}
+				if err := s.Close(); err != nil {
+					b.Error(err)
+				}
+			})
 			b.Run(fmt.Sprintf("%s/ended/queued=%d", dialect, n), func(b *testing.B) {
 				w := newWorld(b, dbtest.Open(b, dialect))
 				s := w.open("b", finish)
