@@ -46,6 +46,8 @@ type Options struct {
 	Exe string
 	// Now is the clock of everything that is no lease; time.Now unless set.
 	Now func() time.Time
+	// OnStatement is told of every SQL statement, for tests that count them; see db.Options.
+	OnStatement func(query string)
 }
 
 // App is a server, ready to run.
@@ -206,7 +208,7 @@ func prepareData(cfg config.Config) error {
 }
 
 func openDatabase(ctx context.Context, cfg config.Config, opt Options, log *slog.Logger) (*db.DB, error) {
-	d, err := db.Open(ctx, cfg.Database, db.Options{Log: log, Now: opt.Now})
+	d, err := db.Open(ctx, cfg.Database, db.Options{Log: log, Now: opt.Now, OnStatement: opt.OnStatement})
 	if err != nil {
 		return nil, err
 	}

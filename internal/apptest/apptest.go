@@ -60,6 +60,8 @@ type Options struct {
 	Log *slog.Logger // shows warnings with a failing test, unless set
 	// NoWorker leaves the built-in worker out, for tests that run no script.
 	NoWorker bool
+	// OnStatement is told of every SQL statement of the server.
+	OnStatement func(query string)
 }
 
 // Start runs a server within the test's process until the test ends. Its built-in
@@ -89,7 +91,7 @@ func StartWith(t testing.TB, dialect db.Dialect, opt Options) *Server {
 		exe = Binary(t)
 	}
 	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
-	a, err := app.New(ctx, cfg, app.Options{Log: opt.Log, Version: "2026.4.0-test", Exe: exe})
+	a, err := app.New(ctx, cfg, app.Options{Log: opt.Log, Version: "2026.4.0-test", Exe: exe, OnStatement: opt.OnStatement})
 	if err != nil {
 		stop()
 		t.Fatalf("start the server: %v", err)

@@ -97,10 +97,10 @@ func (s *Store) where(k *resource.Kind, q Query) (string, []any) {
 		args = append(args, db.Containing(part))
 	}
 	for _, m := range q.Where {
-		b.WriteString(` AND ` + s.match(k, m.Path, m.Any, &args))
+		b.WriteString(` AND ` + ofMany.match(k, m.Path, m.Any, &args))
 	}
 	if q.Visible != nil {
-		b.WriteString(` AND ` + s.visible(k, q.Visible, k.Dimensions.Shared, &args))
+		b.WriteString(` AND ` + ofMany.visible(k, q.Visible, k.Dimensions.Shared, &args))
 	}
 	return b.String(), args
 }
@@ -119,20 +119,40 @@ func (s *Store) Covered(ctx context.Context, tx *db.Tx, k *resource.Kind, id str
 func (s *Store) within(ctx context.Context, tx *db.Tx, k *resource.Kind, id string, grants []resource.Grant, shared bool) (bool, error) {
 	args := []any{k.Name, id}
 	var n int
-	err := tx.QueryRow(ctx, `SELECT count(*) FROM documents d WHERE d.kind = ? AND d.id = ? AND `+s.visible(k, grants, shared, &args), args...).Scan(&n)
+	err := tx.QueryRow(ctx, `SELECT count(*) FROM documents d WHERE d.kind = ? AND d.id = ? AND `+ofOne.visible(k, grants, shared, &args), args...).Scan(&n)
 	return n > 0, err
+}
+
+// reach is of how many documents a condition on the index is asked. The databases
+// take the one or the other form as it is written: asked of each of many documents,
+// a look into the index for each of many values is their product; and to find all
+// that have the values is a waste where one document is asked about.
+type reach uint8
+
+const (
+	ofMany reach = iota // of all of a kind
+	ofOne               // of a document that is known already
+)
+
+// indexed is the condition that a document has a row x in the index for which
+// value holds. The parameters of kind and path come before those of value.
+func (r reach) indexed(value string) string {
+	if r == ofOne {
+		return `EXISTS (SELECT 1 FROM document_index x WHERE x.kind = ? AND x.field = ? AND x.id = d.id AND ` + value + `)`
+	}
+	return `d.id IN (SELECT x.id FROM document_index x WHERE x.kind = ? AND x.field = ? AND ` + value + `)`
 }
 
 // visible compiles grants to a disjunction over the kind's dimensions; shared lets
 // every grant through to what is in no environment, or of no tenant.
-func (s *Store) visible(k *resource.Kind, grants []resource.Grant, shared bool, args *[]any) string {
+func (r reach) visible(k *resource.Kind, grants []resource.Grant, shared bool, args *[]any) string {
 	var alternatives []string
 	before := len(*args)
 	for _, g := range grants {
 		var all []string
 		restrict := func(path string, ids []string) {
 			if len(ids) > 0 && path != "" {
-				all = append(all, s.match(k, path, ids, args))
+				all = append(all, r.match(k, path, ids, args))
 			}
 		}
 		within := func(path string, ids []string) {
@@ -151,18 +171,13 @@ func (s *Store) visible(k *resource.Kind, grants []resource.Grant, shared bool, 
 			restrict(k.Dimensions.ProjectGroup, g.ProjectGroups)
 		case k.Dimensions.Project != "":
 			// The kind names its project; the project names its group.
-			project := `d.id`
+			const ofGroups = ` FROM document_index p WHERE p.kind = 'projects' AND p.field = 'ProjectGroupId' AND `
 			if k.Dimensions.Project == "Id" {
-				project += ` IN (SELECT p.id`
-			} else {
-				*args = append(*args, k.Name, k.Dimensions.Project)
-				project = `EXISTS (SELECT 1 FROM document_index x WHERE x.kind = ? AND x.field = ? AND x.id = d.id AND x.value IN (SELECT lower(p.id)`
+				all = append(all, `d.id IN (SELECT p.id`+ofGroups+in(`p.value`, fold(g.ProjectGroups), args)+`)`)
+				break
 			}
-			project += ` FROM document_index p WHERE p.kind = 'projects' AND p.field = 'ProjectGroupId' AND ` + in(`p.value`, fold(g.ProjectGroups), args) + `)`
-			if k.Dimensions.Project != "Id" {
-				project += `)`
-			}
-			all = append(all, project)
+			*args = append(*args, k.Name, k.Dimensions.Project)
+			all = append(all, r.indexed(`x.value IN (SELECT lower(p.id)`+ofGroups+in(`p.value`, fold(g.ProjectGroups), args)+`)`))
 		}
 		if len(all) == 0 { // nothing that restricts this kind
 			*args = (*args)[:before]
@@ -176,12 +191,13 @@ func (s *Store) visible(k *resource.Kind, grants []resource.Grant, shared bool, 
 	return `(` + strings.Join(alternatives, ` OR `) + `)`
 }
 
-func (s *Store) match(k *resource.Kind, path string, values []string, args *[]any) string {
+// match is the condition that a document has one of the values at path.
+func (r reach) match(k *resource.Kind, path string, values []string, args *[]any) string {
 	if path == "Id" {
 		return in(`d.id`, canonicalIDs(k, values), args)
 	}
 	*args = append(*args, k.Name, path)
-	return `EXISTS (SELECT 1 FROM document_index x WHERE x.kind = ? AND x.field = ? AND x.id = d.id AND ` + in(`x.value`, fold(values), args) + `)`
+	return r.indexed(in(`x.value`, fold(values), args))
 }
 
 func canonicalIDs(k *resource.Kind, ids []string) []string {

@@ -199,17 +199,20 @@ func (s *Service) drop(ctx context.Context, tx *db.Tx, gone []octopus.Deployment
 	return nil
 }
 
-// settle finds out anew what is current at a place.
+// settle finds out anew what is current at a place, and what was deployed to it last.
 func settle(ctx context.Context, tx *db.Tx, at Current) error {
-	_, err := tx.Exec(ctx, `DELETE FROM current_release WHERE project_id = ? AND environment_id = ? AND tenant_id = ?`, at.ProjectID, at.EnvironmentID, at.TenantID)
-	if err == nil {
-		_, err = tx.Exec(ctx, `INSERT INTO current_release (project_id, environment_id, tenant_id, release_id, deployment_id, completed)
-			SELECT d.project_id, d.environment_id, d.tenant_id, d.release_id, d.id, d.completed FROM deployment d
-			WHERE d.project_id = ? AND d.environment_id = ? AND d.tenant_id = ? AND d.state = 'Success' ORDER BY d.completed DESC, d.seq DESC LIMIT 1`,
-			at.ProjectID, at.EnvironmentID, at.TenantID)
-	}
-	if err != nil {
-		return fmt.Errorf("settle what is current in %s: %w", at.EnvironmentID, err)
+	const here = ` WHERE project_id = ? AND environment_id = ? AND tenant_id = ?`
+	for _, statement := range []string{
+		`DELETE FROM current_release` + here,
+		`INSERT INTO current_release (project_id, environment_id, tenant_id, release_id, deployment_id, completed)
+			SELECT project_id, environment_id, tenant_id, release_id, id, completed FROM deployment` + here + ` AND state = 'Success' ORDER BY completed DESC, seq DESC LIMIT 1`,
+		`DELETE FROM latest_deployment` + here,
+		`INSERT INTO latest_deployment (project_id, environment_id, tenant_id, deployment_id, created, seq)
+			SELECT project_id, environment_id, tenant_id, id, created, seq FROM deployment` + here + ` ORDER BY created DESC, seq DESC LIMIT 1`,
+	} {
+		if _, err := tx.Exec(ctx, statement, at.ProjectID, at.EnvironmentID, at.TenantID); err != nil {
+			return fmt.Errorf("settle what is current in %s: %w", at.EnvironmentID, err)
+		}
 	}
 	return nil
 }

@@ -38,15 +38,13 @@ type Latest struct {
 }
 
 // Latest lists what was deployed last to each place, by project, environment and
-// tenant, in one statement.
+// tenant, in one statement. It costs what it returns, however much was deployed
+// there before.
 func (s *Service) Latest(ctx context.Context, tx *db.Tx, q LatestQuery) ([]Latest, error) {
-	// Numbers of ids do not tell which was later: each process hands out its own.
-	const later = `SELECT 1 FROM deployment l WHERE l.project_id = d.project_id AND l.environment_id = d.environment_id AND l.tenant_id = d.tenant_id
-		AND (l.created > d.created OR l.created = d.created AND l.seq > d.seq)`
-	// The places of what is current are found by its own key.
-	from, at := `deployment d`, `d`
+	from := `latest_deployment l JOIN deployment d ON d.id = l.deployment_id`
 	if q.Previous {
-		from, at = `current_release c JOIN deployment d ON d.id = c.deployment_id`, `c`
+		from = `latest_deployment l JOIN current_release c ON c.project_id = l.project_id AND c.environment_id = l.environment_id AND c.tenant_id = l.tenant_id
+			AND c.deployment_id <> l.deployment_id JOIN deployment d ON d.id = c.deployment_id`
 	}
 	f := &filter{}
 	if q.Projects == nil {
@@ -54,22 +52,17 @@ func (s *Service) Latest(ctx context.Context, tx *db.Tx, q LatestQuery) ([]Lates
 	}
 	// Where there are projects the space is not asked for: a database that has no
 	// statistics yet would go through all of it.
-	f.anyOf(at+`.project_id`, "Projects", q.Projects)
-	f.anyOf(at+`.environment_id`, "Environments", q.Environments)
-	f.anyOf(at+`.tenant_id`, "Tenants", q.Tenants)
+	f.anyOf(`l.project_id`, "Projects", q.Projects)
+	f.anyOf(`l.environment_id`, "Environments", q.Environments)
+	f.anyOf(`l.tenant_id`, "Tenants", q.Tenants)
 	if q.Release != "" {
 		f.and(`d.release_id = ?`, canonical(releasePrefix, q.Release))
 	}
-	f.seen(q.Visible, `d.project_id`, `d.environment_id`, `d.tenant_id`)
-	if q.Previous {
-		f.and(`EXISTS (` + later + `)`)
-	} else {
-		f.and(`NOT EXISTS (` + later + `)`)
-	}
-	rows, err := tx.Query(ctx, `SELECT d.id, d.project_id, d.environment_id, d.tenant_id, d.release_id, d.channel_id, d.task_id, r.version, d.created, d.completed, d.state,
+	f.seen(q.Visible, `l.project_id`, `l.environment_id`, `l.tenant_id`)
+	rows, err := tx.Query(ctx, `SELECT d.id, l.project_id, l.environment_id, l.tenant_id, d.release_id, d.channel_id, d.task_id, r.version, d.created, d.completed, d.state,
 			COALESCE(t.state, ''), COALESCE(t.queue_time, 0), COALESCE(t.start_time, 0), COALESCE(t.error, ''), COALESCE(t.has_warnings, 0)
 		FROM `+from+` JOIN release r ON r.id = d.release_id LEFT JOIN task t ON t.id = d.task_id
-		WHERE `+f.where.String()+` ORDER BY d.project_id, d.environment_id, d.tenant_id`, f.args...)
+		WHERE `+f.where.String()+` ORDER BY l.project_id, l.environment_id, l.tenant_id`, f.args...)
 	if err != nil {
 		return nil, fmt.Errorf("list the latest deployments: %w", err)
 	}

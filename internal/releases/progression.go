@@ -7,6 +7,7 @@ import (
 
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/docstore"
+	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/ident"
 	"github.com/takodeploy/tako/internal/lifecycle"
 	"github.com/takodeploy/tako/internal/resource"
@@ -87,16 +88,14 @@ func (s *Service) ProjectProgression(ctx context.Context, tx *db.Tx, project *oc
 	if err != nil {
 		return nil, err
 	}
-	lifecycles := map[string]*octopus.Lifecycle{}
+	lifecycles, err := s.lifecycles(ctx, tx, project, channels)
+	if err != nil {
+		return nil, err
+	}
 	for _, c := range channels {
 		id := lifecycleOf(&c, project)
-		if lifecycles[id] == nil {
-			l, err := get[octopus.Lifecycle](ctx, s, tx, space, "lifecycles", id)
-			if err != nil {
-				return nil, err
-			}
-			lifecycles[id] = l
-			out.Lifecycles[id] = reached(l, out.Environments)
+		if _, known := out.Lifecycles[id]; !known {
+			out.Lifecycles[id] = reached(lifecycles[id], out.Environments)
 		}
 		out.Channels[c.ID] = out.Lifecycles[id]
 	}
@@ -157,6 +156,30 @@ func lifecycleOf(c *octopus.Channel, p *octopus.Project) string {
 		return string(c.LifecycleID)
 	}
 	return p.LifecycleID
+}
+
+// lifecycles reads those that the channels of a project follow, by id.
+func (s *Service) lifecycles(ctx context.Context, tx *db.Tx, project *octopus.Project, channels []octopus.Channel) (map[string]*octopus.Lifecycle, error) {
+	ids := []string{} // of no channels none
+	for i := range channels {
+		if id := lifecycleOf(&channels[i], project); !slices.Contains(ids, id) {
+			ids = append(ids, id)
+		}
+	}
+	found, err := docstore.All[octopus.Lifecycle](ctx, s.store, tx, "lifecycles", docstore.Query{Space: ident.SpaceID(project.SpaceID), IDs: ids})
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[string]*octopus.Lifecycle, len(found))
+	for i := range found {
+		out[found[i].ID] = &found[i]
+	}
+	for _, id := range ids {
+		if out[id] == nil {
+			return nil, fault.Missing("lifecycle", id)
+		}
+	}
+	return out, nil
 }
 
 // reached are the environments of a lifecycle, in the order of its phases.

@@ -45,14 +45,14 @@ func (s *Service) Retention(ctx context.Context, tx *db.Tx, project *octopus.Pro
 	if err != nil {
 		return nil, err
 	}
+	lifecycles, err := s.lifecycles(ctx, tx, project, channels)
+	if err != nil {
+		return nil, err
+	}
 	var out []RetentionVerdict
 	for _, c := range channels {
-		l, err := get[octopus.Lifecycle](ctx, s, tx, space, "lifecycles", lifecycleOf(&c, project))
-		if err != nil {
-			return nil, err
-		}
 		for _, v := range lifecycle.Retain(lifecycle.RetentionInput{
-			Lifecycle: *l, Environments: environments, Default: byDefault, Now: tx.Now(), Releases: candidates[c.ID],
+			Lifecycle: *lifecycles[lifecycleOf(&c, project)], Environments: environments, Default: byDefault, Now: tx.Now(), Releases: candidates[c.ID],
 		}) {
 			out = append(out, RetentionVerdict{v, c.ID})
 		}

@@ -148,18 +148,18 @@ func (s *Service) claim(ctx context.Context) ([]*Task, error) {
 		if err != nil {
 			return err
 		}
-		candidates, err := s.candidates(ctx, tx, free > 0)
+		candidates, err := s.candidates(ctx, tx, free > 0, claimWindow)
 		if err != nil {
 			return err
 		}
 		tags := map[string]bool{}
 		for _, t := range candidates {
-			gated := t.State != octopus.TaskCancelling // ending one takes no slot
-			if gated && t.Tag != "" {
-				if tags[t.Tag] {
+			gated := t.state != octopus.TaskCancelling // ending one takes no slot
+			if gated && t.tag != "" {
+				if tags[t.tag] {
 					continue // only the head of a tag
 				}
-				tags[t.Tag] = true
+				tags[t.tag] = true
 			}
 			if gated && free <= 0 {
 				continue
@@ -190,7 +190,7 @@ func (s *Service) anyOpen(ctx context.Context, tx *db.Tx) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	candidates, err := s.candidates(ctx, tx, free > 0)
+	candidates, err := s.candidates(ctx, tx, free > 0, 1)
 	return len(candidates) > 0, err
 }
 
@@ -208,43 +208,69 @@ func (s *Service) freeSlots(ctx context.Context, tx *db.Tx) (int64, error) {
 	return free, err
 }
 
-// candidates are runnable tasks whose tags are free and whose spaces' queues run,
-// those that are to end first. Without a free slot they are the only ones.
-func (s *Service) candidates(ctx context.Context, tx *db.Tx, free bool) ([]*Task, error) {
-	which := `t.runnable = 1 AND t.state = 'Cancelling'`
-	args := []any{claimWindow}
-	if free {
-		// A task that goes on after an answer is not stopped with the queue.
-		which = `t.runnable = 1 AND t.queue_time <= ?
-			AND (t.expiry = 0 OR t.expiry > ? OR t.state <> 'Queued')
-			AND (t.state <> 'Queued' OR t.space_id = '' OR NOT EXISTS (SELECT 1 FROM document_index x
-				WHERE x.kind = 'spaces' AND x.field = 'TaskQueueStopped' AND x.value = 'true' AND x.id = t.space_id))
-			AND (t.tag = '' OR t.state = 'Cancelling' OR NOT EXISTS (SELECT 1 FROM tag_holder h WHERE h.tag = t.tag AND h.task <> t.id))`
-		now := db.Micros(tx.Now())
-		args = []any{now, now, claimWindow}
+// candidate is a task that may be claimed.
+type candidate struct {
+	id    string
+	epoch int64
+	state octopus.TaskState
+	tag   string
+}
+
+// candidates are at most limit runnable tasks whose tags are free and whose spaces'
+// queues run, those that are to end first. Without a free slot they are the only ones.
+func (s *Service) candidates(ctx context.Context, tx *db.Tx, free bool, limit int) ([]candidate, error) {
+	all, err := readCandidates(ctx, tx, nil, `t.state = 'Cancelling' AND t.runnable <> 0 ORDER BY t.seq LIMIT ?`, limit)
+	if err != nil || !free {
+		return all, err
 	}
-	rows, err := tx.Query(ctx, `SELECT `+taskColumns+` FROM task t WHERE `+which+`
-		ORDER BY CASE t.state WHEN 'Cancelling' THEN 0 ELSE 1 END, t.priority DESC, t.queue_time, t.seq LIMIT ?`, args...)
+	now := db.Micros(tx.Now())
+	// Each priority by itself: so the index gives the tasks in their order, and the
+	// reading ends with the last one that is wanted.
+	for _, priority := range []int64{1, 0} {
+		if len(all) >= limit {
+			break
+		}
+		// A task that goes on after an answer is not stopped with the queue, and may
+		// hold its tag already.
+		all, err = readCandidates(ctx, tx, all, `t.runnable <> 0 AND t.priority = ? AND t.queue_time <= ? AND t.state <> 'Cancelling'
+			AND (t.expiry = 0 OR t.expiry > ? OR t.state <> 'Queued')
+			AND (t.state <> 'Queued' OR t.space_id = '' OR t.space_id NOT IN (SELECT x.id FROM document_index x
+				WHERE x.kind = 'spaces' AND x.field = 'TaskQueueStopped' AND x.value = 'true'))
+			AND (t.tag = '' OR t.tag NOT IN (SELECT h.tag FROM tag_holder h) OR t.state <> 'Queued' AND EXISTS (SELECT 1 FROM tag_holder h WHERE h.tag = t.tag AND h.task = t.id))
+			ORDER BY t.queue_time, t.seq LIMIT ?`, priority, now, now, limit-len(all))
+		if err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+// readCandidates adds what it reads to all.
+func readCandidates(ctx context.Context, tx *db.Tx, all []candidate, where string, args ...any) ([]candidate, error) {
+	rows, err := tx.Query(ctx, `SELECT t.id, t.epoch, t.state, t.tag FROM task t WHERE `+where, args...)
 	if err != nil {
 		return nil, fmt.Errorf("read the queue: %w", err)
 	}
 	defer rows.Close()
-	var all []*Task
 	for rows.Next() {
-		t, err := scanTask(rows.Scan)
-		if err != nil {
-			return nil, err
+		var c candidate
+		if err := rows.Scan(&c.id, &c.epoch, &c.state, &c.tag); err != nil {
+			return nil, fmt.Errorf("read the queue: %w", err)
 		}
-		all = append(all, t)
+		all = append(all, c)
 	}
 	return all, rows.Err()
 }
+
+// expired are the queued tasks that have waited for too long. The index has the
+// moments; the states are named so that it, and not that of the states, is taken.
+const expired = `t.runnable <> 0 AND t.expiry > 0 AND t.expiry <= ? AND t.state NOT IN ('Executing', 'Cancelling')`
 
 // anyExpired reports whether a task has waited for longer than it was to, whatever
 // gate it waits for.
 func anyExpired(ctx context.Context, tx *db.Tx) (bool, error) {
 	var n int64
-	err := tx.QueryRow(ctx, `SELECT count(*) FROM (SELECT 1 AS one FROM task t WHERE t.runnable = 1 AND t.state = 'Queued' AND t.expiry > 0 AND t.expiry <= ? LIMIT 1) q`,
+	err := tx.QueryRow(ctx, `SELECT count(*) FROM (SELECT 1 AS one FROM task t WHERE `+expired+` LIMIT 1) q`,
 		db.Micros(tx.Now())).Scan(&n)
 	return n > 0, err
 }
@@ -254,8 +280,7 @@ func (s *Service) expireDue(ctx context.Context) error {
 	var due []*Task
 	err := s.cfg.DB.Read(ctx, func(tx *db.Tx) error {
 		due = nil
-		rows, err := tx.Query(ctx, `SELECT `+taskColumns+` FROM task t WHERE t.runnable = 1 AND t.state = 'Queued' AND t.expiry > 0 AND t.expiry <= ?
-			ORDER BY t.seq LIMIT ?`, db.Micros(tx.Now()), claimWindow)
+		rows, err := tx.Query(ctx, `SELECT `+taskColumns+` FROM task t WHERE `+expired+` ORDER BY t.expiry LIMIT ?`, db.Micros(tx.Now()), claimWindow)
 		if err != nil {
 			return err
 		}
@@ -291,27 +316,27 @@ func (s *Service) expireDue(ctx context.Context) error {
 
 // take makes this process the owner of a runnable task, with slot and tag if it
 // is to run. It returns nil when the task is not what it was.
-func (s *Service) take(ctx context.Context, tx *db.Tx, t *Task, gated bool) (*Task, error) {
+func (s *Service) take(ctx context.Context, tx *db.Tx, t candidate, gated bool) (*Task, error) {
 	now := db.Micros(tx.Now())
 	n, err := tx.Exec(ctx, `UPDATE task SET owner = ?, db_incarnation = ?, epoch = epoch + 1, node = ?, runnable = 0, updated_time = ?,
 		state = CASE WHEN state = 'Queued' THEN 'Executing' ELSE state END,
 		start_time = CASE WHEN start_time = 0 THEN ? ELSE start_time END
-		WHERE id = ? AND epoch = ? AND state = ? AND runnable = 1 AND owner = ''`, s.incarnation, s.dbInc, s.cfg.Node, now, now, t.ID, t.epoch, string(t.State))
+		WHERE id = ? AND epoch = ? AND state = ? AND runnable = 1 AND owner = ''`, s.incarnation, s.dbInc, s.cfg.Node, now, now, t.id, t.epoch, string(t.state))
 	if err != nil || n == 0 {
 		return nil, err
 	}
 	if gated {
-		if _, err := tx.Exec(ctx, `INSERT INTO slot (task, node) VALUES (?, ?) ON CONFLICT (task) DO UPDATE SET node = excluded.node`, t.ID, s.cfg.Node); err != nil {
-			return nil, fmt.Errorf("take a slot for %s: %w", t.ID, err)
+		if _, err := tx.Exec(ctx, `INSERT INTO slot (task, node) VALUES (?, ?) ON CONFLICT (task) DO UPDATE SET node = excluded.node`, t.id, s.cfg.Node); err != nil {
+			return nil, fmt.Errorf("take a slot for %s: %w", t.id, err)
 		}
-		if t.Tag != "" {
-			if _, err := tx.Exec(ctx, `INSERT INTO tag_holder (tag, task) VALUES (?, ?) ON CONFLICT (tag) DO NOTHING`, t.Tag, t.ID); err != nil {
-				return nil, fmt.Errorf("take tag for %s: %w", t.ID, err)
+		if t.tag != "" {
+			if _, err := tx.Exec(ctx, `INSERT INTO tag_holder (tag, task) VALUES (?, ?) ON CONFLICT (tag) DO NOTHING`, t.tag, t.id); err != nil {
+				return nil, fmt.Errorf("take tag for %s: %w", t.id, err)
 			}
 		}
 	}
 	tx.Changed("tasks")
-	return Get(ctx, tx, t.ID)
+	return Get(ctx, tx, t.id)
 }
 
 // takeOver claims tasks in flight whose owners are dead or have released them, and

@@ -1,5 +1,7 @@
 package tasks
 
+import "context"
+
 // Queued is how many commits of the lease wait for their turn.
 func (l *Lease) Queued() int {
 	l.mu.Lock()
@@ -34,3 +36,9 @@ const (
 
 // UsualTiming are the times of servers.
 func UsualTiming() Timing { return Timing{}.withDefaults() }
+
+// Look is one look of the claim loop; it says how many tasks it took.
+func (s *Service) Look(ctx context.Context) (int, error) {
+	taken, err := s.look(ctx)
+	return len(taken), err
+}

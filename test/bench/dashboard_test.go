@@ -99,8 +99,10 @@ func fillBoard(b *testing.B, path string) {
 		{"deployment", `p, r, e`, `o.id = 'Deployments-1'`, deployment, map[string]string{"seq": ofDeployment, "created": "o.created + r.k", "environment_id": "e.id"}},
 		{"task", `p, r, e`, `o.id = 'ServerTasks-1'`, deployment, map[string]string{"seq": ofDeployment, "environment_id": "e.id", "plan": "'null'"}},
 		{"current_release", `p, r, e`, fmt.Sprintf(`o.project_id = 'Projects-1' AND r.k = %d`, boardReleases-1), deployment, map[string]string{"environment_id": "e.id"}},
+		{"latest_deployment", `p, r, e`, fmt.Sprintf(`o.project_id = 'Projects-1' AND r.k = %d`, boardReleases-1), deployment, map[string]string{"environment_id": "e.id", "created": "o.created + r.k", "seq": ofDeployment}},
 		// The first project, too, is everywhere.
 		{"deployment", `p, r, e`, `o.id = 'Deployments-1' AND p.i = 0 AND r.k = 0 AND e.id <> o.environment_id`, []string{"Deployments-", "(1000000 + e.n)"}, map[string]string{"seq": "1000000 + e.n", "environment_id": "e.id"}},
+		{"latest_deployment", `p, r, e`, `o.project_id = 'Projects-1' AND p.i = 0 AND r.k = 0 AND e.id <> o.environment_id`, []string{"Deployments-", "(1000000 + e.n)"}, map[string]string{"seq": "1000000 + e.n", "environment_id": "e.id"}},
 	} {
 		err := d.Write(b.Context(), func(tx *db.Tx) error {
 			columns, err := columnsOf(b.Context(), tx, one.table)

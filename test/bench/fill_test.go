@@ -84,6 +84,7 @@ func originals() []original {
 		{"documents", "id = 'Projects-1'" + few, map[string]string{"seq": "10000 + n.i", "name": "name || n.i", "slug": "slug || n.i"}},
 		{"document_index", "id = 'Projects-1'" + few, nil},
 		{"current_release", "project_id = 'Projects-1'" + few, nil},
+		{"latest_deployment", "project_id = 'Projects-1'" + few, map[string]string{"seq": "10000 + n.i", "created": "created + n.i"}},
 		{"release", "id = 'Releases-1'", map[string]string{
 			"seq": "10000 + n.i", "created": "created + n.i", "version": "version || n.i", "version_folded": "version_folded || n.i", "version_key": "version_key || n.i",
 		}},

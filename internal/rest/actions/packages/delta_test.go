@@ -3,14 +3,15 @@ package packages_test
 import (
 	"bytes"
 	"crypto/sha1"
-	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"math/rand/v2"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/takodeploy/tako/internal/octodiff"
 	"github.com/takodeploy/tako/internal/rest/actions/actiontest"
@@ -49,42 +50,80 @@ func noise(seed uint64, n int) []byte {
 	return out[:n]
 }
 
+// changes are ways to change one per cent of a file.
+var changes = map[string]func(file []byte) []byte{ //nolint:gochecknoglobals // constant
+	"in two places": func(file []byte) []byte {
+		size := len(file)
+		copy(file[size/3:], noise(2, size/200))                                                      // overwritten
+		return slices.Insert(slices.Delete(file, size/2, size/2+777), size/2, noise(3, size/200)...) // and moved
+	},
+	"in a hundred places": func(file []byte) []byte {
+		const places = 100
+		size := len(file)
+		out := make([]byte, 0, size+size/100)
+		for i := range places {
+			part := file[i*size/places : (i+1)*size/places]
+			at, n := len(part)/3, size/100/places
+			out = append(out, part[:at]...)
+			out = append(out, noise(uint64(i)+10, n)...)
+			if i%2 == 0 { // in the place of as much; else it moves what follows
+				at += n
+			}
+			out = append(out, part[at:]...)
+		}
+		return out
+	},
+}
+
 // TestDeltaPush: the second push of a large package with one per cent changed
 // sends at most five per cent, and what is stored is the same to the byte.
 func TestDeltaPush(t *testing.T) {
 	t.Parallel()
-	size := 32 << 20
-	if testing.Short() {
+	size, changes := 32<<20, changes
+	switch {
+	case os.Getenv("TAKO_TEST_SOAK") != "":
+		size = 100_000_000
+	case testing.Short():
 		size = 4 << 20
+		fallthrough
+	default:
+		changes = map[string]func([]byte) []byte{"in two places": changes["in two places"]}
 	}
 	base := noise(1, size)
-	file := slices.Clone(base)
-	copy(file[size/3:], noise(2, size/200))                                                      // overwritten
-	file = slices.Insert(slices.Delete(file, size/2, size/2+777), size/2, noise(3, size/200)...) // and moved
 	each(t, func(t *testing.T, w *world) {
-		w.push(http.StatusCreated, raw, "Acme.Big.1.0.0.zip", string(base))
-		of, signature := w.offer("Acme.Big", "1.1.0")
-		if of != "1.0.0" || len(signature) > size/50 {
-			t.Fatalf("offered %s with a signature of %d bytes", of, len(signature))
-		}
-		sent := delta(t, signature, file)
-		t.Logf("%d KB of %d KB sent", len(sent)>>10, len(file)>>10)
-		if len(sent) > size/20 {
-			t.Errorf("%d of %d bytes were sent", len(sent), size)
-		}
-		body, contentType := form(t, "Acme.Big.1.1.0.zip", sent)
-		a := w.send(actiontest.Admin, "/api/Spaces-1/packages/Acme.Big/1.0.0/delta?overwriteMode=FailIfExists", contentType, body)
-		if a.Status != http.StatusCreated {
-			t.Fatalf("%d %s", a.Status, a.Body)
-		}
-		p := w.Get("/api/Spaces-1/packages/packages-Acme.Big.1.1.0")
-		hash := sha1.Sum(file)
-		if p.Text("Hash") != hex.EncodeToString(hash[:]) || p.JSON()["PackageSizeBytes"] != float64(len(file)) || a.Header.Get("Location") != "/api/Spaces-1/packages/packages-Acme.Big.1.1.0" {
-			t.Errorf("%s", p.Body)
-		}
-		got := w.Get("/api/Spaces-1/packages/packages-Acme.Big.1.1.0/raw").Body
-		if sha256.Sum256(got) != sha256.Sum256(file) {
-			t.Error("what is stored differs")
+		for name, change := range changes {
+			pkg := "Acme.Changed-" + strings.ReplaceAll(name, " ", "-")
+			start := time.Now()
+			w.push(http.StatusCreated, raw, pkg+".1.0.0.zip", string(base))
+			t.Logf("the whole of %d bytes was pushed in %s", size, time.Since(start).Round(time.Millisecond))
+			file := change(slices.Clone(base))
+			start = time.Now()
+			of, signature := w.offer(pkg, "1.1.0")
+			signed := time.Now()
+			if of != "1.0.0" || len(signature) > size/50 {
+				t.Fatalf("offered %s with a signature of %d bytes", of, len(signature))
+			}
+			sent := delta(t, signature, file)
+			compared := time.Now()
+			if len(sent) > size/20 {
+				t.Errorf("%s: %d of %d bytes were sent", name, len(sent), size)
+			}
+			body, contentType := form(t, pkg+".1.1.0.zip", sent)
+			a := w.send(actiontest.Admin, "/api/Spaces-1/packages/"+pkg+"/1.0.0/delta?overwriteMode=FailIfExists", contentType, body)
+			if a.Status != http.StatusCreated {
+				t.Fatalf("%d %s", a.Status, a.Body)
+			}
+			t.Logf("changed %s: a signature of %d bytes in %s, a delta of %d bytes (%.2f %%) in %s, stored in %s", name, len(signature), signed.Sub(start).Round(time.Millisecond),
+				len(sent), 100*float64(len(sent))/float64(len(file)), compared.Sub(signed).Round(time.Millisecond), time.Since(compared).Round(time.Millisecond))
+			id := "packages-" + pkg + ".1.1.0"
+			p := w.Get("/api/Spaces-1/packages/" + id)
+			hash := sha1.Sum(file)
+			if p.Text("Hash") != hex.EncodeToString(hash[:]) || p.JSON()["PackageSizeBytes"] != float64(len(file)) || a.Header.Get("Location") != "/api/Spaces-1/packages/"+id {
+				t.Errorf("%s", p.Body)
+			}
+			if got := w.Get("/api/Spaces-1/packages/" + id + "/raw").Body; !bytes.Equal(got, file) {
+				t.Errorf("%s: what is stored differs", name)
+			}
 		}
 	})
 }

@@ -180,6 +180,16 @@ func TestSummaries(t *testing.T) {
 					return err
 				}
 			}
+			for _, statement := range []string{
+				`INSERT INTO latest_deployment (project_id, environment_id, tenant_id, deployment_id, created, seq)
+					SELECT project_id, environment_id, tenant_id, id, created, seq FROM deployment WHERE id IN ('Deployments-0', 'Deployments-2')`,
+				`INSERT INTO current_release (project_id, environment_id, tenant_id, release_id, deployment_id, completed)
+					SELECT project_id, environment_id, tenant_id, release_id, id, completed FROM deployment WHERE state = 'Success'`,
+			} {
+				if _, err := tx.Exec(t.Context(), statement); err != nil {
+					return err
+				}
+			}
 			return nil
 		})
 		if err != nil {

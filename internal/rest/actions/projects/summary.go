@@ -39,8 +39,8 @@ type short struct {
 // last is when something was last deployed; 0 is never.
 type last struct{ created, succeeded int64 }
 
-// lastOf reads when projects were last deployed, by the deployments that the
-// caller may see.
+// lastOf reads when projects were last deployed, by the places whose deployments
+// the caller may see.
 func lastOf(ctx context.Context, tx *db.Tx, grants []resource.Grant, projects []string) (map[string]last, error) {
 	found := map[string]last{}
 	seen, args := seenDeployments(grants)
@@ -48,8 +48,9 @@ func lastOf(ctx context.Context, tx *db.Tx, grants []resource.Grant, projects []
 		return found, nil
 	}
 	in, more := inList(`d.project_id`, projects)
-	rows, err := tx.Query(ctx, `SELECT d.project_id, max(d.created), max(CASE WHEN d.state = 'Success' THEN d.completed ELSE 0 END)
-		FROM deployment d WHERE `+in+` AND `+seen+` GROUP BY d.project_id`, append(more, args...)...)
+	rows, err := tx.Query(ctx, `SELECT d.project_id, max(d.created), max(COALESCE(c.completed, 0)) FROM latest_deployment d
+		LEFT JOIN current_release c ON c.project_id = d.project_id AND c.environment_id = d.environment_id AND c.tenant_id = d.tenant_id
+		WHERE `+in+` AND `+seen+` GROUP BY d.project_id`, append(more, args...)...)
 	if err != nil {
 		return nil, fmt.Errorf("read when projects were deployed: %w", err)
 	}
@@ -65,8 +66,8 @@ func lastOf(ctx context.Context, tx *db.Tx, grants []resource.Grant, projects []
 	return found, rows.Err()
 }
 
-// seenDeployments is the condition that one of the grants covers a deployment d;
-// "" when none covers anything.
+// seenDeployments is the condition that one of the grants covers the deployments of
+// a place d; "" when none covers anything.
 func seenDeployments(grants []resource.Grant) (string, []any) {
 	if grants == nil {
 		return `1 = 1`, nil
