@@ -36,10 +36,14 @@ const (
 	EventMachineDisabled        EventCategory = "MachineDisabled"
 	EventMachineRoleChanged     EventCategory = "MachineRoleChanged"
 	EventMachineDeploymentState EventCategory = "MachineDeploymentRelatedPropertyWasUpdated"
-	EventCertificateExpired     EventCategory = "CertificateExpired"
-	EventLoginSucceeded         EventCategory = "LoginSucceeded"
-	EventLoginFailed            EventCategory = "LoginFailed"
-	EventPackagePushed          EventCategory = "PackagePushed"
+	// EventCertificateExpires20Days and EventCertificateExpires10Days warn of a
+	// certificate that is about to expire.
+	EventCertificateExpires20Days EventCategory = "CertificateExpires20Days"
+	EventCertificateExpires10Days EventCategory = "CertificateExpires10Days"
+	EventCertificateExpired       EventCategory = "CertificateExpired"
+	EventLoginSucceeded           EventCategory = "LoginSucceeded"
+	EventLoginFailed              EventCategory = "LoginFailed"
+	EventPackagePushed            EventCategory = "PackagePushed"
 	// EventTriggerFired, EventTriggerSkipped and EventTriggerFailed say what became
 	// of a trigger that was set off.
 	EventTriggerFired   EventCategory = "TriggerFired"

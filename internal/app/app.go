@@ -30,6 +30,7 @@ import (
 	"github.com/takodeploy/tako/internal/resources"
 	"github.com/takodeploy/tako/internal/rest"
 	"github.com/takodeploy/tako/internal/rest/actions/server"
+	"github.com/takodeploy/tako/internal/retention"
 	"github.com/takodeploy/tako/internal/schedule"
 	"github.com/takodeploy/tako/internal/secret"
 	"github.com/takodeploy/tako/internal/targets"
@@ -156,7 +157,7 @@ func (a *App) wire(ctx context.Context, opt Options, p parts) error {
 	if err := a.schedule.Ensure(ctx); err != nil {
 		return err
 	}
-	runners[octopus.TaskRetention] = service.Retainer()
+	runners[octopus.TaskRetention] = retention.New(retention.Config{DB: a.db, Store: p.store, Releases: service, Packages: packages, Blobs: p.blobs, Log: a.log})
 	a.janitor = orchestrator.NewJanitor(a.tasks, a.targets, a.log)
 	draining, drain := context.WithCancel(context.WithoutCancel(ctx))
 	a.drain = drain

@@ -45,6 +45,22 @@ type Info struct {
 	Used time.Time
 }
 
+// Grace is how long a blob stays that no row names: a row that does may be on its
+// way, a backup or a reader may have seen the last one that did. Two days are
+// longer than any of these take.
+const Grace = 48 * time.Hour
+
+// Fresh refuses, as a fault Unavailable, to be named by a row that is written only
+// now: the blob was put so long ago that it may be taken for an orphan before the
+// row is there. Whoever writes a row that names a blob asks in its transaction; the
+// other half of Grace is for the transaction.
+func (i Info) Fresh() error {
+	if age := time.Now().Round(0).Sub(i.Used.Round(0)); age > Grace/2 { // by the wall: a machine may have slept
+		return fault.New(fault.Unavailable, "The content was stored %s ago and nothing has named it since; send it again.", age.Round(time.Minute))
+	}
+	return nil
+}
+
 // missing is the fault for a blob that is not there.
 func missing(h Hash) error { return fault.Missing("blob", string(h)) }
 

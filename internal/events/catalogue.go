@@ -43,7 +43,7 @@ func Groups(appliesTo string) []Group {
 		return g
 	}
 	all := []Group{
-		group("Certificate", octopus.EventCertificateExpired),
+		group("Certificate", octopus.EventCertificateExpires20Days, octopus.EventCertificateExpires10Days, octopus.EventCertificateExpired),
 		group("Deployment", octopus.EventDeploymentQueued, octopus.EventDeploymentStarted, octopus.EventDeploymentResumed, octopus.EventDeploymentSucceeded, octopus.EventDeploymentFailed),
 		group("Document", octopus.EventCreated, octopus.EventModified, octopus.EventDeleted, octopus.EventCloned),
 		group("Interruption", interruptionRaised, octopus.EventGuidedFailureRaised, octopus.EventManualRaised, octopus.EventInterruptionSubmitted),

@@ -168,6 +168,10 @@ func oneBuild(ctx context.Context, tx *db.Tx, where string, args ...any) (*octop
 	if err != nil {
 		return nil, fmt.Errorf("read build information: %w", err)
 	}
+	return decodeBuild(body)
+}
+
+func decodeBuild(body string) (*octopus.BuildInformation, error) {
 	b := new(octopus.BuildInformation)
 	if err := json.Unmarshal([]byte(body), b); err != nil {
 		return nil, fmt.Errorf("read build information: %w", err)

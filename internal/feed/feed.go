@@ -21,6 +21,7 @@ import (
 
 	"github.com/takodeploy/tako/internal/blob"
 	"github.com/takodeploy/tako/internal/db"
+	"github.com/takodeploy/tako/internal/failpoint"
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/ident"
 	"github.com/takodeploy/tako/internal/version"
@@ -160,6 +161,9 @@ func (r *Repository) keep(ctx context.Context, fileName string, content io.Reade
 	case err != nil:
 		return kept{}, fmt.Errorf("store package %s: %w", fileName, err)
 	}
+	if err := failpoint.Hit("package-stored"); err != nil {
+		return kept{}, err
+	}
 	return kept{stored, hex.EncodeToString(hash.Sum(nil))}, nil
 }
 
@@ -173,6 +177,9 @@ func (r *Repository) commit(ctx context.Context, space ident.SpaceID, n name, st
 	var left *Package
 	err = r.db.Write(ctx, func(tx *db.Tx) error {
 		left, created = nil, true
+		if err := stored.Fresh(); err != nil {
+			return err
+		}
 		old, err := get(ctx, tx, space, n.id, n.version)
 		if err != nil {
 			return err
@@ -285,7 +292,8 @@ func (r *Repository) Open(ctx context.Context, p *Package) (io.ReadSeekCloser, i
 	return r.blobs.Open(ctx, blob.Hash(p.SHA256))
 }
 
-// Delete removes versions; those that are not there are passed over.
+// Delete removes versions, with what build servers told of them; those that are
+// not there are passed over.
 func (r *Repository) Delete(ctx context.Context, tx *db.Tx, space ident.SpaceID, ids []string) error {
 	for _, id := range ids {
 		p, err := r.ByID(ctx, tx, space, id)
@@ -295,12 +303,10 @@ func (r *Repository) Delete(ctx context.Context, tx *db.Tx, space ident.SpaceID,
 		if err != nil {
 			return fmt.Errorf("find package %s: %w", id, err)
 		}
-		_, err = tx.Exec(ctx, `DELETE FROM package WHERE space_id = ? AND package_folded = ? AND version_folded = ?`, string(space), ident.Fold(p.PackageID), ident.Fold(p.Version))
-		if err != nil {
-			return fmt.Errorf("delete package %s: %w", id, err)
+		if err := remove(ctx, tx, space, ident.Fold(p.PackageID), ident.Fold(p.Version)); err != nil {
+			return err
 		}
 		tx.Event(event("Deleted", p, "was deleted"))
-		tx.Changed("packages")
 	}
 	return nil
 }

@@ -27,15 +27,15 @@ func TestRetain(t *testing.T) {
 	}
 	const gone = " ago, packages are kept for 30 days, and no release uses it."
 	want := []feed.Verdict{
-		{ID: "new", Reason: "Kept: it is the newest version of A."},
-		{ID: "young", Reason: "Kept: it was published 29 days ago, and packages are kept for 30 days."},
-		{ID: "edge", Delete: true, Reason: "Deleted: it was published 30 days" + gone},
-		{ID: "old", Delete: true, Reason: "Deleted: it was published 90 days" + gone},
-		{ID: "used", Reason: "Kept: the release Web 1.0 uses it."},
-		{ID: "used by two", Reason: "Kept: the releases Web 1.0 and Web 1.1 use it."},
-		{ID: "used by many", Reason: "Kept: the release Web 1.0 and 2 more use it."},
-		{ID: "future", Reason: "Kept: it was published 0 days ago, and packages are kept for 30 days."},
-		{ID: "another", Reason: "Kept: it is the newest version of B."},
+		{ID: "new", PackageID: "A", Reason: "Kept: it is the newest version of A."},
+		{ID: "young", PackageID: "a", Reason: "Kept: it was published 29 days ago, and packages are kept for 30 days."},
+		{ID: "edge", PackageID: "A", Delete: true, Reason: "Deleted: it was published 30 days" + gone},
+		{ID: "old", PackageID: "A", Delete: true, Reason: "Deleted: it was published 90 days" + gone},
+		{ID: "used", PackageID: "A", Reason: "Kept: the release Web 1.0 uses it."},
+		{ID: "used by two", PackageID: "A", Reason: "Kept: the releases Web 1.0 and Web 1.1 use it."},
+		{ID: "used by many", PackageID: "A", Reason: "Kept: the release Web 1.0 and 2 more use it."},
+		{ID: "future", PackageID: "A", Reason: "Kept: it was published 0 days ago, and packages are kept for 30 days."},
+		{ID: "another", PackageID: "B", Reason: "Kept: it is the newest version of B."},
 	}
 	if diff := cmp.Diff(want, feed.Retain(feed.RetentionPolicy{Days: 30}, now, stored)); diff != "" {
 		t.Error(diff)

@@ -1,9 +1,7 @@
 package lifecycle
 
 import (
-	"cmp"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -18,7 +16,7 @@ type RetentionInput struct {
 	// Default is what a policy with the strategy Default means: the space's own.
 	Default octopus.RetentionPeriod
 	Now     time.Time
-	// Releases of the channel, the newest first.
+	// Releases of the channel, the newest first. [NewRetention] does not look at them.
 	Releases []RetentionCandidate
 }
 
@@ -43,63 +41,83 @@ type Verdict struct {
 	Reason    string // a sentence without its stop
 }
 
-// Retain decides for each release whether it is kept.
+// Retain decides for each release whether it is kept; see [Retention].
+func Retain(in RetentionInput) []Verdict {
+	r := NewRetention(in)
+	out := make([]Verdict, 0, len(in.Releases))
+	for i := range in.Releases {
+		out = append(out, r.Decide(&in.Releases[i]))
+	}
+	return out
+}
+
+// Retention decides for one release of a channel after the other, the newest first,
+// whether it is kept.
 //
 // There is a counter for each phase, and one for the releases that were never
 // deployed, which follow the policy of the first phase. A release is deleted only if the policy of every
 // phase that it was deployed to lets it go: it is beyond the number of releases
 // kept there so far, or its last deployment there is older than the days. Releases
 // that are needed are kept besides and are not counted.
-func Retain(in RetentionInput) []Verdict {
-	phases := Phases(in.Lifecycle, in.Environments)
-	undeployed := policy(in.Lifecycle.ReleaseRetentionPolicy, in.Default)
-	if len(phases) > 0 {
-		undeployed = policy(phases[0].ReleaseRetentionPolicy, in.Default)
+type Retention struct {
+	phases     []octopus.Phase
+	undeployed rule
+	byDefault  octopus.RetentionPeriod
+	now        time.Time
+	kept       []int // by phase; the last is of those never deployed
+}
+
+// NewRetention begins with the newest release.
+func NewRetention(in RetentionInput) *Retention {
+	r := &Retention{phases: Phases(in.Lifecycle, in.Environments), byDefault: in.Default, now: in.Now}
+	first := in.Lifecycle.ReleaseRetentionPolicy
+	if len(r.phases) > 0 {
+		first = r.phases[0].ReleaseRetentionPolicy
 	}
-	kept := make([]int, len(phases)+1) // the last is of those never deployed
-	out := make([]Verdict, 0, len(in.Releases))
-	for _, r := range in.Releases {
-		v := Verdict{ReleaseID: r.ID, Version: r.Version, Keep: true, Reason: r.Needed}
-		if r.Needed != "" {
-			out = append(out, v)
+	r.undeployed, r.kept = policy(first, in.Default), make([]int, len(r.phases)+1)
+	return r
+}
+
+// Decide is what becomes of the next release.
+func (r *Retention) Decide(c *RetentionCandidate) Verdict {
+	v := Verdict{ReleaseID: c.ID, Version: c.Version, Keep: true, Reason: c.Needed}
+	if c.Needed != "" {
+		return v
+	}
+	v.Keep = false
+	var reasons []string
+	var counts []int // where the release takes one of the places
+	reached := 0
+	for i, p := range r.phases {
+		last, there := lastIn(targets(p), c.Deployed)
+		if !there {
 			continue
 		}
-		v.Keep = false
-		var reasons []string
-		var counts []int // where the release takes one of the places
-		reached := 0
-		for i, p := range phases {
-			last, there := lastIn(targets(p), r.Deployed)
-			if !there {
-				continue
-			}
-			keeps, why := policy(p.ReleaseRetentionPolicy, in.Default).keeps(kept[i], last, in.Now)
-			v.Keep = v.Keep || keeps
-			reasons = append(reasons, "deployed to "+p.Name+", "+why)
-			reached++
-			if keeps {
-				counts = append(counts, i)
-			}
+		keeps, why := policy(p.ReleaseRetentionPolicy, r.byDefault).keeps(r.kept[i], last, r.now)
+		v.Keep = v.Keep || keeps
+		reasons = append(reasons, "deployed to "+p.Name+", "+why)
+		reached++
+		if keeps {
+			counts = append(counts, i)
 		}
-		if reached == 0 {
-			i := len(phases)
-			at, what := r.Created, "never deployed, "
-			if len(r.Deployed) > 0 {
-				at, what = lastOf(r.Deployed), "deployed only to environments that its lifecycle has no more, "
-			}
-			keeps, why := undeployed.keeps(kept[i], at, in.Now)
-			v.Keep = keeps
-			reasons, counts = []string{what + why}, []int{i}
-		}
-		if v.Keep {
-			for _, i := range counts {
-				kept[i]++
-			}
-		}
-		v.Reason = strings.Join(reasons, "; ")
-		out = append(out, v)
 	}
-	return out
+	if reached == 0 {
+		i := len(r.phases)
+		at, what := c.Created, "never deployed, "
+		if len(c.Deployed) > 0 {
+			at, what = lastOf(c.Deployed), "deployed only to environments that its lifecycle has no more, "
+		}
+		keeps, why := r.undeployed.keeps(r.kept[i], at, r.now)
+		v.Keep = keeps
+		reasons, counts = []string{what + why}, []int{i}
+	}
+	if v.Keep {
+		for _, i := range counts {
+			r.kept[i]++
+		}
+	}
+	v.Reason = strings.Join(reasons, "; ")
+	return v
 }
 
 func lastIn(environments []string, deployed map[string]time.Time) (last time.Time, there bool) {
@@ -168,40 +186,93 @@ type PlaceDeployment struct {
 }
 
 // Needed says which releases of a project must be kept whatever its policies say,
-// and why: those with a deployment that has not ended, and for each place what the
-// dashboard shows (the last deployment and the last success) and the release that
-// was there before, to go back to.
+// and why; see [Needs].
 func Needed(all []PlaceDeployment) map[string]string {
-	sorted := slices.SortedStableFunc(slices.Values(all), func(a, b PlaceDeployment) int { return cmp.Compare(b.At.UnixNano(), a.At.UnixNano()) })
+	n := Needs{}
+	for _, d := range all {
+		n.Add(d)
+	}
+	return n.Why()
+}
+
+// Needs finds the releases of a project that must be kept whatever its policies say:
+// those with a deployment that has not ended, and for each place what the dashboard
+// shows (the last deployment and the last success) and the release that was there
+// before, to go back to. It keeps what it has to know of a place, and not the
+// deployments. The zero value has seen none.
+type Needs struct {
+	running map[string]bool // releases
+	places  map[Place]*needed
+}
+
+// needed is what is known of a place.
+type needed struct {
+	shown             at // the last deployment
+	ended             bool
+	current, previous at // the last success, and the last of another release
+}
+
+// at is a release and a time of it.
+type at struct {
+	release string
+	time    time.Time
+}
+
+// Add takes a deployment into account. They come in any order; of those at the same
+// time the first counts as the later one.
+func (n *Needs) Add(d PlaceDeployment) {
+	if n.places == nil {
+		n.places, n.running = map[Place]*needed{}, map[string]bool{}
+	}
+	p := n.places[d.Place]
+	if p == nil {
+		p = &needed{}
+		n.places[d.Place] = p
+	}
+	if !d.Ended {
+		n.running[d.ReleaseID] = true
+	}
+	one := at{d.ReleaseID, d.At}
+	if p.shown.before(one) {
+		p.shown, p.ended = one, d.Ended
+	}
+	if !d.Success {
+		return
+	}
+	switch {
+	case p.current.release == one.release:
+		if p.current.before(one) {
+			p.current = one
+		}
+	case p.current.before(one):
+		p.current, p.previous = one, p.current
+	case p.previous.before(one):
+		p.previous = one
+	}
+}
+
+// before reports whether b is later, or the first at all.
+func (a at) before(b at) bool { return a.release == "" || a.time.Before(b.time) }
+
+// Why says of each release that is needed why it is.
+func (n *Needs) Why() map[string]string {
 	why := map[string]string{}
+	for release := range n.running {
+		why[release] = "a deployment of it has not ended"
+	}
 	say := func(release, reason string) {
-		if why[release] == "" {
+		if release != "" && why[release] == "" {
 			why[release] = reason
 		}
 	}
-	shown := map[Place]bool{}
-	current, previous := map[Place]string{}, map[Place]string{}
-	for _, d := range sorted {
-		switch {
-		case !d.Ended:
-			say(d.ReleaseID, "a deployment of it has not ended")
-		case !shown[d.Place]:
-			say(d.ReleaseID, "it is on the dashboard")
+	for _, p := range n.places {
+		if p.ended {
+			say(p.shown.release, "it is on the dashboard")
 		}
-		shown[d.Place] = true
-		if !d.Success {
-			continue
-		}
-		switch {
-		case current[d.Place] == "":
-			current[d.Place] = d.ReleaseID
-			say(d.ReleaseID, "it is on the dashboard")
-		case previous[d.Place] == "" && d.ReleaseID != current[d.Place]:
-			previous[d.Place] = d.ReleaseID
-		}
+		say(p.current.release, "it is on the dashboard")
 	}
-	for _, release := range previous {
-		say(release, "it was there before one on the dashboard, and can be gone back to")
+	for _, p := range n.places {
+		say(p.previous.release, "it was there before one on the dashboard, and can be gone back to")
 	}
 	return why
 }

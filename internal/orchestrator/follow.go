@@ -458,7 +458,7 @@ func (a *attempt) download(ctx context.Context, want artifact) (got tasks.Artifa
 	}
 	return tasks.Artifact{
 		Filename: a.r.vars.mask(want.Name), Source: source, Correlation: deploy.UnitActivity(a.r.l.ID, a.unit),
-		Size: stored.Size, SHA256: string(stored.Hash),
+		Size: stored.Size, SHA256: string(stored.Hash), Stored: stored.Used,
 	}, nil, nil
 }
 

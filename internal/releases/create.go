@@ -14,6 +14,7 @@ import (
 	"github.com/takodeploy/tako/internal/deploy"
 	"github.com/takodeploy/tako/internal/docstore"
 	"github.com/takodeploy/tako/internal/fault"
+	"github.com/takodeploy/tako/internal/feed"
 	"github.com/takodeploy/tako/internal/ident"
 	"github.com/takodeploy/tako/octopus"
 )
@@ -315,6 +316,9 @@ func (s *Service) storeRelease(ctx context.Context, tx *db.Tx, d *draft) (*Creat
 		return nil, taken(number)
 	}
 	if err := use(ctx, tx, r.ID, r.ProjectDeploymentProcessSnapshotID); err != nil {
+		return nil, err
+	}
+	if err := feed.Use(ctx, tx, d.in.Space, r.ID, usedBy(d.steps, &r)); err != nil {
 		return nil, err
 	}
 	tx.Changed("releases")

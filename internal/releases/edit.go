@@ -9,6 +9,7 @@ import (
 
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/fault"
+	"github.com/takodeploy/tako/internal/feed"
 	"github.com/takodeploy/tako/internal/ident"
 	"github.com/takodeploy/tako/internal/tasks"
 	"github.com/takodeploy/tako/octopus"
@@ -53,6 +54,9 @@ func (s *Service) Edit(ctx context.Context, tx *db.Tx, r *octopus.Release, to *o
 		out.BuildInformation = r.BuildInformation // which may be gone by now elsewhere
 	}
 	if err := updateRelease(ctx, tx, &out); err != nil {
+		return nil, err
+	}
+	if err := s.usePackages(ctx, tx, &out); err != nil {
 		return nil, err
 	}
 	tx.Event(releaseEvent(octopus.EventModified, project, &out, "was changed"))
@@ -124,6 +128,9 @@ func (s *Service) dropRelease(ctx context.Context, tx *db.Tx, r *octopus.Release
 		}
 	}
 	tx.Changed("releases")
+	if err := feed.Disuse(ctx, tx, r.ID); err != nil {
+		return err
+	}
 	return s.disuse(ctx, tx, r.ID)
 }
 

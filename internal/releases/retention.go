@@ -4,20 +4,24 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
+	"reflect"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/takodeploy/tako/internal/db"
-	"github.com/takodeploy/tako/internal/fault"
+	"github.com/takodeploy/tako/internal/failpoint"
 	"github.com/takodeploy/tako/internal/ident"
 	"github.com/takodeploy/tako/internal/lifecycle"
-	"github.com/takodeploy/tako/internal/tasks"
 	"github.com/takodeploy/tako/octopus"
 )
 
-// retentionBatch is how many releases one transaction deletes.
-const retentionBatch = 20
+const (
+	// retentionPage is how many releases are decided on at a time.
+	retentionPage = 500
+	// retentionBatch is how many releases one transaction deletes.
+	retentionBatch = 20
+)
 
 // RetentionVerdict is what retention makes of a release.
 type RetentionVerdict struct {
@@ -25,39 +29,164 @@ type RetentionVerdict struct {
 	ChannelID string
 }
 
-// Retention decides which releases of a project are kept, and why; it changes
-// nothing. The newest of a channel come first.
-func (s *Service) Retention(ctx context.Context, tx *db.Tx, project *octopus.Project) ([]RetentionVerdict, error) {
+// Retention decides which releases of a project are kept, and why, and tells fn of
+// each: channel by channel, the newest first. It changes nothing, and fn may not use
+// tx. What is in memory is a page of releases and what is known of each place.
+func (s *Service) Retention(ctx context.Context, tx *db.Tx, project *octopus.Project, fn func(RetentionVerdict) error) error {
+	j, err := s.judge(ctx, tx, project)
+	if err != nil {
+		return err
+	}
+	for {
+		page, err := j.next(ctx, tx)
+		if err != nil || len(page) == 0 {
+			return err
+		}
+		for i := range page {
+			if err := fn(page[i].RetentionVerdict); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// judge goes through the releases of a project and decides which are kept.
+type judge struct {
+	s        *Service
+	project  *octopus.Project
+	rules    map[string]lifecycle.RetentionInput // by channel
+	channels []string
+	needed   map[string]string
+	current  *lifecycle.Retention // of the first of channels, nil before its first page
+	created  int64                // where its last page ended
+	seq      int64
+}
+
+func (s *Service) judge(ctx context.Context, tx *db.Tx, project *octopus.Project) (*judge, error) {
+	j := &judge{s: s, project: project}
+	var err error
+	if j.rules, j.channels, err = s.retentionRules(ctx, tx, project); err != nil {
+		return nil, err
+	}
+	if j.needed, err = neededReleases(ctx, tx, project.ID); err != nil {
+		return nil, err
+	}
+	return j, nil
+}
+
+// retentionRules are what decides in each channel of a project.
+func (s *Service) retentionRules(ctx context.Context, tx *db.Tx, project *octopus.Project) (map[string]lifecycle.RetentionInput, []string, error) {
 	space := ident.SpaceID(project.SpaceID)
 	environments, err := all[octopus.Environment](ctx, s, tx, space, "environments")
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	channels, err := s.channels(ctx, tx, project)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	byDefault, err := s.defaultRetention(ctx, tx, space)
 	if err != nil {
-		return nil, err
-	}
-	candidates, err := candidatesOf(ctx, tx, project.ID)
-	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	lifecycles, err := s.lifecycles(ctx, tx, project, channels)
 	if err != nil {
+		return nil, nil, err
+	}
+	rules, ids := map[string]lifecycle.RetentionInput{}, make([]string, len(channels))
+	for i := range channels {
+		c := &channels[i]
+		rules[c.ID] = lifecycle.RetentionInput{Lifecycle: *lifecycles[lifecycleOf(c, project)], Environments: environments, Default: byDefault}
+		ids[i] = c.ID
+	}
+	return rules, ids, nil
+}
+
+// judged is a verdict and what it was made from.
+type judged struct {
+	RetentionVerdict
+	created, seq int64
+	deployments  int64 // how many, and the last of them
+	last         int64
+}
+
+// next decides on the next page of releases; none is the end. It may be called in
+// one transaction after the other.
+func (j *judge) next(ctx context.Context, tx *db.Tx) ([]judged, error) {
+	for len(j.channels) > 0 {
+		channel := j.channels[0]
+		if j.current == nil {
+			in := j.rules[channel]
+			in.Now = tx.Now()
+			j.current, j.created, j.seq = lifecycle.NewRetention(in), math.MaxInt64, math.MaxInt64
+		}
+		page, err := j.page(ctx, tx, channel)
+		if err != nil {
+			return nil, err
+		}
+		if len(page) > 0 {
+			return page, nil
+		}
+		j.channels, j.current = j.channels[1:], nil
+	}
+	return nil, nil
+}
+
+// page reads a page of releases of a channel and decides on it.
+func (j *judge) page(ctx context.Context, tx *db.Tx, channel string) ([]judged, error) {
+	rows, err := tx.Query(ctx, `SELECT r.id, r.version, r.created, r.seq FROM release r WHERE r.channel_id = ? AND r.project_id = ? AND (r.created, r.seq) < (?, ?)
+		ORDER BY r.created DESC, r.seq DESC LIMIT ?`, channel, j.project.ID, j.created, j.seq, int64(retentionPage))
+	if err != nil {
+		return nil, fmt.Errorf("read releases of %s: %w", j.project.ID, err)
+	}
+	defer func() { _ = rows.Close() }() // Err tells
+	var page []judged
+	at := map[string]int{}
+	var ids []string
+	for rows.Next() {
+		one := judged{RetentionVerdict: RetentionVerdict{ChannelID: channel}}
+		if err := rows.Scan(&one.ReleaseID, &one.Version, &one.created, &one.seq); err != nil {
+			return nil, err
+		}
+		at[one.ReleaseID] = len(page)
+		ids = append(ids, one.ReleaseID)
+		page = append(page, one)
+	}
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil || len(page) == 0 {
 		return nil, err
 	}
-	var out []RetentionVerdict
-	for _, c := range channels {
-		for _, v := range lifecycle.Retain(lifecycle.RetentionInput{
-			Lifecycle: *lifecycles[lifecycleOf(&c, project)], Environments: environments, Default: byDefault, Now: tx.Now(), Releases: candidates[c.ID],
-		}) {
-			out = append(out, RetentionVerdict{v, c.ID})
-		}
+	deployed := make([]map[string]time.Time, len(page))
+	var args []any
+	rows, err = tx.Query(ctx, `SELECT d.release_id, d.environment_id, max(CASE WHEN d.completed > d.created THEN d.completed ELSE d.created END), count(*), max(d.seq)
+		FROM deployment d WHERE `+in("d.release_id", ids, &args)+` GROUP BY d.release_id, d.environment_id`, args...)
+	if err != nil {
+		return nil, fmt.Errorf("read deployments of %s: %w", j.project.ID, err)
 	}
-	return out, nil
+	defer func() { _ = rows.Close() }() // Err tells
+	for rows.Next() {
+		var release, environment string
+		var when, n, seq int64
+		if err := rows.Scan(&release, &environment, &when, &n, &seq); err != nil {
+			return nil, err
+		}
+		i := at[release]
+		if deployed[i] == nil {
+			deployed[i] = map[string]time.Time{}
+		}
+		deployed[i][environment] = db.Time(when)
+		page[i].deployments, page[i].last = page[i].deployments+n, max(page[i].last, seq)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	for i := range page {
+		one := &page[i]
+		one.Verdict = j.current.Decide(&lifecycle.RetentionCandidate{
+			ID: one.ReleaseID, Version: one.Version, Created: db.Time(one.created), Deployed: deployed[i], Needed: j.needed[one.ReleaseID],
+		})
+		j.created, j.seq = one.created, one.seq
+	}
+	return page, nil
 }
 
 // defaultRetention is the policy of a space for releases; where it has none, all
@@ -79,16 +208,15 @@ func (s *Service) defaultRetention(ctx context.Context, tx *db.Tx, space ident.S
 	return forever, nil
 }
 
-// candidatesOf reads the releases of a project by channel, the newest first, with
-// where they were deployed and what needs them.
-func candidatesOf(ctx context.Context, tx *db.Tx, project string) (map[string][]lifecycle.RetentionCandidate, error) {
-	deployed := map[string]map[string]time.Time{}
-	var places []lifecycle.PlaceDeployment
+// neededReleases are the releases of a project that are kept whatever its policies
+// say, with the reason.
+func neededReleases(ctx context.Context, tx *db.Tx, project string) (map[string]string, error) {
 	rows, err := tx.Query(ctx, `SELECT d.release_id, d.environment_id, d.tenant_id, d.created, d.completed, d.state FROM deployment d WHERE d.project_id = ? ORDER BY d.created DESC, d.seq DESC`, project)
 	if err != nil {
 		return nil, fmt.Errorf("read deployments of %s: %w", project, err)
 	}
 	defer func() { _ = rows.Close() }() // Err tells
+	var needs lifecycle.Needs
 	for rows.Next() {
 		var d lifecycle.PlaceDeployment
 		var created, completed int64
@@ -97,62 +225,108 @@ func candidatesOf(ctx context.Context, tx *db.Tx, project string) (map[string][]
 			return nil, err
 		}
 		d.At, d.Success, d.Ended = db.Time(max(created, completed)), state == octopus.TaskSuccess, state != ""
-		places = append(places, d)
-		if deployed[d.ReleaseID] == nil {
-			deployed[d.ReleaseID] = map[string]time.Time{}
-		}
-		if at := deployed[d.ReleaseID][d.Place.EnvironmentID]; d.At.After(at) {
-			deployed[d.ReleaseID][d.Place.EnvironmentID] = d.At
-		}
+		needs.Add(d)
 	}
-	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
-		return nil, err
-	}
-	needed := lifecycle.Needed(places)
-	out := map[string][]lifecycle.RetentionCandidate{}
-	rows, err = tx.Query(ctx, `SELECT r.id, r.version, r.created, r.channel_id FROM release r WHERE r.project_id = ? ORDER BY r.created DESC, r.seq DESC`, project)
-	if err != nil {
-		return nil, fmt.Errorf("read releases of %s: %w", project, err)
-	}
-	defer func() { _ = rows.Close() }() // Err tells
-	for rows.Next() {
-		var c lifecycle.RetentionCandidate
-		var created int64
-		var channel string
-		if err := rows.Scan(&c.ID, &c.Version, &created, &channel); err != nil {
-			return nil, err
-		}
-		c.Created, c.Deployed, c.Needed = db.Time(created), deployed[c.ID], needed[c.ID]
-		out[channel] = append(out[channel], c)
-	}
-	return out, rows.Err()
+	return needs.Why(), rows.Err()
 }
 
-// deleteOld deletes at most retentionBatch releases that retention does not keep,
-// in one transaction with its event, and says which. What was deployed meanwhile
-// stays: it is decided anew, by what the transaction itself reads.
-func (s *Service) deleteOld(ctx context.Context, project *octopus.Project) (gone []RetentionVerdict, err error) {
+// errRulesChanged says that what decides was changed while releases were deleted.
+var errRulesChanged = errors.New("the rules of retention were changed")
+
+// deleteOld deletes those of some releases that retention does not keep, in one
+// transaction with its event, and says which. What was deployed, or became current,
+// since it was decided stays; when the rules are others by now, nothing is deleted
+// and errRulesChanged returned.
+func (s *Service) deleteOld(ctx context.Context, j *judge, old []judged) (gone []RetentionVerdict, err error) {
 	err = s.db.Write(ctx, func(tx *db.Tx) error {
 		gone = nil
-		verdicts, err := s.Retention(ctx, tx, project)
+		rules, _, err := s.retentionRules(ctx, tx, j.project)
 		if err != nil {
 			return err
 		}
-		for _, v := range verdicts {
-			if v.Keep || len(gone) == retentionBatch {
+		for i := range old {
+			v := &old[i]
+			if !reflect.DeepEqual(rules[v.ChannelID], j.rules[v.ChannelID]) {
+				return errRulesChanged
+			}
+			var same int64
+			err := tx.QueryRow(ctx, `SELECT count(*) FROM release r WHERE r.id = ? AND r.channel_id = ?
+					AND (SELECT count(*) FROM deployment d WHERE d.release_id = r.id) = ? AND (SELECT coalesce(max(d.seq), 0) FROM deployment d WHERE d.release_id = r.id) = ?
+					AND NOT EXISTS (SELECT 1 FROM current_release c WHERE c.release_id = r.id)`,
+				v.ReleaseID, v.ChannelID, v.deployments, v.last).Scan(&same)
+			if err != nil {
+				return fmt.Errorf("read release %s: %w", v.ReleaseID, err)
+			}
+			if same == 0 {
 				continue
 			}
 			if err := s.dropRelease(ctx, tx, &octopus.Release{Resource: octopus.Resource{ID: v.ReleaseID}}); err != nil {
 				return err
 			}
-			gone = append(gone, v)
+			gone = append(gone, v.RetentionVerdict)
 		}
 		if len(gone) > 0 {
-			tx.Event(retentionEvent(project, gone))
+			tx.Event(retentionEvent(j.project, gone))
 		}
 		return nil
 	})
-	return gone, err
+	if err != nil {
+		return nil, err
+	}
+	return gone, failpoint.Hit("releases-retained")
+}
+
+// Retain applies the policies of a project, and tells say the reason for each
+// release before any is deleted that say was told of; an error of say ends it.
+// deleted counts also when there is an error. Deciding and deleting take time in
+// proportion to the releases and deployments there are.
+func (s *Service) Retain(ctx context.Context, project *octopus.Project, say func(RetentionVerdict) error) (deleted int, err error) {
+	const attempts = 3
+	for try := 1; ; try++ {
+		n, err := s.retain(ctx, project, say)
+		deleted += n
+		if !errors.Is(err, errRulesChanged) {
+			return deleted, err
+		}
+		if try == attempts {
+			return deleted, nil // they will have settled by the next time
+		}
+	}
+}
+
+func (s *Service) retain(ctx context.Context, project *octopus.Project, say func(RetentionVerdict) error) (deleted int, err error) {
+	var j *judge
+	for {
+		var page []judged
+		err := s.db.Read(ctx, func(tx *db.Tx) (err error) {
+			if j == nil {
+				if j, err = s.judge(ctx, tx, project); err != nil {
+					return err
+				}
+			}
+			page, err = j.next(ctx, tx)
+			return err
+		})
+		if err != nil || len(page) == 0 {
+			return deleted, err
+		}
+		var old []judged
+		for i := range page {
+			if err := say(page[i].RetentionVerdict); err != nil {
+				return deleted, err
+			}
+			if !page[i].Keep {
+				old = append(old, page[i])
+			}
+		}
+		for batch := range slices.Chunk(old, retentionBatch) {
+			gone, err := s.deleteOld(ctx, j, batch)
+			deleted += len(gone)
+			if err != nil {
+				return deleted, err
+			}
+		}
+	}
 }
 
 func retentionEvent(project *octopus.Project, gone []RetentionVerdict) db.Event {
@@ -172,114 +346,3 @@ func retentionEvent(project *octopus.Project, gone []RetentionVerdict) db.Event 
 	e.Message, e.References = m.String(), m.refs
 	return e
 }
-
-// Retainer runs the task Retention: it applies the policies of all projects.
-type Retainer struct{ s *Service }
-
-// Retainer is the runner of the task Retention.
-func (s *Service) Retainer() *Retainer { return &Retainer{s} }
-
-// Ended is tasks.Runner; nothing is left to do.
-func (*Retainer) Ended(context.Context, *db.Tx, *tasks.Task, octopus.TaskState) error { return nil }
-
-// Run is tasks.Runner. What it has done by the time that its process dies need not
-// be done again: another process decides anew what is left.
-func (t *Retainer) Run(ctx context.Context, l *tasks.Lease) error {
-	if _, err := l.Facts(ctx); err != nil {
-		return err
-	}
-	projects, err := t.projects(ctx)
-	if err != nil {
-		return err
-	}
-	deleted, failed := 0, 0
-	for i := range projects {
-		select {
-		case <-l.Canceled:
-			return l.Finish(ctx, octopus.TaskCanceled, "The task was canceled.", tasks.Batch{})
-		default:
-		}
-		n, err := t.project(ctx, l, &projects[i])
-		deleted += n
-		if err == nil {
-			continue
-		}
-		if fault.KindOf(err) == fault.Internal || fault.KindOf(err) == fault.Unavailable {
-			return err
-		}
-		failed++
-		if err := l.Commit(ctx, tasks.Batch{Warnings: true, Lines: []tasks.Line{line(l, octopus.LogError, "Project "+projects[i].Name+" was left out: "+strings.Join(fault.Messages(err), " "))}}); err != nil {
-			return err
-		}
-	}
-	end := tasks.Batch{Lines: []tasks.Line{line(l, octopus.LogInfo, fmt.Sprintf("Deleted %d releases of %d projects.", deleted, len(projects)))}}
-	if failed > 0 {
-		return l.Finish(ctx, octopus.TaskFailed, fmt.Sprintf("%d projects were left out.", failed), end)
-	}
-	return l.Finish(ctx, octopus.TaskSuccess, "", end)
-}
-
-func line(l *tasks.Lease, category octopus.LogCategory, text string) tasks.Line {
-	return tasks.Line{Activity: l.ID, Category: category, At: time.Now().UTC(), Text: text}
-}
-
-// projects are those of every space.
-func (t *Retainer) projects(ctx context.Context) (found []octopus.Project, err error) {
-	err = t.s.db.Read(ctx, func(tx *db.Tx) error {
-		found = nil
-		spaces, err := all[octopus.Space](ctx, t.s, tx, "", "spaces")
-		if err != nil {
-			return err
-		}
-		for _, space := range spaces {
-			more, err := all[octopus.Project](ctx, t.s, tx, ident.SpaceID(space.ID), "projects")
-			if err != nil {
-				return err
-			}
-			found = append(found, more...)
-		}
-		return nil
-	})
-	return found, err
-}
-
-// project applies the policies of one project, and logs the reason for each release.
-func (t *Retainer) project(ctx context.Context, l *tasks.Lease, project *octopus.Project) (deleted int, err error) {
-	var verdicts []RetentionVerdict
-	err = t.s.db.Read(ctx, func(tx *db.Tx) error {
-		verdicts, err = t.s.Retention(ctx, tx, project)
-		return err
-	})
-	if err != nil {
-		return 0, err
-	}
-	const lines = 500
-	for some := range slices.Chunk(verdicts, lines) {
-		b := tasks.Batch{}
-		for _, v := range some {
-			does := "is kept"
-			if !v.Keep {
-				does = "is deleted"
-			}
-			b.Lines = append(b.Lines, line(l, octopus.LogInfo, fmt.Sprintf("%s: release %s %s: %s.", project.Name, v.Version, does, v.Reason)))
-		}
-		if err := l.Commit(ctx, b); err != nil {
-			return 0, err
-		}
-	}
-	if !slices.ContainsFunc(verdicts, func(v RetentionVerdict) bool { return !v.Keep }) {
-		return 0, nil
-	}
-	for {
-		gone, err := t.s.deleteOld(ctx, project)
-		if err != nil || len(gone) == 0 {
-			return deleted, err
-		}
-		deleted += len(gone)
-		if err := l.Commit(ctx, tasks.Batch{Lines: []tasks.Line{line(l, octopus.LogVerbose, fmt.Sprintf("%s: deleted %d releases.", project.Name, len(gone)))}}); err != nil {
-			return deleted, err
-		}
-	}
-}
-
-var _ tasks.Runner = (*Retainer)(nil)

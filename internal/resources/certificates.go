@@ -4,10 +4,13 @@ import (
 	"context"
 	"crypto/x509"
 	"encoding/base64"
+	"fmt"
 	"strings"
 
 	"github.com/takodeploy/tako/internal/certificate"
+	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/fault"
+	"github.com/takodeploy/tako/internal/ident"
 	"github.com/takodeploy/tako/internal/resource"
 	"github.com/takodeploy/tako/octopus"
 )
@@ -43,7 +46,24 @@ func Certificates() *resource.Kind {
 			v.IsArchived = v.Archived != nil
 		},
 		Check: checkCertificate,
+		InTx: func(ctx context.Context, w resource.Writer, c resource.Change[octopus.Certificate]) error {
+			if c.New == nil {
+				return dropDue(ctx, w.Tx(), c.ID)
+			}
+			return certificateDue(ctx, w.Tx(), c.Space, c.ID)
+		},
 	})
+}
+
+// certificateDue has the scheduler look at a certificate: which of its warnings is
+// next, and which it has told already, it knows best.
+func certificateDue(ctx context.Context, tx *db.Tx, space ident.SpaceID, id string) error {
+	_, err := tx.Exec(ctx, `INSERT INTO due (id, kind, space_id, argument, at, pending, lease, attempts, fired, progress, tasks) VALUES (?, 'certificate', ?, '', 0, 0, 0, 0, 0, '', '')
+		ON CONFLICT (id) DO UPDATE SET at = 0`, id, string(space))
+	if err != nil {
+		return fmt.Errorf("note that %s expires: %w", id, err)
+	}
+	return nil
 }
 
 func checkCertificate(ctx context.Context, r resource.Reader, old, v *octopus.Certificate) error {

@@ -237,7 +237,6 @@ func (s *Scheduler) deployNew(ctx context.Context, r *row, p *progress) error {
 // event tells what became of a trigger.
 func event(tx *db.Tx, category octopus.EventCategory, project *octopus.Project, id, name, did string, details []string) {
 	const most = 10
-	length := func(text string) int { return len(utf16.Encode([]rune(text))) }
 	text := "Trigger "
 	refs := []db.EventReference{{ID: id, Start: length(text), Length: length(name)}}
 	text += name + " of project "
@@ -251,3 +250,6 @@ func event(tx *db.Tx, category octopus.EventCategory, project *octopus.Project, 
 		ProjectID: project.ID, ProjectGroupID: project.ProjectGroupID, DocumentType: "ProjectTrigger",
 	})
 }
+
+// length is a text's in the units in which clients count.
+func length(text string) int { return len(utf16.Encode([]rune(text))) }

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/takodeploy/tako/internal/db"
+	"github.com/takodeploy/tako/internal/retention"
 	"github.com/takodeploy/tako/internal/tasks"
 	"github.com/takodeploy/tako/octopus"
 )
@@ -11,7 +12,7 @@ import (
 // retain queues the task of retention.
 func (s *Scheduler) retain(ctx context.Context, r *row) error {
 	return s.cfg.DB.WriteEngine(ctx, func(tx *db.Tx) error {
-		t, err := s.cfg.Queue.Create(ctx, tx, tasks.New{Name: octopus.TaskRetention, Description: "Apply retention policies"})
+		t, err := s.cfg.Queue.Create(ctx, tx, tasks.New{Name: octopus.TaskRetention, Description: "Apply retention policies", Tag: retention.Tag})
 		if err != nil {
 			return err
 		}

@@ -1,5 +1,6 @@
 // Package schedule does things when they are due: the schedules of triggers, the
-// server's own (retention), and releases that are made because a package came.
+// server's own (retention), warnings of certificates that expire, and releases that
+// are made because a package came.
 //
 // What is due is a row of the database and never a timer in memory. Every server
 // looks at the rows; one of them takes a row whose time has come, in a transaction
@@ -52,9 +53,10 @@ const (
 
 // Kinds of rows.
 const (
-	kindTrigger   = "trigger"
-	kindPush      = "push"
-	kindRetention = "retention"
+	kindTrigger     = "trigger"
+	kindPush        = "push"
+	kindRetention   = "retention"
+	kindCertificate = "certificate"
 )
 
 // RetentionID is the row of the server's retention.
@@ -105,7 +107,7 @@ func (s *Scheduler) Ensure(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("schedule retention: %w", err)
 		}
-		return nil
+		return noteCertificates(ctx, tx)
 	})
 }
 
@@ -229,6 +231,9 @@ func (s *Scheduler) claim(ctx context.Context, tx *db.Tx, id string) (*row, erro
 	r, err := read(ctx, tx, id)
 	if err != nil || r == nil {
 		return nil, err
+	}
+	if r.kind == kindCertificate {
+		return nil, s.expiry(ctx, tx, r) // all of its work
 	}
 	var until int64
 	if err := tx.QueryRow(ctx, `SELECT u.lease FROM due u WHERE u.id = ?`, id).Scan(&until); err != nil {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/takodeploy/tako/internal/blob"
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/ident"
@@ -160,9 +161,18 @@ type Artifact struct {
 	Created     time.Time
 	Size        int64
 	SHA256      string
+	// Stored is when the content was put, as blob.Info tells it: a batch that comes
+	// too late after that is refused, and whoever goes on with the task stores the
+	// content again. It is not kept; zero is always early enough.
+	Stored time.Time
 }
 
 func insertArtifact(ctx context.Context, tx *db.Tx, t *Task, a Artifact) error {
+	if !a.Stored.IsZero() {
+		if err := (blob.Info{Used: a.Stored}).Fresh(); err != nil {
+			return err
+		}
+	}
 	seq, err := tx.NextSeq(ctx, "Artifacts")
 	if err != nil {
 		return err

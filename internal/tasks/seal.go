@@ -123,6 +123,9 @@ func (s *Service) sealTask(ctx context.Context, task string) error {
 			return err
 		}
 		err = s.cfg.DB.WriteEngine(ctx, func(tx *db.Tx) error {
+			if err := stored.Fresh(); err != nil {
+				return err // and sealed again
+			}
 			n, err := tx.Exec(ctx, `INSERT INTO task_log_segment (task, line_from, lines, bytes, sha256) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
 				task, from, next-from, int64(len(raw)), string(stored.Hash))
 			if err != nil || n == 0 {

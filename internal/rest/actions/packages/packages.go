@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/takodeploy/tako/internal/db"
+	"github.com/takodeploy/tako/internal/docstore"
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/feed"
 	"github.com/takodeploy/tako/internal/ident"
@@ -28,13 +29,14 @@ const (
 
 // api serves the routes.
 type api struct {
-	db   *db.DB
-	repo *feed.Repository
+	db    *db.DB
+	store *docstore.Store
+	repo  *feed.Repository
 }
 
 // Routes are the operations on packages.
-func Routes(d *db.DB, repo *feed.Repository) []rest.Route {
-	a := &api{d, repo}
+func Routes(d *db.DB, store *docstore.Store, repo *feed.Repository) []rest.Route {
+	a := &api{d, store, repo}
 	one, page := reflect.TypeFor[octopus.Package](), reflect.TypeFor[octopus.Page[octopus.Package]]()
 	paged := []rest.Param{{Name: "skip", Type: rest.Number, About: "how many to leave out"}, {Name: "take", Type: rest.Number, About: "how many to give; 30 unless said"}}
 	listed := append(paged[:2:2],
@@ -57,6 +59,7 @@ func Routes(d *db.DB, repo *feed.Repository) []rest.Route {
 		},
 		{Method: http.MethodGet, Pattern: "/packages", Permission: view, Handler: a.list, Response: page, Query: listed, Summary: "Lists packages: the newest version of each, or all versions of one."},
 		{Method: http.MethodGet, Pattern: "/packages/all", Permission: view, Handler: a.all, Response: reflect.SliceOf(one), Summary: "Lists the newest version of every package as a bare array."},
+		{Method: http.MethodGet, Pattern: "/packages/retention", Permission: view, Handler: a.retention, Response: reflect.TypeFor[octopus.Page[verdict]](), Query: paged, Summary: "Tells which packages retention would delete now, and why; it changes nothing."},
 		{Method: http.MethodGet, Pattern: "/packages/bulk", Permission: view, Handler: a.bulk, Response: reflect.SliceOf(one), Query: listed[5:], Summary: "Reads several packages by id."},
 		{Method: http.MethodDelete, Pattern: "/packages/bulk", Permission: administer, Handler: a.deleteBulk, Query: listed[5:], Body: reflect.TypeFor[idsCommand](), Summary: "Deletes several packages by id, from the query or the body."},
 		{Method: http.MethodDelete, Pattern: "/packages/bulk/v1", Permission: administer, Handler: a.deleteBulk, Query: listed[5:], Body: reflect.TypeFor[idsCommand](), Summary: "Deletes several packages by id, from the query or the body."},

@@ -43,7 +43,7 @@ func each(t *testing.T, fn func(t *testing.T, w *world)) {
 			t.Fatal(err)
 		}
 		dirs[w] = dir
-		return packages.Routes(w.DB, feed.New(w.DB, blobs))
+		return packages.Routes(w.DB, w.Store, feed.New(w.DB, blobs))
 	}
 	actiontest.Each(t, routes, func(t *testing.T, w *actiontest.World) { fn(t, &world{w, dirs[w]}) })
 }

@@ -32,8 +32,11 @@ func (a *api) retention(r *rest.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	var found []releases.RetentionVerdict
+	page = page.Clamp()
+	var items []verdict
+	var total int64
 	err = a.db.Read(r.Context(), func(tx *db.Tx) error {
+		items, total = []verdict{}, 0
 		p, err := a.project(r.Context(), tx, r, r.PathValue("project"))
 		if err != nil {
 			return err
@@ -41,21 +44,19 @@ func (a *api) retention(r *rest.Request) (any, error) {
 		if err := r.Allow(string(octopus.PermReleaseView), rest.Target{Project: p.ID, ProjectGroup: p.ProjectGroupID}); err != nil {
 			return fault.Missing("project", p.ID)
 		}
-		found, err = a.service.Retention(r.Context(), tx, p)
-		return err
+		return a.service.Retention(r.Context(), tx, p, func(v releases.RetentionVerdict) error {
+			if total >= page.Skip && total < page.Skip+page.Take {
+				items = append(items, verdict{
+					ReleaseID: v.ReleaseID, ChannelID: v.ChannelID, Version: v.Version, Keep: v.Keep, Reason: v.Reason,
+					Links: octopus.Links{"Release": r.SpaceHref("/releases/" + v.ReleaseID)},
+				})
+			}
+			total++
+			return nil
+		})
 	})
 	if err != nil {
 		return nil, err
-	}
-	page = page.Clamp()
-	total := int64(len(found))
-	items := []verdict{}
-	skip := min(page.Skip, total)
-	for _, v := range found[skip:min(skip+page.Take, total)] {
-		items = append(items, verdict{
-			ReleaseID: v.ReleaseID, ChannelID: v.ChannelID, Version: v.Version, Keep: v.Keep, Reason: v.Reason,
-			Links: octopus.Links{"Release": r.SpaceHref("/releases/" + v.ReleaseID)},
-		})
 	}
 	return rest.PageOf(r, "RetentionVerdict", page, total, items), nil
 }

@@ -19,6 +19,7 @@ const maxReason = 1 << 14
 func (a *api) editRoutes() []rest.Route {
 	task := reflect.TypeFor[octopus.Task]()
 	return []rest.Route{
+		{Method: http.MethodPost, Pattern: "/tasks", Mount: rest.InEither, Permission: create, Handler: a.create, Body: task, Response: task, Summary: "Starts a task by hand. Its name says what it does: Retention."},
 		{Method: http.MethodPost, Pattern: "/tasks/{id}/state", Mount: rest.InEither, Permission: edit, Handler: a.restate, Body: reflect.TypeFor[octopus.TaskStateCommand](), Response: task, Summary: "Changes how a task has ended, with a reason."},
 		{Method: http.MethodPost, Pattern: "/tasks/{id}/prioritize", Mount: rest.InEither, Permission: prioritize, Handler: a.prioritize, Response: task, Summary: "Moves a queued task before those without priority."},
 		{Method: http.MethodPost, Pattern: "/tasks/{id}/rerun", Mount: rest.InEither, Permission: view, Handler: a.rerun, Response: task, Summary: "Makes a deployment that has ended once more, as a new task."},

@@ -23,6 +23,7 @@ import (
 // Permissions on tasks and what hangs on them.
 const (
 	view         = "TaskView"
+	create       = "TaskCreate"
 	cancel       = "TaskCancel"
 	edit         = "TaskEdit"
 	prioritize   = "TaskPrioritize"
