@@ -86,8 +86,8 @@ type Step struct {
 	Rolling bool     `json:"rolling,omitempty"`
 	Actions []Action `json:"actions"`
 	// Lanes are the ids of the machines that the step goes through, each
-	// running all actions in order. A step that is bound to no target has the
-	// one lane "".
+	// running all actions in order. A step that is bound to no target, or that
+	// looks at all of them itself, has the one lane "".
 	Lanes []string `json:"lanes"`
 }
 
@@ -191,16 +191,15 @@ func Build(in Input) (*Plan, error) {
 			continue // scoped out: no part of this deployment
 		}
 		joinable = true
-		if len(step.Roles) == 0 {
-			step.Lanes = []string{""}
-		} else {
-			step.Lanes = []string{}
-			for _, m := range machines {
-				if hasAny(m.Roles, step.Roles) {
-					step.Lanes = append(step.Lanes, m.ID)
-					used[m.ID] = true
-				}
+		step.Lanes = []string{}
+		for _, m := range machines {
+			if hasAny(m.Roles, step.Roles) {
+				step.Lanes = append(step.Lanes, m.ID)
+				used[m.ID] = true
 			}
+		}
+		if len(step.Roles) == 0 || checksHealth(&step) {
+			step.Lanes = []string{""}
 		}
 		p.Steps = append(p.Steps, step)
 	}
@@ -210,6 +209,27 @@ func Build(in Input) (*Plan, error) {
 		}
 	}
 	return &p, nil
+}
+
+// checksHealth reports whether a step is a health check of all its targets at once:
+// so it can find those that are new.
+func checksHealth(s *Step) bool {
+	return len(s.Actions) == 1 && s.Actions[0].Type == octopus.ActionHealthCheck
+}
+
+// Reached are the ids of the targets that a step of the plan runs on, or that it
+// checks.
+func (p *Plan) Reached(s *Step) []string {
+	if !s.once() {
+		return s.Lanes
+	}
+	var ids []string
+	for _, m := range p.Machines {
+		if checksHealth(s) && s.Checks(m.Roles) {
+			ids = append(ids, m.ID)
+		}
+	}
+	return ids
 }
 
 // roles are the target tags of a step. Older clients put them on a plain step's

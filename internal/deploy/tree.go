@@ -95,7 +95,7 @@ func (s *State) stepNode(task string, i int, over bool) octopus.Activity {
 	}
 	over = over || s.stepOver(i)
 	var c counts
-	for _, lane := range step.Lanes {
+	for _, lane := range s.lanes[i] {
 		for a := range step.Actions {
 			u := s.Unit(Unit{Step: i, Action: a, Lane: lane})
 			child := s.unitNode(task, Unit{Step: i, Action: a, Lane: lane}, u, over)
@@ -134,7 +134,7 @@ func (s *State) StepStatus(i int) octopus.ActivityStatus {
 	}
 	over := s.stepOver(i)
 	var c counts
-	for _, lane := range step.Lanes {
+	for _, lane := range s.lanes[i] {
 		for a := range step.Actions {
 			c.add(unitStatus(s.Unit(Unit{Step: i, Action: a, Lane: lane}), over))
 		}
@@ -147,7 +147,7 @@ func (s *State) unitNode(task string, unit Unit, u UnitState, over bool) octopus
 	step := &s.Plan.Steps[unit.Step]
 	name := step.Actions[unit.Action].Name
 	if unit.Lane != "" {
-		name += " on " + s.Plan.MachineName(unit.Lane)
+		name += " on " + s.MachineName(unit.Lane)
 	} else if step.Actions[unit.Action].Place == OnWorker {
 		name += " on a Worker"
 	}
@@ -165,16 +165,6 @@ func (s *State) unitNode(task string, unit Unit, u UnitState, over bool) octopus
 		}
 	}
 	return node
-}
-
-// MachineName is the name of a target of the plan, its id when it is none.
-func (p *Plan) MachineName(id string) string {
-	for i := range p.Machines {
-		if p.Machines[i].ID == id {
-			return p.Machines[i].Name
-		}
-	}
-	return id
 }
 
 // unitStatus is how a unit goes; over tells that nothing more happens in its step.

@@ -69,7 +69,7 @@ func (r *run) addOutput(ctx context.Context, unit deploy.Unit, out deploy.Output
 		Name: out.Name, Value: value, Sensitive: out.Sensitive, Order: r.vars.outputs,
 	}
 	if unit.Lane != "" {
-		o.Machine = r.plan.MachineName(unit.Lane)
+		o.Machine = r.machineName(unit.Lane)
 	}
 	r.vars.set = r.vars.set.With(o.Variables()...)
 	if out.Sensitive {
@@ -99,10 +99,8 @@ func (r *run) scope(step int, unit *deploy.Unit) variables.Context {
 		return c
 	}
 	c.Action = r.plan.Steps[unit.Step].Actions[unit.Action].ID
-	for _, m := range r.plan.Machines {
-		if m.ID == unit.Lane {
-			c.Machine, c.MachineRoles = m.ID, m.Roles
-		}
+	if m := r.machine(unit.Lane); m != nil {
+		c.Machine, c.MachineRoles = m.ID, m.Roles
 	}
 	return c
 }
@@ -126,12 +124,10 @@ func (r *run) resolved(step int, unit *deploy.Unit) *octostache.Variables {
 		add("Octopus.Action.Id", a.ID)
 		add("Octopus.Action.Name", a.Name)
 		add("Octopus.Action.Number", a.Number)
-		for _, m := range r.plan.Machines {
-			if m.ID == unit.Lane {
-				add("Octopus.Machine.Id", m.ID)
-				add("Octopus.Machine.Name", m.Name)
-				add("Octopus.Machine.Roles", strings.Join(m.Roles, ","))
-			}
+		if m := r.machine(unit.Lane); m != nil {
+			add("Octopus.Machine.Id", m.ID)
+			add("Octopus.Machine.Name", m.Name)
+			add("Octopus.Machine.Roles", strings.Join(m.Roles, ","))
 		}
 		for _, p := range a.Packages {
 			key := "Octopus.Action.Package[" + p.Name + "]."
@@ -216,6 +212,19 @@ func (r *run) window(step int) int {
 		return 1
 	}
 	return limit
+}
+
+// machine finds a target of the deployment, nil for none.
+func (r *run) machine(id string) *deploy.Machine {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.state.Machine(id)
+}
+
+func (r *run) machineName(id string) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.state.MachineName(id)
 }
 
 // step is the frozen step of a plan's step.

@@ -63,8 +63,10 @@ func (s *Service) Preview(ctx context.Context, tx *db.Tx, r *octopus.Release, en
 func previewStep(step *deploy.Step, a *deploy.Action, pl *plan, machines []octopus.Machine) octopus.PreviewStep {
 	one := octopus.PreviewStep{
 		ActionID: a.ID, ActionName: a.Name, ActionNumber: a.Number, Roles: step.Roles,
-		CanBeSkipped: !a.Required, HasNoApplicableMachines: len(step.Roles) > 0 && len(step.Lanes) == 0,
+		CanBeSkipped: !a.Required,
 	}
+	reached := pl.Reached(step)
+	one.HasNoApplicableMachines = len(step.Roles) > 0 && len(reached) == 0
 	for i := range machines {
 		m := &machines[i]
 		wanted := slices.ContainsFunc(step.Roles, func(role string) bool {
@@ -75,7 +77,7 @@ func previewStep(step *deploy.Step, a *deploy.Action, pl *plan, machines []octop
 		}
 		shown := octopus.PreviewMachine{ID: m.ID, Name: m.Name, HealthStatus: m.HealthStatus, HasLatestCalamari: m.HasLatestCalamari}
 		switch {
-		case slices.Contains(step.Lanes, m.ID):
+		case slices.Contains(reached, m.ID):
 			one.Machines = append(one.Machines, shown)
 			one.MachineNames = append(one.MachineNames, m.Name)
 			if m.HealthStatus == octopus.Unavailable {
