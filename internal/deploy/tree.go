@@ -143,6 +143,18 @@ func (s *State) StepStatus(i int) octopus.ActivityStatus {
 	return status
 }
 
+// StepError is the message of the first failure in a step, "" for none.
+func (s *State) StepError(i int) string {
+	for _, lane := range s.lanes[i] {
+		for a := range s.Plan.Steps[i].Actions {
+			if u := s.Unit(Unit{Step: i, Action: a, Lane: lane}); u.Final && !u.Ignored && (u.Outcome == Failed || u.Outcome == Unknown) && u.Result != nil {
+				return u.Result.Message
+			}
+		}
+	}
+	return ""
+}
+
 func (s *State) unitNode(task string, unit Unit, u UnitState, over bool) octopus.Activity {
 	step := &s.Plan.Steps[unit.Step]
 	name := step.Actions[unit.Action].Name

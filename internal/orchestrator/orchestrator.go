@@ -163,6 +163,7 @@ func (o *Orchestrator) load(ctx context.Context, l *tasks.Lease) (*run, error) {
 	if r.process, err = o.cfg.Source.Process(ctx, &r.plan); err != nil {
 		return nil, fmt.Errorf("read the process of %s: %w", l.ID, err)
 	}
+	r.loadOthers()
 	return r, r.loadVariables(ctx)
 }
 

@@ -149,8 +149,9 @@ func readManifest(ctx context.Context, tx *db.Tx, id string) (*manifest, error) 
 	return &m, nil
 }
 
-// manifestValues are all values of a manifest, secrets in clear, for a context.
-func (s *Service) manifestValues(ctx context.Context, tx *db.Tx, space ident.SpaceID, id string, c variables.Context) ([]variables.Variable, error) {
+// manifestValues are all values of a manifest, secrets in clear, for a context and the
+// steps of a process.
+func (s *Service) manifestValues(ctx context.Context, tx *db.Tx, space ident.SpaceID, id string, steps []octopus.Step, c variables.Context) ([]variables.Variable, error) {
 	m, err := readManifest(ctx, tx, id)
 	if err != nil {
 		return nil, err
@@ -185,7 +186,11 @@ func (s *Service) manifestValues(ctx context.Context, tx *db.Tx, space ident.Spa
 	if err != nil {
 		return nil, err
 	}
-	out = append(out, ofTenant...)
+	ofSteps, err := s.templates(space).parameters(ctx, tx, steps)
+	if err != nil {
+		return nil, err
+	}
+	out = append(append(out, ofTenant...), ofSteps...)
 	expanded, err := s.accounts(ctx, tx, space, out)
 	if err != nil {
 		return nil, err
