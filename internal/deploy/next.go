@@ -131,6 +131,10 @@ func (s *State) group(start, end int) (moves []Move, done bool) {
 func (s *State) decideStep(i int) Move {
 	step := &s.Plan.Steps[i]
 	m := Move{Kind: MoveDecideStep, Step: i, Run: true}
+	if step.AllDone() {
+		m.Run, m.Reason = false, "it has succeeded in "+s.Plan.Earlier
+		return m
+	}
 	switch step.Condition {
 	case octopus.StepConditionFailure:
 		if !s.Error {
@@ -152,7 +156,7 @@ func (s *State) decideStep(i int) Move {
 
 // anyLane reports whether a step has a lane that was not taken out.
 func (s *State) anyLane(i int) bool {
-	return slices.ContainsFunc(s.lanes[i], func(lane string) bool { return !s.Excluded[lane] })
+	return slices.ContainsFunc(s.lanes[i], func(lane string) bool { return !s.Excluded[lane] && !s.done[i][lane] })
 }
 
 // lane is how far one machine (or none) has come within a step.
@@ -201,6 +205,9 @@ func (s *State) step(i int) (moves []Move, done bool) {
 func (s *State) lane(i int, name string) lane {
 	step := &s.Plan.Steps[i]
 	var l lane
+	if s.done[i][name] {
+		return lane{done: true}
+	}
 	if s.Excluded[name] {
 		l.done = true
 	}

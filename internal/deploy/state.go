@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/takodeploy/tako/octopus"
 )
 
 // State is what the facts of a journal amount to.
@@ -29,7 +31,8 @@ type State struct {
 	// Joined are the machines that a health check added to those of the plan.
 	Joined []Machine
 
-	lanes [][]string // by step: what Plan.Steps has, and those that joined
+	lanes [][]string        // by step: what Plan.Steps has, and those that joined
+	done  []map[string]bool // by step: lanes that an earlier deployment has settled
 
 	over int // steps before this one are over for ever; what Next need not look at
 }
@@ -71,9 +74,15 @@ type UnitOutput struct {
 
 // NewState is the state before any fact.
 func NewState(p *Plan) *State {
-	s := &State{Plan: p, Steps: make([]StepState, len(p.Steps)), Units: map[Unit]*UnitState{}, Excluded: map[string]bool{}, lanes: make([][]string, len(p.Steps))}
+	s := &State{Plan: p, Steps: make([]StepState, len(p.Steps)), Units: map[Unit]*UnitState{}, Excluded: map[string]bool{}, lanes: make([][]string, len(p.Steps)), done: make([]map[string]bool, len(p.Steps))}
 	for i := range p.Steps {
 		s.lanes[i] = p.Steps[i].Lanes
+		if n := len(p.Steps[i].Done); n > 0 {
+			s.done[i] = make(map[string]bool, n)
+		}
+		for _, lane := range p.Steps[i].Done {
+			s.done[i][lane] = true
+		}
 	}
 	return s
 }
@@ -351,4 +360,51 @@ func (s *State) answer(unit Unit, f Fact) {
 		}
 		s.fail(message)
 	}
+}
+
+// Settled are the lanes, by the id of their step, that need not run again when the
+// deployment is made once more: those that have succeeded as a whole, in steps up to
+// the first that has failed and those beside it. What ran after that, such as what
+// cleans up behind a failure, is not among them, nor is a health check: what it found
+// out may have changed.
+func (s *State) Settled() map[string][]string {
+	out := map[string][]string{}
+	failed := false
+	for start := 0; start < len(s.Plan.Steps) && !failed; {
+		end := s.groupEnd(start)
+		for i := start; i < end; i++ {
+			id := s.Plan.Steps[i].ID
+			for _, lane := range s.lanes[i] {
+				settled, bad := s.settled(i, lane)
+				if settled {
+					out[id] = append(out[id], lane)
+				}
+				failed = failed || bad
+			}
+		}
+		start = end
+	}
+	return out
+}
+
+// settled reports whether a lane has succeeded as a whole, and whether it has failed.
+func (s *State) settled(i int, lane string) (settled, failed bool) {
+	if s.done[i][lane] {
+		return true, false
+	}
+	whole := true
+	for a := range s.Plan.Steps[i].Actions {
+		u := s.Unit(Unit{Step: i, Action: a, Lane: lane})
+		bad := u.Outcome == Failed || u.Outcome == Unknown
+		switch {
+		case u.Final && u.Outcome == Succeeded:
+			settled = true
+		case u.Final && u.Outcome == Skipped:
+		default:
+			whole = false
+			failed = failed || u.Final && bad && !u.Ignored
+		}
+		whole = whole && s.Plan.Steps[i].Actions[a].Type != octopus.ActionHealthCheck
+	}
+	return settled && whole, failed
 }

@@ -98,7 +98,7 @@ func (s *State) stepNode(task string, i int, over bool) octopus.Activity {
 	for _, lane := range s.lanes[i] {
 		for a := range step.Actions {
 			u := s.Unit(Unit{Step: i, Action: a, Lane: lane})
-			child := s.unitNode(task, Unit{Step: i, Action: a, Lane: lane}, u, over)
+			child := s.unitNode(task, Unit{Step: i, Action: a, Lane: lane}, u, over || s.done[i][lane])
 			c.add(child.Status)
 			if child.Ended != nil && child.Ended.After(c.last) {
 				c.last = child.Ended.Time
@@ -136,7 +136,7 @@ func (s *State) StepStatus(i int) octopus.ActivityStatus {
 	var c counts
 	for _, lane := range s.lanes[i] {
 		for a := range step.Actions {
-			c.add(unitStatus(s.Unit(Unit{Step: i, Action: a, Lane: lane}), over))
+			c.add(unitStatus(s.Unit(Unit{Step: i, Action: a, Lane: lane}), over || s.done[i][lane]))
 		}
 	}
 	status, _ := c.status(over)

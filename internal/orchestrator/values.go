@@ -199,6 +199,9 @@ func (r *run) statuses() []octostache.Pair {
 	for i := range r.plan.Steps {
 		step := &r.plan.Steps[i]
 		in := variables.StepInput{ID: step.ID, Name: step.Name, Number: step.Number, Status: statusCode(r.state.StepStatus(i))}
+		if step.AllDone() {
+			in.Status = variables.StepSucceeded
+		}
 		if in.Status == variables.StepFailed {
 			in.Error, in.ErrorDetail = "The step failed", r.state.StepError(i)
 		}

@@ -25,7 +25,7 @@ func TestHealth(t *testing.T) {
 		}
 		var preview *octopus.DeploymentPreview
 		w.read(func(tx *db.Tx) (err error) {
-			preview, err = w.rel.Preview(t.Context(), tx, &r, w.dev, "", false, nil)
+			preview, err = w.rel.Preview(t.Context(), tx, &r, w.dev, "", false, "", nil)
 			return err
 		})
 		if step := preview.StepsToExecute[0]; len(step.MachineNames) != 3 || step.HasNoApplicableMachines {
