@@ -45,6 +45,9 @@ type Execution struct {
 	// DeploymentFreezeNames are the freezes that DeploymentFreezeOverrideReason overrides.
 	DeploymentFreezeNames          List[string] `json:"DeploymentFreezeNames"`
 	DeploymentFreezeOverrideReason NullString   `json:"DeploymentFreezeOverrideReason"`
+	// ContinuesDeploymentID is the failed deployment that this one goes on from,
+	// null for none: what had succeeded there does not run again.
+	ContinuesDeploymentID NullString `json:"ContinuesDeploymentId"`
 }
 
 // Deployment is a release being brought to an environment, for one tenant or none.
@@ -119,6 +122,10 @@ type PreviewStep struct {
 	HasNoApplicableMachines bool                 `json:"HasNoApplicableMachines"`
 	UnavailableMachines     List[PreviewMachine] `json:"UnavailableMachines"`
 	ExcludedMachines        List[PreviewMachine] `json:"ExcludedMachines"`
+	// IsDone and DoneMachines tell, of a deployment that goes on where another one
+	// has failed, what does not run again: the action as a whole, or on some targets.
+	IsDone       bool                 `json:"IsDone"`
+	DoneMachines List[PreviewMachine] `json:"DoneMachines"`
 }
 
 // PreviewMachine is a target of a previewed action.

@@ -152,8 +152,27 @@ const (
 	PropDeployReleaseTarget = "Octopus.Action.DeployRelease.ProjectId"
 	// PropDeployReleaseCondition is a DeployReleaseCondition.
 	PropDeployReleaseCondition = "Octopus.Action.DeployRelease.DeploymentCondition"
+	// The properties of a health check have the values that follow them below.
+	PropHealthType    = "Octopus.Action.HealthCheck.Type"
+	PropHealthErrors  = "Octopus.Action.HealthCheck.ErrorHandling"
+	PropHealthInclude = "Octopus.Action.HealthCheck.IncludeMachinesInDeployment"
 	// PropDeployReleaseVariables is an object of names and values in JSON.
 	PropDeployReleaseVariables = "Octopus.Action.DeployRelease.Variables"
+)
+
+// Values of the properties of a health check.
+const (
+	// HealthCheckFull runs the script of each target's policy, HealthCheckConnection
+	// only asks whether it answers.
+	HealthCheckFull       = "FullHealthCheck"
+	HealthCheckConnection = "ConnectionTest"
+	// HealthErrorsFail fails the step where a target is not well, HealthErrorsSkip
+	// takes the target out of the deployment.
+	HealthErrorsFail = "TreatExceptionsAsErrors"
+	HealthErrorsSkip = "TreatExceptionsAsWarnings"
+	// HealthMachinesJoin takes in targets that the deployment does not have yet.
+	HealthMachinesStay = "DoNotAlterMachines"
+	HealthMachinesJoin = "IncludeCheckedMachines"
 )
 
 // DeployReleaseCondition is when a step deploys another project's release.

@@ -149,6 +149,13 @@ type LibraryVariableSet struct {
 	Version int `json:"Version"`
 }
 
+// Script modules are variables of library sets: the text of a module stands under its
+// name in brackets behind the first prefix, its [ScriptSyntax] behind the second.
+const (
+	ScriptModulePrefix         = "Octopus.Script.Module["
+	ScriptModuleLanguagePrefix = "Octopus.Script.Module.Language["
+)
+
 // TemplateParameter is a parameter of a step template, or a variable whose
 // value each tenant has its own of.
 type TemplateParameter struct {

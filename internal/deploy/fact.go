@@ -34,6 +34,9 @@ const (
 	FactCancel FactKind = "cancel"
 	// FactOutput is an output variable of a unit.
 	FactOutput FactKind = "output"
+	// FactMachines changes which targets take part in what has not been decided
+	// yet. Only a health check does that.
+	FactMachines FactKind = "machines"
 )
 
 // Fact is one entry of a deployment's journal. Only the members of its kind are set.
@@ -56,6 +59,16 @@ type Fact struct {
 	Ask    *Ask    `json:"ask,omitempty"`
 	Answer *Answer `json:"answer,omitempty"`
 	Output *Output `json:"output,omitempty"`
+
+	Machines *Machines `json:"machines,omitempty"`
+}
+
+// Machines is a change of the targets that take part.
+type Machines struct {
+	// Join are targets that the plan does not have.
+	Join []Machine `json:"join,omitempty"`
+	// Leave are ids of targets that are taken out, as if a person had.
+	Leave []string `json:"leave,omitempty"`
 }
 
 // Contract is what may be expected of whoever runs a script.

@@ -131,6 +131,10 @@ func (s *State) group(start, end int) (moves []Move, done bool) {
 func (s *State) decideStep(i int) Move {
 	step := &s.Plan.Steps[i]
 	m := Move{Kind: MoveDecideStep, Step: i, Run: true}
+	if step.AllDone() {
+		m.Run, m.Reason = false, "it has succeeded in "+s.Plan.Earlier
+		return m
+	}
 	switch step.Condition {
 	case octopus.StepConditionFailure:
 		if !s.Error {
@@ -144,15 +148,15 @@ func (s *State) decideStep(i int) Move {
 			m.Run, m.Reason = false, "a previous step has failed"
 		}
 	}
-	if (m.Run || m.Evaluate) && !s.anyLane(step) {
+	if (m.Run || m.Evaluate) && !s.anyLane(i) {
 		m.Run, m.Evaluate, m.Reason = false, false, "no deployment targets match the step"
 	}
 	return m
 }
 
 // anyLane reports whether a step has a lane that was not taken out.
-func (s *State) anyLane(step *Step) bool {
-	return slices.ContainsFunc(step.Lanes, func(lane string) bool { return !s.Excluded[lane] })
+func (s *State) anyLane(i int) bool {
+	return slices.ContainsFunc(s.lanes[i], func(lane string) bool { return !s.Excluded[lane] && !s.done[i][lane] })
 }
 
 // lane is how far one machine (or none) has come within a step.
@@ -166,9 +170,9 @@ func (s *State) step(i int) (moves []Move, done bool) {
 	if !st.Run {
 		return nil, true
 	}
-	lanes := make([]lane, len(step.Lanes))
+	lanes := make([]lane, len(s.lanes[i]))
 	open, failed := 0, false
-	for j, name := range step.Lanes {
+	for j, name := range s.lanes[i] {
 		lanes[j] = s.lane(i, name)
 		if lanes[j].started && !lanes[j].done {
 			open++
@@ -201,6 +205,9 @@ func (s *State) step(i int) (moves []Move, done bool) {
 func (s *State) lane(i int, name string) lane {
 	step := &s.Plan.Steps[i]
 	var l lane
+	if s.done[i][name] {
+		return lane{done: true}
+	}
 	if s.Excluded[name] {
 		l.done = true
 	}

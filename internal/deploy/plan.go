@@ -59,7 +59,9 @@ type Plan struct {
 	// ProcessID is the snapshot of the process: properties are read from there.
 	ProcessID string `json:"processId"`
 	// ManifestID is the frozen set of variables.
-	ManifestID    string    `json:"manifestId"`
+	ManifestID string `json:"manifestId"`
+	// Earlier is the failed deployment that this one goes on from, "" for none.
+	Earlier       string    `json:"earlier,omitempty"`
 	GuidedFailure bool      `json:"guidedFailure,omitempty"`
 	Machines      []Machine `json:"machines,omitempty"`
 	Steps         []Step    `json:"steps"`
@@ -86,9 +88,11 @@ type Step struct {
 	Rolling bool     `json:"rolling,omitempty"`
 	Actions []Action `json:"actions"`
 	// Lanes are the ids of the machines that the step goes through, each
-	// running all actions in order. A step that is bound to no target has the
-	// one lane "".
+	// running all actions in order. A step that is bound to no target, or that
+	// looks at all of them itself, has the one lane "".
 	Lanes []string `json:"lanes"`
+	// Done are the lanes that Plan.Earlier has settled: nothing runs in them.
+	Done []string `json:"done,omitempty"`
 }
 
 // Place is where an action runs.
@@ -139,6 +143,8 @@ type Input struct {
 	SkipActions []string
 	// SpecificMachines limits the targets; empty is no limit.
 	SpecificMachines, ExcludedMachines []string
+	// Done are the lanes that Plan.Earlier has settled, by the id of the step.
+	Done map[string][]string
 	// Versions are the selected packages' versions by action name and reference
 	// name, both in lower case.
 	Versions map[PackageKey]string
@@ -191,15 +197,20 @@ func Build(in Input) (*Plan, error) {
 			continue // scoped out: no part of this deployment
 		}
 		joinable = true
-		if len(step.Roles) == 0 {
+		step.Lanes = []string{}
+		for _, m := range machines {
+			if hasAny(m.Roles, step.Roles) {
+				step.Lanes = append(step.Lanes, m.ID)
+				used[m.ID] = true
+			}
+		}
+		if len(step.Roles) == 0 || checksHealth(&step) {
 			step.Lanes = []string{""}
-		} else {
-			step.Lanes = []string{}
-			for _, m := range machines {
-				if hasAny(m.Roles, step.Roles) {
-					step.Lanes = append(step.Lanes, m.ID)
-					used[m.ID] = true
-				}
+		}
+		done := folded(in.Done[s.ID])
+		for _, lane := range step.Lanes {
+			if done[strings.ToLower(lane)] {
+				step.Done = append(step.Done, lane)
 			}
 		}
 		p.Steps = append(p.Steps, step)
@@ -210,6 +221,31 @@ func Build(in Input) (*Plan, error) {
 		}
 	}
 	return &p, nil
+}
+
+// AllDone reports whether nothing of the step is left to do, since an earlier
+// deployment has done it.
+func (s *Step) AllDone() bool { return len(s.Lanes) > 0 && len(s.Done) == len(s.Lanes) }
+
+// checksHealth reports whether a step is a health check of all its targets at once:
+// so it can find those that are new.
+func checksHealth(s *Step) bool {
+	return len(s.Actions) == 1 && s.Actions[0].Type == octopus.ActionHealthCheck
+}
+
+// Reached are the ids of the targets that a step of the plan runs on, or that it
+// checks.
+func (p *Plan) Reached(s *Step) []string {
+	if !s.once() {
+		return s.Lanes
+	}
+	var ids []string
+	for _, m := range p.Machines {
+		if checksHealth(s) && s.Checks(m.Roles) {
+			ids = append(ids, m.ID)
+		}
+	}
+	return ids
 }
 
 // roles are the target tags of a step. Older clients put them on a plain step's

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/takodeploy/tako/octopus"
 )
 
 // State is what the facts of a journal amount to.
@@ -18,13 +20,19 @@ type State struct {
 	// Warnings tells that something is worth a look, failures included.
 	Warnings  bool
 	Cancelled bool
-	// Excluded are the machines that a person took out of the deployment.
+	// Excluded are the machines that a person, or a health check, took out of the
+	// deployment.
 	Excluded map[string]bool
 	// Outputs are all output variables, in the order of the journal: of several
 	// values of one name the last one counts.
 	Outputs []UnitOutput
 	// Facts counts the facts that were folded.
 	Facts int64
+	// Joined are the machines that a health check added to those of the plan.
+	Joined []Machine
+
+	lanes [][]string        // by step: what Plan.Steps has, and those that joined
+	done  []map[string]bool // by step: lanes that an earlier deployment has settled
 
 	over int // steps before this one are over for ever; what Next need not look at
 }
@@ -66,7 +74,17 @@ type UnitOutput struct {
 
 // NewState is the state before any fact.
 func NewState(p *Plan) *State {
-	return &State{Plan: p, Steps: make([]StepState, len(p.Steps)), Units: map[Unit]*UnitState{}, Excluded: map[string]bool{}}
+	s := &State{Plan: p, Steps: make([]StepState, len(p.Steps)), Units: map[Unit]*UnitState{}, Excluded: map[string]bool{}, lanes: make([][]string, len(p.Steps)), done: make([]map[string]bool, len(p.Steps))}
+	for i := range p.Steps {
+		s.lanes[i] = p.Steps[i].Lanes
+		if n := len(p.Steps[i].Done); n > 0 {
+			s.done[i] = make(map[string]bool, n)
+		}
+		for _, lane := range p.Steps[i].Done {
+			s.done[i][lane] = true
+		}
+	}
+	return s
 }
 
 // Fold reads the facts of a journal from the beginning.
@@ -131,6 +149,8 @@ func (s *State) Apply(f Fact) error {
 		s.Cancelled = true
 	case FactOutput:
 		s.Outputs = append(s.Outputs, UnitOutput{*f.Unit, *f.Output})
+	case FactMachines:
+		s.change(f.Machines)
 	}
 	return nil
 }
@@ -144,7 +164,7 @@ func (s *State) check(f Fact) error {
 			return fmt.Errorf("step %d cannot be decided", f.Step)
 		}
 		return nil
-	case FactUnit, FactIntent, FactAck, FactResult, FactAsk, FactAnswer, FactOutput:
+	case FactUnit, FactIntent, FactAck, FactResult, FactAsk, FactAnswer, FactOutput, FactMachines:
 	default:
 		return fmt.Errorf("kind %q is not known", f.Kind)
 	}
@@ -169,6 +189,8 @@ func (s *State) check(f Fact) error {
 		bad = f.Answer == nil || u.Asked == nil || u.Asked.ID != f.Answer.ID || !slices.Contains(u.Asked.Kind.Choices(), f.Answer.Choice)
 	case FactOutput:
 		bad = !same || f.Output == nil || f.Output.Name == ""
+	case FactMachines:
+		bad = !same || f.Machines == nil || slices.ContainsFunc(f.Machines.Join, func(m Machine) bool { return m.ID == "" || s.Machine(m.ID) != nil })
 	case FactStep, FactCancel:
 	}
 	if bad {
@@ -186,8 +208,80 @@ func (s *State) planned(u Unit) bool {
 		return false
 	}
 	step := &s.Plan.Steps[u.Step]
-	return u.Action >= 0 && u.Action < len(step.Actions) && slices.Contains(step.Lanes, u.Lane)
+	return u.Action >= 0 && u.Action < len(step.Actions) && slices.Contains(s.lanes[u.Step], u.Lane)
 }
+
+// change takes machines out and in. Those that come join the steps that nobody has
+// decided about yet and that want one of their tags.
+func (s *State) change(c *Machines) {
+	for _, id := range c.Leave {
+		s.Excluded[id] = true
+	}
+	s.Joined = append(s.Joined, c.Join...)
+	for i := range s.Plan.Steps {
+		step := &s.Plan.Steps[i]
+		if s.Steps[i].Decided || len(step.Roles) == 0 || step.once() {
+			continue
+		}
+		for _, m := range c.Join {
+			if hasAny(m.Roles, step.Roles) {
+				s.lanes[i] = append(slices.Clip(s.lanes[i]), m.ID)
+			}
+		}
+	}
+}
+
+// once reports whether a step runs once, though it may want targets.
+func (s *Step) once() bool { return len(s.Lanes) == 1 && s.Lanes[0] == "" }
+
+// Lanes are the ids of the machines that step i goes through, those that joined
+// included; the one lane "" where it is bound to none.
+func (s *State) Lanes(i int) []string { return s.lanes[i] }
+
+// Machine finds a target of the deployment, one that joined included, nil if there
+// is none.
+func (s *State) Machine(id string) *Machine {
+	for _, all := range [][]Machine{s.Plan.Machines, s.Joined} {
+		for i := range all {
+			if all[i].ID == id {
+				return &all[i]
+			}
+		}
+	}
+	return nil
+}
+
+// MachineName is the name of a target of the deployment, its id when it is none.
+func (s *State) MachineName(id string) string {
+	if m := s.Machine(id); m != nil {
+		return m.Name
+	}
+	return id
+}
+
+// Checked are the targets that a health check in a lane of step i looks at: the
+// lane's, else those with the step's tags, all where it names none. Those that were
+// taken out are not looked at again.
+func (s *State) Checked(i int, lane string) []Machine {
+	var out []Machine
+	step := &s.Plan.Steps[i]
+	for _, m := range slices.Concat(s.Plan.Machines, s.Joined) {
+		wanted := m.ID == lane
+		if lane == "" {
+			wanted = step.Checks(m.Roles)
+		}
+		if wanted && !s.Excluded[m.ID] {
+			out = append(out, m)
+		}
+	}
+	return out
+}
+
+// Wants reports whether the step runs on targets with one of these tags.
+func (s *Step) Wants(roles []string) bool { return !s.once() && hasAny(roles, s.Roles) }
+
+// Checks reports whether a health check looks at targets with these tags.
+func (s *Step) Checks(roles []string) bool { return len(s.Roles) == 0 || hasAny(roles, s.Roles) }
 
 // fits reports whether a result says one thing: that it stands, that another
 // attempt follows, or that a person is asked. Only a failure may be tried again
@@ -266,4 +360,51 @@ func (s *State) answer(unit Unit, f Fact) {
 		}
 		s.fail(message)
 	}
+}
+
+// Settled are the lanes, by the id of their step, that need not run again when the
+// deployment is made once more: those that have succeeded as a whole, in steps up to
+// the first that has failed and those beside it. What ran after that, such as what
+// cleans up behind a failure, is not among them, nor is a health check: what it found
+// out may have changed.
+func (s *State) Settled() map[string][]string {
+	out := map[string][]string{}
+	failed := false
+	for start := 0; start < len(s.Plan.Steps) && !failed; {
+		end := s.groupEnd(start)
+		for i := start; i < end; i++ {
+			id := s.Plan.Steps[i].ID
+			for _, lane := range s.lanes[i] {
+				settled, bad := s.settled(i, lane)
+				if settled {
+					out[id] = append(out[id], lane)
+				}
+				failed = failed || bad
+			}
+		}
+		start = end
+	}
+	return out
+}
+
+// settled reports whether a lane has succeeded as a whole, and whether it has failed.
+func (s *State) settled(i int, lane string) (settled, failed bool) {
+	if s.done[i][lane] {
+		return true, false
+	}
+	whole := true
+	for a := range s.Plan.Steps[i].Actions {
+		u := s.Unit(Unit{Step: i, Action: a, Lane: lane})
+		bad := u.Outcome == Failed || u.Outcome == Unknown
+		switch {
+		case u.Final && u.Outcome == Succeeded:
+			settled = true
+		case u.Final && u.Outcome == Skipped:
+		default:
+			whole = false
+			failed = failed || u.Final && bad && !u.Ignored
+		}
+		whole = whole && s.Plan.Steps[i].Actions[a].Type != octopus.ActionHealthCheck
+	}
+	return settled && whole, failed
 }

@@ -95,10 +95,10 @@ func (s *State) stepNode(task string, i int, over bool) octopus.Activity {
 	}
 	over = over || s.stepOver(i)
 	var c counts
-	for _, lane := range step.Lanes {
+	for _, lane := range s.lanes[i] {
 		for a := range step.Actions {
 			u := s.Unit(Unit{Step: i, Action: a, Lane: lane})
-			child := s.unitNode(task, Unit{Step: i, Action: a, Lane: lane}, u, over)
+			child := s.unitNode(task, Unit{Step: i, Action: a, Lane: lane}, u, over || s.done[i][lane])
 			c.add(child.Status)
 			if child.Ended != nil && child.Ended.After(c.last) {
 				c.last = child.Ended.Time
@@ -134,20 +134,32 @@ func (s *State) StepStatus(i int) octopus.ActivityStatus {
 	}
 	over := s.stepOver(i)
 	var c counts
-	for _, lane := range step.Lanes {
+	for _, lane := range s.lanes[i] {
 		for a := range step.Actions {
-			c.add(unitStatus(s.Unit(Unit{Step: i, Action: a, Lane: lane}), over))
+			c.add(unitStatus(s.Unit(Unit{Step: i, Action: a, Lane: lane}), over || s.done[i][lane]))
 		}
 	}
 	status, _ := c.status(over)
 	return status
 }
 
+// StepError is the message of the first failure in a step, "" for none.
+func (s *State) StepError(i int) string {
+	for _, lane := range s.lanes[i] {
+		for a := range s.Plan.Steps[i].Actions {
+			if u := s.Unit(Unit{Step: i, Action: a, Lane: lane}); u.Final && !u.Ignored && (u.Outcome == Failed || u.Outcome == Unknown) && u.Result != nil {
+				return u.Result.Message
+			}
+		}
+	}
+	return ""
+}
+
 func (s *State) unitNode(task string, unit Unit, u UnitState, over bool) octopus.Activity {
 	step := &s.Plan.Steps[unit.Step]
 	name := step.Actions[unit.Action].Name
 	if unit.Lane != "" {
-		name += " on " + s.Plan.MachineName(unit.Lane)
+		name += " on " + s.MachineName(unit.Lane)
 	} else if step.Actions[unit.Action].Place == OnWorker {
 		name += " on a Worker"
 	}
@@ -165,16 +177,6 @@ func (s *State) unitNode(task string, unit Unit, u UnitState, over bool) octopus
 		}
 	}
 	return node
-}
-
-// MachineName is the name of a target of the plan, its id when it is none.
-func (p *Plan) MachineName(id string) string {
-	for i := range p.Machines {
-		if p.Machines[i].ID == id {
-			return p.Machines[i].Name
-		}
-	}
-	return id
 }
 
 // unitStatus is how a unit goes; over tells that nothing more happens in its step.

@@ -119,6 +119,9 @@ func outputsIn(ctx context.Context, tx *db.Tx, task string, plan *deploy.Plan) (
 		if err := json.Unmarshal(row.Body, &f); err != nil {
 			return nil, err
 		}
+		if f.Kind == deploy.FactMachines && f.Machines != nil {
+			plan.Machines = append(plan.Machines, f.Machines.Join...)
+		}
 		if f.Kind == deploy.FactOutput && f.Unit != nil && f.Output != nil && f.Unit.Step < len(plan.Steps) && f.Unit.Action < len(plan.Steps[f.Unit.Step].Actions) {
 			out = append(out, deploy.UnitOutput{Unit: *f.Unit, Output: *f.Output})
 		}
@@ -130,12 +133,13 @@ func outputsIn(ctx context.Context, tx *db.Tx, task string, plan *deploy.Plan) (
 // Deployment[Step].Name, and Deployment[Step][Machine].Name where there is one.
 func (a *attempt) adopt(ctx context.Context, child string, plan *deploy.Plan, outputs []deploy.UnitOutput) ([]deploy.Fact, error) {
 	var facts []deploy.Fact
+	machines := deploy.NewState(plan)
 	at := map[string]int{}
 	for _, o := range outputs {
 		step := "Deployment[" + plan.Steps[o.Unit.Step].Actions[o.Unit.Action].Name + "]"
 		names := []string{step + "." + o.Output.Name}
 		if o.Unit.Lane != "" {
-			names = append(names, step+"["+plan.MachineName(o.Unit.Lane)+"]."+o.Output.Name)
+			names = append(names, step+"["+machines.MachineName(o.Unit.Lane)+"]."+o.Output.Name)
 		}
 		for _, name := range names {
 			out := deploy.Output{Name: name, Value: o.Output.Value, Sensitive: o.Output.Sensitive}

@@ -338,7 +338,7 @@ func (a *attempt) raise(b *tasks.Batch, kind octopus.InterruptionType, id string
 	}
 	title, correlation := a.planned.Name, deploy.UnitActivity(a.r.l.ID, a.unit)
 	if a.unit.Lane != "" {
-		title += " on " + a.r.plan.MachineName(a.unit.Lane)
+		title += " on " + a.r.machineName(a.unit.Lane)
 		correlation = deploy.StepActivity(a.r.l.ID, a.unit.Step)
 	}
 	b.Interruptions = append(b.Interruptions, tasks.Interruption{ID: id, Kind: kind, Title: title, Unit: a.id, Correlation: correlation, Body: body})
@@ -454,7 +454,7 @@ func (a *attempt) download(ctx context.Context, want artifact) (got tasks.Artifa
 	}
 	source := ""
 	if a.unit.Lane != "" {
-		source = a.r.plan.MachineName(a.unit.Lane)
+		source = a.r.machineName(a.unit.Lane)
 	}
 	return tasks.Artifact{
 		Filename: a.r.vars.mask(want.Name), Source: source, Correlation: deploy.UnitActivity(a.r.l.ID, a.unit),

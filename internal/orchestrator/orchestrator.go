@@ -35,6 +35,10 @@ type Source interface {
 	Variables(ctx context.Context, p *deploy.Plan) ([]variables.Variable, error)
 	// Package finds a package that a release selected.
 	Package(ctx context.Context, p *deploy.Plan, feedID, packageID, version string) (Package, error)
+	// Targets are the targets that the deployment could have now.
+	Targets(ctx context.Context, p *deploy.Plan) ([]releases.Target, error)
+	// Checked is told of the health of targets.
+	Checked(ctx context.Context, found []releases.Health) error
 	// Child makes the deployment that a step of another one asks for, in the
 	// caller's transaction, and returns its task; or it says why it need not be made.
 	Child(ctx context.Context, tx *db.Tx, p *deploy.Plan, c releases.Child) (task, skipped string, err error)
@@ -159,6 +163,7 @@ func (o *Orchestrator) load(ctx context.Context, l *tasks.Lease) (*run, error) {
 	if r.process, err = o.cfg.Source.Process(ctx, &r.plan); err != nil {
 		return nil, fmt.Errorf("read the process of %s: %w", l.ID, err)
 	}
+	r.loadOthers()
 	return r, r.loadVariables(ctx)
 }
 

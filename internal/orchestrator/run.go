@@ -14,6 +14,7 @@ import (
 
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/deploy"
+	"github.com/takodeploy/tako/internal/octostache"
 	"github.com/takodeploy/tako/internal/tasks"
 	"github.com/takodeploy/tako/octopus"
 )
@@ -26,6 +27,7 @@ type run struct {
 	plan    deploy.Plan
 	process []octopus.Step
 	vars    *values
+	others  []octostache.Pair // what actions see of each other, which never changes
 
 	mu    sync.Mutex // of state
 	state *deploy.State

@@ -35,17 +35,23 @@ func (a *attempt) serve(ctx context.Context) error {
 	if err := failpoint.Hit("intent-committed"); err != nil {
 		return err
 	}
+	if work.Health != nil {
+		return a.checkHealth(ctx, work.Health)
+	}
 	return a.deliver(ctx, work.Mail)
 }
 
 // serveAgain goes on with what another process had begun: it sends an e-mail again,
-// under the same Message-ID, since nobody knows whether it was sent.
+// under the same Message-ID, since nobody knows whether it was sent, and checks the
+// health of targets again.
 func (a *attempt) serveAgain(ctx context.Context) error {
 	if a.planned.Type == octopus.ActionDeployRelease {
 		return a.childEnded(ctx)
 	}
 	work, err := a.prepared()
 	switch {
+	case err == nil && work.Health != nil:
+		return a.checkHealth(ctx, work.Health)
 	case err != nil || work.Mail == nil:
 		return a.conclude(ctx, deploy.Result{Outcome: deploy.Failed, Message: "The server was stopped while it did this step itself."}, tasks.Batch{})
 	case a.canceled():

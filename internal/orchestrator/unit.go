@@ -85,7 +85,7 @@ func (r *run) start(ctx context.Context, unit deploy.Unit, n int) error {
 	case deploy.OnServer:
 		return a.serve(ctx)
 	case deploy.OnTarget:
-		return a.refuse(ctx, &steps.Error{Message: fmt.Sprintf("The deployment target %s cannot be reached: this version speaks no agent protocol for targets yet. Run the step on a worker instead.", r.plan.MachineName(unit.Lane))})
+		return a.refuse(ctx, &steps.Error{Message: fmt.Sprintf("The deployment target %s cannot be reached: this version speaks no agent protocol for targets yet. Run the step on a worker instead.", r.machineName(unit.Lane))})
 	case deploy.OnWorker:
 	}
 	worker := func(ctx context.Context) (targets.Agent, error) {

@@ -3,6 +3,8 @@ package orchestrator
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -69,7 +71,7 @@ func (r *run) addOutput(ctx context.Context, unit deploy.Unit, out deploy.Output
 		Name: out.Name, Value: value, Sensitive: out.Sensitive, Order: r.vars.outputs,
 	}
 	if unit.Lane != "" {
-		o.Machine = r.plan.MachineName(unit.Lane)
+		o.Machine = r.machineName(unit.Lane)
 	}
 	r.vars.set = r.vars.set.With(o.Variables()...)
 	if out.Sensitive {
@@ -99,10 +101,8 @@ func (r *run) scope(step int, unit *deploy.Unit) variables.Context {
 		return c
 	}
 	c.Action = r.plan.Steps[unit.Step].Actions[unit.Action].ID
-	for _, m := range r.plan.Machines {
-		if m.ID == unit.Lane {
-			c.Machine, c.MachineRoles = m.ID, m.Roles
-		}
+	if m := r.machine(unit.Lane); m != nil {
+		c.Machine, c.MachineRoles = m.ID, m.Roles
 	}
 	return c
 }
@@ -112,37 +112,16 @@ func (a *attempt) context() variables.Context { return a.r.scope(a.unit.Step, &a
 // resolved are the variables as one step, unit or the deployment sees them.
 func (r *run) resolved(step int, unit *deploy.Unit) *octostache.Variables {
 	c := r.scope(step, unit)
-	var extra []octostache.Pair
-	add := func(name, value string) { extra = append(extra, octostache.Pair{Name: name, Value: value}) }
+	var extra []variables.Variable
 	if step >= 0 {
 		s := &r.plan.Steps[step]
-		add("Octopus.Step.Id", s.ID)
-		add("Octopus.Step.Name", s.Name)
-		add("Octopus.Step.Number", s.Number)
-		add("Octopus.Action.TargetRoles", strings.Join(s.Roles, ","))
+		extra = variables.ForStep(variables.StepInput{ID: s.ID, Name: s.Name, Number: s.Number})
+		extra = append(extra, variables.Variable{Name: octopus.PropTargetRoles, Value: strings.Join(s.Roles, ",")})
 	}
 	if unit != nil {
-		a := &r.plan.Steps[unit.Step].Actions[unit.Action]
-		add("Octopus.Action.Id", a.ID)
-		add("Octopus.Action.Name", a.Name)
-		add("Octopus.Action.Number", a.Number)
-		for _, m := range r.plan.Machines {
-			if m.ID == unit.Lane {
-				add("Octopus.Machine.Id", m.ID)
-				add("Octopus.Machine.Name", m.Name)
-				add("Octopus.Machine.Roles", strings.Join(m.Roles, ","))
-			}
-		}
-		for _, p := range a.Packages {
-			key := "Octopus.Action.Package[" + p.Name + "]."
-			add(key+"PackageId", p.PackageID)
-			add(key+"PackageVersion", p.Version)
-			add(key+"FeedId", p.FeedID)
-			if p.Name == "" {
-				add("Octopus.Action.Package.PackageId", p.PackageID)
-				add("Octopus.Action.Package.PackageVersion", p.Version)
-				add("Octopus.Action.Package.FeedId", p.FeedID)
-			}
+		extra = append(extra, variables.ForAction(r.actionInput(unit.Step, unit.Action))...)
+		if m := r.machine(unit.Lane); m != nil {
+			extra = append(extra, variables.ForMachine(variables.MachineInput{ID: m.ID, Name: m.Name, Roles: m.Roles, TargetedRoles: targeted(m.Roles, r.plan.Steps[step].Roles)})...)
 		}
 	}
 	r.vars.mu.Lock()
@@ -152,8 +131,59 @@ func (r *run) resolved(step int, unit *deploy.Unit) *octostache.Variables {
 	for v := range set.Resolve(c).All() {
 		pairs = append(pairs, octostache.Pair{Name: v.Name, Value: v.Value})
 	}
-	pairs = append(pairs, r.statuses()...)
-	return octostache.NewVariables(octostache.Options{Now: now()}, append(pairs, extra...)...)
+	pairs = append(append(pairs, r.others...), r.statuses()...)
+	return octostache.NewVariables(octostache.Options{Now: now()}, append(pairs, pairsOf(extra)...)...)
+}
+
+func pairsOf(all []variables.Variable) []octostache.Pair {
+	pairs := make([]octostache.Pair, len(all))
+	for i, v := range all {
+		pairs[i] = octostache.Pair{Name: v.Name, Value: v.Value}
+	}
+	return pairs
+}
+
+// targeted are the tags of a target that a step wants.
+func targeted(has, wants []string) []string {
+	return slices.DeleteFunc(slices.Clone(has), func(tag string) bool {
+		return !slices.ContainsFunc(wants, func(w string) bool { return strings.EqualFold(w, tag) })
+	})
+}
+
+// actionInput is an action of the plan as its variables are made of it. The texts of
+// scripts are no variables: they are long, and a script is in no need of itself.
+func (r *run) actionInput(step, action int) variables.ActionInput {
+	s, a := &r.plan.Steps[step], &r.plan.Steps[step].Actions[action]
+	in := variables.ActionInput{ID: a.ID, Name: a.Name, Number: a.Number, TargetRoles: s.Roles, Skipped: a.Skip}
+	for _, p := range a.Packages {
+		in.Packages = append(in.Packages, variables.PackageInput{Name: p.Name, PackageID: p.PackageID, FeedID: p.FeedID, Version: p.Version})
+	}
+	_, frozen, ok := r.action(deploy.Unit{Step: step, Action: action})
+	if !ok {
+		return in
+	}
+	in.TemplateID, in.TemplateVersion = frozen.Properties.Get(octopus.PropTemplateID), frozen.Properties.Get(octopus.PropTemplateVersion)
+	for _, key := range slices.Sorted(maps.Keys(frozen.Properties)) {
+		p := variables.Property{Name: key, Value: frozen.Properties[key].Value}
+		if secret := frozen.Properties[key].Sensitive; secret != nil {
+			if p.Sensitive = true; secret.NewValue != nil {
+				p.Value = *secret.NewValue
+			}
+		}
+		if p.Value != "" && !strings.HasPrefix(key, octopus.PropScriptBody) {
+			in.Properties = append(in.Properties, p)
+		}
+	}
+	return in
+}
+
+// loadOthers are the variables by which actions see each other.
+func (r *run) loadOthers() {
+	for i := range r.plan.Steps {
+		for j := range r.plan.Steps[i].Actions {
+			r.others = append(r.others, pairsOf(variables.OfAction(r.actionInput(i, j)))...)
+		}
+	}
 }
 
 // statuses are the variables that tell how the deployment has gone so far.
@@ -167,18 +197,26 @@ func (r *run) statuses() []octostache.Pair {
 			octostache.Pair{Name: "Octopus.Deployment.ErrorDetail", Value: r.state.ErrorDetail})
 	}
 	for i := range r.plan.Steps {
-		pairs = append(pairs, octostache.Pair{Name: "Octopus.Step[" + r.plan.Steps[i].Name + "].Status.Code", Value: statusCode(r.state.StepStatus(i))})
+		step := &r.plan.Steps[i]
+		in := variables.StepInput{ID: step.ID, Name: step.Name, Number: step.Number, Status: statusCode(r.state.StepStatus(i))}
+		if step.AllDone() {
+			in.Status = variables.StepSucceeded
+		}
+		if in.Status == variables.StepFailed {
+			in.Error, in.ErrorDetail = "The step failed", r.state.StepError(i)
+		}
+		pairs = append(pairs, pairsOf(variables.OfStep(in))...)
 	}
 	return pairs
 }
 
-func statusCode(s octopus.ActivityStatus) string {
+func statusCode(s octopus.ActivityStatus) variables.StepStatus {
 	switch s {
 	case octopus.ActivitySuccess, octopus.ActivitySuccessWithWarning:
-		return "Succeeded"
+		return variables.StepSucceeded
 	case octopus.ActivityPending, octopus.ActivityRunning, octopus.ActivityFailed, octopus.ActivitySkipped, octopus.ActivityCanceled:
 	}
-	return string(s)
+	return variables.StepStatus(s)
 }
 
 // condition evaluates the run condition of a step or an action. What cannot be
@@ -216,6 +254,19 @@ func (r *run) window(step int) int {
 		return 1
 	}
 	return limit
+}
+
+// machine finds a target of the deployment, nil for none.
+func (r *run) machine(id string) *deploy.Machine {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.state.Machine(id)
+}
+
+func (r *run) machineName(id string) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.state.MachineName(id)
 }
 
 // step is the frozen step of a plan's step.

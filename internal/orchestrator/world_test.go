@@ -75,6 +75,10 @@ type scenario struct {
 	Vars  []plainVariable
 	// Packages are hashes by "id version".
 	Packages map[string]string
+	// Targets are those that a deployment could have, Near the ids of those that the
+	// agent of the test stands for.
+	Targets []releases.Target
+	Near    []string
 }
 
 type plainVariable struct {
@@ -122,6 +126,42 @@ func (s source) Package(_ context.Context, _ *deploy.Plan, _, id, version string
 	return orchestrator.Package{FileName: id + "." + version + ".zip", SHA256: sum, Size: n}, err
 }
 
+func (s source) Targets(context.Context, *deploy.Plan) ([]releases.Target, error) {
+	sc, err := readScenario(s.dir)
+	return sc.Targets, err
+}
+
+// Checked notes what it is told in a file.
+func (s source) Checked(_ context.Context, found []releases.Health) error {
+	f, err := os.OpenFile(filepath.Join(s.dir, "health"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	for _, h := range found {
+		if _, err := fmt.Fprintln(f, h.MachineID, h.Status, h.Summary); err != nil {
+			return err
+		}
+	}
+	return f.Close()
+}
+
+// near finds the test's agent for the targets that it stands for.
+type near struct {
+	*targets.Targets
+	dir string
+}
+
+func (n near) ByName(ctx context.Context, name string) (targets.Agent, error) {
+	sc, err := readScenario(n.dir)
+	if err != nil {
+		return targets.Agent{}, err
+	}
+	if slices.Contains(sc.Near, name) {
+		name = targets.Builtin
+	}
+	return n.Targets.ByName(ctx, name)
+}
+
 func (source) Child(context.Context, *db.Tx, *deploy.Plan, releases.Child) (task, skipped string, err error) {
 	return "", "", fault.New(fault.Unsupported, "There is no other project here.")
 }
@@ -157,7 +197,7 @@ func newServer(ctx context.Context, dir string, d *db.DB, node string, log *slog
 	}
 	s := &server{db: d, targets: targets.New(targets.Config{Exe: exe, Home: filepath.Join(dir, "worker"), Log: log})}
 	runners := map[octopus.TaskName]tasks.Runner{
-		octopus.TaskDeploy: orchestrator.New(orchestrator.Config{DB: d, Source: source{dir}, Agents: s.targets, Blobs: blobs, Sealer: box, Log: log}),
+		octopus.TaskDeploy: orchestrator.New(orchestrator.Config{DB: d, Source: source{dir}, Agents: near{s.targets, dir}, Blobs: blobs, Sealer: box, Log: log}),
 	}
 	s.tasks, err = tasks.Open(ctx, tasks.Config{DB: d, Blobs: blobs, Log: log, RunDir: filepath.Join(dir, "run"), Node: node, Version: "test", Runners: runners, Timing: brisk})
 	if err != nil {

@@ -13,15 +13,19 @@ import (
 
 // Again makes a deployment once more: of the same release to the same place, with the
 // same choices and the same answers to prompts, but at once. It is a new deployment,
-// to which all rules apply anew.
-func (s *Service) Again(ctx context.Context, space ident.SpaceID, id string, allow Allow) (*octopus.Deployment, error) {
+// to which all rules apply anew. With fromFailed it goes on where that one has failed:
+// what had succeeded before does not run again, and leaves its output variables.
+func (s *Service) Again(ctx context.Context, space ident.SpaceID, id string, fromFailed bool, allow Allow) (*octopus.Deployment, error) {
 	var d *octopus.Deployment
 	var m *manifest
+	var before *progress
 	err := s.db.Read(ctx, func(tx *db.Tx) (err error) {
 		if d, err = s.Deployment(ctx, tx, space, id); err != nil {
 			return err
 		}
-		m, err = readManifest(ctx, tx, d.ManifestVariableSetID)
+		if m, err = readManifest(ctx, tx, d.ManifestVariableSetID); err == nil && fromFailed {
+			before, err = s.settled(ctx, tx, d, m)
+		}
 		return err
 	})
 	if err != nil {
@@ -52,6 +56,7 @@ func (s *Service) Again(ctx context.Context, space ident.SpaceID, id string, all
 	for _, v := range passed {
 		in.Options.passed, in.Options.from = append(in.Options.passed, v.PassedValue), v.from
 	}
+	in.Options.before = before
 	made, err := s.Deploy(ctx, in, allow)
 	if err != nil {
 		return nil, err

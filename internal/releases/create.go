@@ -190,7 +190,9 @@ func (s *Service) loadSteps(ctx context.Context, tx *db.Tx, d *draft) error {
 	if err != nil {
 		return err
 	}
-	completePackages(process.Steps)
+	if err := s.completeSteps(ctx, tx, d.in.Space, process.Steps); err != nil {
+		return err
+	}
 	d.steps, d.process = process.Steps, doc.Version
 	if d.refs, err = s.references(ctx, tx, d.in.Space, d.steps, d.channel); err != nil {
 		return err

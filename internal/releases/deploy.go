@@ -54,6 +54,9 @@ type Options struct {
 	// passed are values that another deployment, of the project from, hands over.
 	passed []PassedValue
 	from   string
+	// before is the deployment that has failed and that this one goes on from, nil
+	// for none.
+	before *progress
 }
 
 // NewDeployments asks for deployments of one release: one for each environment
@@ -310,6 +313,9 @@ func (sc *scene) deploy(ctx context.Context, tx *db.Tx, p place, o Options) (*oc
 	if err != nil {
 		return nil, err
 	}
+	if o.before != nil && pl.ProcessID != o.before.process {
+		return nil, fault.New(fault.Conflict, "The process of the release was changed since %s; deploy it from the beginning.", o.before.deployment)
+	}
 	if err := sc.reach(pl, p); err != nil {
 		return nil, err
 	}
@@ -347,8 +353,16 @@ func (sc *scene) deploy(ctx context.Context, tx *db.Tx, p place, o Options) (*oc
 		return nil, err
 	}
 	tx.Changed("deployments")
-	tx.Event(sc.event(octopus.EventDeploymentQueued, p, d.ID, d.TaskID, "was queued", o.Comments))
+	tx.Event(sc.event(octopus.EventDeploymentQueued, p, d.ID, d.TaskID, o.did(), o.Comments))
 	return d, nil
+}
+
+// did is what is told of a deployment that was made.
+func (o *Options) did() string {
+	if o.before == nil {
+		return "was queued"
+	}
+	return "was queued, to go on where " + o.before.deployment + " has failed"
 }
 
 // when checks the times of a deployment and forgets a start that has passed.
@@ -400,6 +414,7 @@ func (sc *scene) document(ctx context.Context, tx *db.Tx, p place, pl *plan, o O
 			UseGuidedFailure: &pl.guided, DebugMode: octopus.NullString(o.DebugMode), FailTargetDiscovery: o.FailTargetDiscovery,
 			Priority: o.Priority, Comments: octopus.NullString(o.Comments), FormValues: sc.shownAnswers(o.FormValues),
 			QueueTime: octopus.OptionalTime(o.QueueTime), QueueTimeExpiry: octopus.OptionalTime(o.Expiry), Created: now,
+			ContinuesDeploymentID: octopus.NullString(o.before.id()),
 			DeploymentFreezeNames: o.FreezeNames, DeploymentFreezeOverrideReason: octopus.NullString(o.FreezeReason),
 		},
 		ForcePackageRedeployment: o.ForcePackageRedeployment,

@@ -233,7 +233,7 @@ func TestPreview(t *testing.T) {
 		preview := func() *octopus.DeploymentPreview {
 			var out *octopus.DeploymentPreview
 			w.read(func(tx *db.Tx) (err error) {
-				out, err = w.rel.Preview(t.Context(), tx, &r, "dev", "", true, nil)
+				out, err = w.rel.Preview(t.Context(), tx, &r, "dev", "", true, "", nil)
 				return err
 			})
 			return out

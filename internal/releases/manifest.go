@@ -33,6 +33,9 @@ type manifest struct {
 	// Passed are values that another deployment has handed over, sealed; they go
 	// before all others.
 	Passed []passedValue `json:"passed,omitempty"`
+	// Carried are the outputs of steps that had succeeded in the deployment that this
+	// one goes on from.
+	Carried []carriedOutput `json:"carried,omitempty"`
 	// System are the variables that the server defines.
 	System []manifestValue `json:"system"`
 }
@@ -78,6 +81,9 @@ func (s *Service) storeManifest(ctx context.Context, tx *db.Tx, sc *scene, d *oc
 			return fmt.Errorf("seal the value of %s: %w", v.Name, err)
 		}
 		m.Passed = append(m.Passed, passedValue{v.Name, sealed, v.Sensitive, o.from})
+	}
+	if m.Carried, err = s.sealCarried(d.ManifestVariableSetID, o.before); err != nil {
+		return err
 	}
 	body, err := encode(m)
 	if err != nil {
@@ -149,8 +155,9 @@ func readManifest(ctx context.Context, tx *db.Tx, id string) (*manifest, error) 
 	return &m, nil
 }
 
-// manifestValues are all values of a manifest, secrets in clear, for a context.
-func (s *Service) manifestValues(ctx context.Context, tx *db.Tx, space ident.SpaceID, id string, c variables.Context) ([]variables.Variable, error) {
+// manifestValues are all values of a manifest, secrets in clear, for a context and the
+// steps of a process.
+func (s *Service) manifestValues(ctx context.Context, tx *db.Tx, space ident.SpaceID, id string, steps []octopus.Step, c variables.Context) ([]variables.Variable, error) {
 	m, err := readManifest(ctx, tx, id)
 	if err != nil {
 		return nil, err
@@ -185,7 +192,11 @@ func (s *Service) manifestValues(ctx context.Context, tx *db.Tx, space ident.Spa
 	if err != nil {
 		return nil, err
 	}
-	out = append(out, ofTenant...)
+	ofSteps, err := s.templates(space).parameters(ctx, tx, steps)
+	if err != nil {
+		return nil, err
+	}
+	out = append(append(out, ofTenant...), ofSteps...)
 	expanded, err := s.accounts(ctx, tx, space, out)
 	if err != nil {
 		return nil, err
@@ -203,6 +214,13 @@ func (s *Service) manifestValues(ctx context.Context, tx *db.Tx, space ident.Spa
 		made := variables.Passed(map[string]string{v.Name: v.Value}, v.from)
 		made[0].Sensitive = v.Sensitive
 		out = append(out, made...)
+	}
+	carried, err := s.openCarried(ctx, id, m)
+	if err != nil {
+		return nil, err
+	}
+	for _, o := range carried {
+		out = append(out, o.Variables()...)
 	}
 	for _, v := range m.System {
 		out = append(out, variables.Variable{Name: v.Name, Value: v.Value, Type: octopus.VariableString, Source: variables.Source{Kind: variables.KindSystem}})

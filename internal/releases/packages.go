@@ -40,6 +40,14 @@ type Packages interface {
 // the package is the project's.
 const ReleasesFeed = "feeds-octopus-server-releases"
 
+// completeSteps gives the actions of a process what their templates have, and their
+// primary packages.
+func (s *Service) completeSteps(ctx context.Context, tx *db.Tx, space ident.SpaceID, steps []octopus.Step) error {
+	err := s.templates(space).complete(ctx, tx, steps)
+	completePackages(steps)
+	return err
+}
+
 // completePackages adds the primary package of actions that name it in their
 // properties alone, as older clients and some step types do.
 func completePackages(steps []octopus.Step) {

@@ -57,9 +57,11 @@ func (sc *scene) think(ctx context.Context, tx *db.Tx, p place, o *Options, ids 
 	if p.tenant != nil {
 		ids.TenantTags = p.tenant.TenantTags
 	}
+	ids.Earlier = o.before.id()
 	in := deploy.Input{
 		Plan: ids, Process: sc.resolved(p, tx.Now()), SkipActions: out.skipped,
 		SpecificMachines: out.specific, ExcludedMachines: out.excluded, Versions: versionsOf(sc.release),
+		Done: o.before.lanes(),
 	}
 	for i := range out.machines {
 		m := &out.machines[i]

@@ -14,8 +14,9 @@ import (
 
 // Preview says what a deployment of a release to an environment, and for a tenant
 // unless it is "", would do: the plan is made as it is for the deployment itself.
-// disabled adds the actions that are disabled.
-func (s *Service) Preview(ctx context.Context, tx *db.Tx, r *octopus.Release, environment, tenant string, disabled bool, allow Allow) (*octopus.DeploymentPreview, error) {
+// disabled adds the actions that are disabled. continues is the id of a deployment that
+// has failed and that this one would go on from, "" for none.
+func (s *Service) Preview(ctx context.Context, tx *db.Tx, r *octopus.Release, environment, tenant string, disabled bool, continues string, allow Allow) (*octopus.DeploymentPreview, error) {
 	sc, err := s.scene(ctx, tx, ident.SpaceID(r.SpaceID), r)
 	if err != nil {
 		return nil, err
@@ -35,7 +36,11 @@ func (s *Service) Preview(ctx context.Context, tx *db.Tx, r *octopus.Release, en
 	if err := sc.freeze(ctx, tx, s.newSnapshots()); err != nil {
 		return nil, err
 	}
-	pl, err := sc.think(ctx, tx, p, &Options{}, deploy.Plan{})
+	o, err := s.continued(ctx, tx, r, p, continues)
+	if err != nil {
+		return nil, err
+	}
+	pl, err := sc.think(ctx, tx, p, o, deploy.Plan{})
 	if err != nil {
 		return nil, err
 	}
@@ -63,8 +68,11 @@ func (s *Service) Preview(ctx context.Context, tx *db.Tx, r *octopus.Release, en
 func previewStep(step *deploy.Step, a *deploy.Action, pl *plan, machines []octopus.Machine) octopus.PreviewStep {
 	one := octopus.PreviewStep{
 		ActionID: a.ID, ActionName: a.Name, ActionNumber: a.Number, Roles: step.Roles,
-		CanBeSkipped: !a.Required, HasNoApplicableMachines: len(step.Roles) > 0 && len(step.Lanes) == 0,
+		CanBeSkipped: !a.Required,
 	}
+	one.IsDone = step.AllDone()
+	reached := pl.Reached(step)
+	one.HasNoApplicableMachines = len(step.Roles) > 0 && len(reached) == 0
 	for i := range machines {
 		m := &machines[i]
 		wanted := slices.ContainsFunc(step.Roles, func(role string) bool {
@@ -75,9 +83,12 @@ func previewStep(step *deploy.Step, a *deploy.Action, pl *plan, machines []octop
 		}
 		shown := octopus.PreviewMachine{ID: m.ID, Name: m.Name, HealthStatus: m.HealthStatus, HasLatestCalamari: m.HasLatestCalamari}
 		switch {
-		case slices.Contains(step.Lanes, m.ID):
+		case slices.Contains(reached, m.ID):
 			one.Machines = append(one.Machines, shown)
 			one.MachineNames = append(one.MachineNames, m.Name)
+			if slices.Contains(step.Done, m.ID) {
+				one.DoneMachines = append(one.DoneMachines, shown)
+			}
 			if m.HealthStatus == octopus.Unavailable {
 				one.UnavailableMachines = append(one.UnavailableMachines, shown)
 			}

@@ -64,7 +64,7 @@ func letters(sum []byte) string {
 // version, and returns its id. Its secrets are sealed anew: they belong to the
 // snapshot then. v is a pointer to the kinds' type; complete changes it before
 // it is stored.
-func (s *Service) freeze(ctx context.Context, tx *db.Tx, space ident.SpaceID, from, id, to string, v any, complete func()) (string, error) {
+func (s *Service) freeze(ctx context.Context, tx *db.Tx, space ident.SpaceID, from, id, to string, v any, complete func() error) (string, error) {
 	k, err := s.store.Kind(from)
 	if err != nil {
 		return "", err
@@ -87,7 +87,9 @@ func (s *Service) freeze(ctx context.Context, tx *db.Tx, space ident.SpaceID, fr
 	if err := s.store.Reveal(ctx, tx, from, doc.ID, v); err != nil {
 		return "", fmt.Errorf("freeze %s: %w", doc.ID, err)
 	}
-	complete()
+	if err := complete(); err != nil {
+		return "", fmt.Errorf("freeze %s: %w", doc.ID, err)
+	}
 	if _, err := s.store.In(tx).Create(ctx, to, space, snapshot, v); err != nil {
 		return "", fmt.Errorf("freeze %s: %w", doc.ID, err)
 	}
@@ -97,8 +99,9 @@ func (s *Service) freeze(ctx context.Context, tx *db.Tx, space ident.SpaceID, fr
 // freezeProcess makes the snapshot of a project's process.
 func (s *Service) freezeProcess(ctx context.Context, tx *db.Tx, project *octopus.Project) (string, error) {
 	var p octopus.DeploymentProcess
-	return s.freeze(ctx, tx, ident.SpaceID(project.SpaceID), "deploymentprocesses", project.DeploymentProcessID, ProcessSnapshots, &p, func() {
-		completePackages(p.Steps)
+	space := ident.SpaceID(project.SpaceID)
+	return s.freeze(ctx, tx, space, "deploymentprocesses", project.DeploymentProcessID, ProcessSnapshots, &p, func() error {
+		return s.completeSteps(ctx, tx, space, p.Steps)
 	})
 }
 
@@ -108,7 +111,7 @@ func (s *Service) freezeVariables(ctx context.Context, tx *db.Tx, project *octop
 	space := ident.SpaceID(project.SpaceID)
 	one := func(id string) (string, error) {
 		var set resources.VariableSet
-		return s.freeze(ctx, tx, space, "variables", id, VariableSnapshots, &set, func() {})
+		return s.freeze(ctx, tx, space, "variables", id, VariableSnapshots, &set, func() error { return nil })
 	}
 	if own, err = one(project.VariableSetID); err != nil {
 		return "", nil, err

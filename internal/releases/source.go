@@ -24,11 +24,16 @@ func (s *Service) Process(ctx context.Context, p *deploy.Plan) ([]octopus.Step, 
 
 // Variables are all values that a plan's steps may use, secrets in clear: those
 // of the project and its library sets as the release froze them, the answers to
-// prompts, the members of accounts, and what the server defines.
+// prompts, those of step templates' parameters, the members of accounts, and what the
+// server defines.
 func (s *Service) Variables(ctx context.Context, p *deploy.Plan) (all []variables.Variable, err error) {
 	c := variables.Context{Environment: p.EnvironmentID, Channel: p.ChannelID, Tenant: p.TenantID, TenantTags: p.TenantTags, ProcessOwner: p.ProjectID}
 	err = s.db.Read(ctx, func(tx *db.Tx) error {
-		all, err = s.manifestValues(ctx, tx, ident.SpaceID(p.SpaceID), p.ManifestID, c)
+		var process octopus.DeploymentProcess
+		if err := s.store.Reveal(ctx, tx, ProcessSnapshots, p.ProcessID, &process); err != nil {
+			return err
+		}
+		all, err = s.manifestValues(ctx, tx, ident.SpaceID(p.SpaceID), p.ManifestID, process.Steps, c)
 		return err
 	})
 	return all, err

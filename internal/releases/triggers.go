@@ -43,7 +43,9 @@ func (s *Service) Takes(ctx context.Context, tx *db.Tx, project *octopus.Project
 	if err != nil {
 		return "", "", "", err
 	}
-	completePackages(process.Steps)
+	if err := s.completeSteps(ctx, tx, ident.SpaceID(project.SpaceID), process.Steps); err != nil {
+		return "", "", "", err
+	}
 	for _, step := range process.Steps {
 		for _, a := range step.Actions {
 			if !matches(action, a.ID, a.Slug, a.Name) {

@@ -123,6 +123,20 @@ func templateType(t *octopus.TemplateParameter) octopus.VariableType {
 	}
 }
 
+// ParameterVariable is the variable of a step template's parameter for an action that
+// was made from the template: the action's value of it, else the default. Secrets of
+// both must have been revealed.
+func ParameterVariable(t *octopus.TemplateParameter, a *octopus.Action) variables.Variable {
+	value, ok := a.Properties.Lookup(t.Name)
+	if !ok {
+		value = t.DefaultValue
+	}
+	return variables.Variable{
+		ID: a.ID + "/" + t.ID, Name: t.Name, Value: clearOf(value), Sensitive: IsSensitive(t) || value.IsSensitive(), Type: templateType(t),
+		Scope: octopus.Scope{Action: octopus.List[string]{a.ID}}, Source: variables.Source{Kind: variables.KindAction, OwnerID: a.ID},
+	}
+}
+
 // clearOf is the text of a property whose secret was revealed.
 func clearOf(v octopus.PropertyValue) string {
 	if v.Sensitive == nil {

@@ -48,6 +48,9 @@ function Hide-OctopusValue([string]$value) {
     [Console]::Error.WriteLine($message)
 }
 
+Get-ChildItem -Path (Join-Path $TakoOwn 'modules') -Filter '*.psm1' -ErrorAction SilentlyContinue | Sort-Object Name |
+    ForEach-Object { Import-Module -Name $_.FullName -Force -Global -DisableNameChecking }
+
 $TakoArguments = Get-Content -Raw -LiteralPath (Join-Path $TakoOwn 'arguments.txt') -ErrorAction SilentlyContinue
 $global:LASTEXITCODE = 0
 Invoke-Expression ". '$($TakoScript -replace "'", "''")' $TakoArguments"

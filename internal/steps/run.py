@@ -102,6 +102,7 @@ if __name__ == "__main__":
     script = sys.argv[1]
     sys.argv = sys.argv[1:]
     sys.path.insert(0, os.path.dirname(os.path.abspath(script)))
+    sys.path.insert(1, os.getcwd())  # where script modules are
     given = {k: v for k, v in globals().items() if callable(v) and not k.startswith("__")}
     given["octopusvariables"] = octopusvariables
     runpy.run_path(script, init_globals=given, run_name="__main__")

@@ -13,6 +13,7 @@ import (
 const (
 	ownDir        = ".tako/"
 	variablesFile = ownDir + "variables.json"
+	moduleDir     = ownDir + "modules/"
 	bashHelpers   = ownDir + "helpers.sh"
 	pythonRunner  = ownDir + "run.py"
 	pwshRunner    = ownDir + "run.ps1"
@@ -55,9 +56,9 @@ func script(in Input) (*Work, error) {
 	case octopus.SyntaxBash, "":
 		s.bash(in, body, where, arguments)
 	case octopus.SyntaxPython:
-		s.python(body, where, arguments)
+		s.python(in, body, where, arguments)
 	case octopus.SyntaxPowerShell:
-		s.powerShell(body, where, arguments)
+		s.powerShell(in, body, where, arguments)
 	default:
 		return nil, failf("This server cannot run scripts written in %s; use Bash, Python or PowerShell.", syntax)
 	}
@@ -137,6 +138,7 @@ func (in Input) variablesJSON() ([]byte, error) {
 }
 
 func (s *Script) bash(in Input, body, where, arguments string) {
+	s.addModules(in, octopus.SyntaxBash)
 	s.Files = append(s.Files, agent.File{Name: bashHelpers, Content: []byte(helpersFor(in))})
 	if where == "" {
 		where = ownDir + "script.sh"
@@ -146,7 +148,8 @@ func (s *Script) bash(in Input, body, where, arguments string) {
 	s.Body = ". ./" + bashHelpers + "\nset -- " + arguments + "\n. " + quote("./"+where) + "\n"
 }
 
-func (s *Script) python(body, where, arguments string) {
+func (s *Script) python(in Input, body, where, arguments string) {
+	s.addModules(in, octopus.SyntaxPython)
 	s.Files = append(s.Files, agent.File{Name: pythonRunner, Content: []byte(pythonRunnerText)})
 	if where == "" {
 		where = ownDir + "script.py"
@@ -156,7 +159,8 @@ func (s *Script) python(body, where, arguments string) {
 exec python3 -u ` + pythonRunner + " " + quote(where) + " " + arguments + "\n"
 }
 
-func (s *Script) powerShell(body, where, arguments string) {
+func (s *Script) powerShell(in Input, body, where, arguments string) {
+	s.addModules(in, octopus.SyntaxPowerShell)
 	s.Files = append(s.Files, agent.File{Name: pwshRunner, Content: []byte(pwshRunnerText)})
 	if where == "" {
 		where = ownDir + "script.ps1"

@@ -43,6 +43,7 @@ type Work struct {
 	Question *Question
 	Mail     *Mail
 	Release  *Release
+	Health   *Health
 }
 
 // Script is a request to an agent, but for what the engine adds: the ticket,
@@ -76,6 +77,8 @@ func Prepare(in Input) (*Work, error) {
 		return email(in)
 	case octopus.ActionDeployRelease:
 		return release(in)
+	case octopus.ActionHealthCheck:
+		return health(in)
 	default:
 		return nil, failf("This server cannot run steps of type %s.", in.Action.ActionType)
 	}

@@ -130,3 +130,29 @@ func TestPackageScript(t *testing.T) {
 		}
 	}
 }
+
+// TestModulesByLanguage: PowerShell has its modules loaded, and no others are sent.
+func TestModulesByLanguage(t *testing.T) {
+	t.Parallel()
+	in := input(map[string]string{octopus.PropScriptSyntax: "PowerShell", octopus.PropScriptBody: "Get-It"})
+	in.Vars = octostache.NewVariables(octostache.Options{},
+		octostache.Pair{Name: "octopus.script.module[Shell]", Value: "function Get-It { '#{What}' }"}, octostache.Pair{Name: "What", Value: "it"},
+		octostache.Pair{Name: "Octopus.Script.Module[../é a_1]", Value: "2"}, octostache.Pair{Name: "Octopus.Script.Module.Language[../é a_1]", Value: "powershell"},
+		octostache.Pair{Name: "Octopus.Script.Module[!]", Value: "nameless"}, octostache.Pair{Name: "Octopus.Script.Module[]", Value: "nameless"},
+		octostache.Pair{Name: "Octopus.Script.Module[Bash]", Value: "x"}, octostache.Pair{Name: "Octopus.Script.Module.Language[Bash]", Value: "Bash"},
+	)
+	work, err := steps.Prepare(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	for _, f := range work.Script.Files {
+		if strings.HasSuffix(f.Name, ".psm1") || strings.HasSuffix(f.Name, ".sh") {
+			got[f.Name] = string(f.Content)
+		}
+	}
+	want := map[string]string{".tako/modules/Shell.psm1": "function Get-It { 'it' }\n", ".tako/modules/éa1.psm1": "2\n", ".tako/modules/éa_1.psm1": "2\n"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}

@@ -203,7 +203,7 @@ func (a *api) preview(r *rest.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	found, err := a.previewsOf(r, []octopus.DeploymentPreviewTarget{{EnvironmentID: r.PathValue("environment"), TenantID: octopus.NullString(r.PathValue("tenant"))}}, disabled)
+	found, err := a.previewsOf(r, r.Query("continues"), []octopus.DeploymentPreviewTarget{{EnvironmentID: r.PathValue("environment"), TenantID: octopus.NullString(r.PathValue("tenant"))}}, disabled)
 	if err != nil {
 		return nil, err
 	}
@@ -218,10 +218,10 @@ func (a *api) previews(r *rest.Request) (any, error) {
 	if n := len(in.DeploymentPreviews); n > maxPreviews {
 		return nil, fault.InvalidField("DeploymentPreviews", "DeploymentPreviews has %d entries; use at most %d.", n, maxPreviews)
 	}
-	return a.previewsOf(r, in.DeploymentPreviews, in.IncludeDisabledSteps)
+	return a.previewsOf(r, "", in.DeploymentPreviews, in.IncludeDisabledSteps)
 }
 
-func (a *api) previewsOf(r *rest.Request, targets []octopus.DeploymentPreviewTarget, disabled bool) ([]*octopus.DeploymentPreview, error) {
+func (a *api) previewsOf(r *rest.Request, continues string, targets []octopus.DeploymentPreviewTarget, disabled bool) ([]*octopus.DeploymentPreview, error) {
 	out := []*octopus.DeploymentPreview{}
 	err := a.db.Read(r.Context(), func(tx *db.Tx) error {
 		out = out[:0]
@@ -230,14 +230,14 @@ func (a *api) previewsOf(r *rest.Request, targets []octopus.DeploymentPreviewTar
 			return err
 		}
 		for _, t := range targets {
-			p, err := a.service.Preview(r.Context(), tx, release, t.EnvironmentID, string(t.TenantID), disabled, r.Allow)
+			p, err := a.service.Preview(r.Context(), tx, release, t.EnvironmentID, string(t.TenantID), disabled, continues, r.Allow)
 			if err != nil {
 				return err
 			}
 			p.Links = octopus.Links{"Release": r.SpaceHref("/releases/" + release.ID)}
 			for i := range p.StepsToExecute {
 				step := &p.StepsToExecute[i]
-				for _, list := range []octopus.List[octopus.PreviewMachine]{step.Machines, step.UnavailableMachines, step.ExcludedMachines} {
+				for _, list := range []octopus.List[octopus.PreviewMachine]{step.Machines, step.UnavailableMachines, step.ExcludedMachines, step.DoneMachines} {
 					for j := range list {
 						list[j].Links = octopus.Links{"Self": r.SpaceHref("/machines/" + list[j].ID)}
 					}

@@ -100,15 +100,15 @@ func (a *api) progressRoutes() []rest.Route {
 	process := get("/deploymentprocesses/{id}", octopus.PermProcessView, a.process, of[octopus.DeploymentProcess](), "Reads a deployment process, or what a release has frozen of one, by id.")
 	process.Overrides = true
 	disabled := flag("includeDisabledSteps", "with the steps that are disabled")
-	preview := of[octopus.DeploymentPreview]()
+	preview, continues := of[octopus.DeploymentPreview](), text("continues", "the id of a failed deployment that it would go on from")
 	return []rest.Route{
 		process,
 		get("/releases/{id}/progression", octopus.PermReleaseView, a.progression, of[octopus.LifecycleProgression](), "Says how far a release has come in its lifecycle, and where it can go next."),
 		get("/projects/{project}/progression", octopus.PermReleaseView, a.projectProgression, of[octopus.ProjectProgression](), "Lists which releases of a project are where.",
 			rest.Param{Name: "releaseHistoryCount", Type: rest.Number, About: "how many of the newest releases; 30 unless said"}),
 		get("/releases/{id}/deployments/template", octopus.PermReleaseView, a.deploymentTemplate, of[octopus.DeploymentTemplate](), "Says where a release can be deployed to."),
-		get("/releases/{id}/deployments/preview/{environment}", octopus.PermDeploymentCreate, a.preview, preview, "Says what a deployment would do.", disabled),
-		get("/releases/{id}/deployments/preview/{environment}/{tenant}", octopus.PermDeploymentCreate, a.preview, preview, "Says what a deployment for a tenant would do.", disabled),
+		get("/releases/{id}/deployments/preview/{environment}", octopus.PermDeploymentCreate, a.preview, preview, "Says what a deployment would do.", disabled, continues),
+		get("/releases/{id}/deployments/preview/{environment}/{tenant}", octopus.PermDeploymentCreate, a.preview, preview, "Says what a deployment for a tenant would do.", disabled, continues),
 		post("/releases/{id}/deployments/previews", octopus.PermDeploymentCreate, a.previews, of[octopus.DeploymentPreviewRequest](), of[[]octopus.DeploymentPreview](), "Says what several deployments would do."),
 	}
 }

@@ -18,12 +18,13 @@ const maxReason = 1 << 14
 // editRoutes are the operations that change tasks, but for cancelling.
 func (a *api) editRoutes() []rest.Route {
 	task := reflect.TypeFor[octopus.Task]()
+	fromFailed := []rest.Param{{Name: "fromFailedStep", Type: rest.Boolean, About: "goes on where the deployment has failed, without what had succeeded"}}
 	return []rest.Route{
 		{Method: http.MethodPost, Pattern: "/tasks", Mount: rest.InEither, Permission: create, Handler: a.create, Body: task, Response: task, Summary: "Starts a task by hand. Its name says what it does: Retention."},
 		{Method: http.MethodPost, Pattern: "/tasks/{id}/state", Mount: rest.InEither, Permission: edit, Handler: a.restate, Body: reflect.TypeFor[octopus.TaskStateCommand](), Response: task, Summary: "Changes how a task has ended, with a reason."},
 		{Method: http.MethodPost, Pattern: "/tasks/{id}/prioritize", Mount: rest.InEither, Permission: prioritize, Handler: a.prioritize, Response: task, Summary: "Moves a queued task before those without priority."},
-		{Method: http.MethodPost, Pattern: "/tasks/{id}/rerun", Mount: rest.InEither, Permission: view, Handler: a.rerun, Response: task, Summary: "Makes a deployment that has ended once more, as a new task."},
-		{Method: http.MethodPost, Pattern: "/tasks/rerun/{id}", Mount: rest.InEither, Permission: view, Handler: a.rerun, Response: task, Summary: "Makes a deployment that has ended once more, by its older path."},
+		{Method: http.MethodPost, Pattern: "/tasks/{id}/rerun", Mount: rest.InEither, Permission: view, Handler: a.rerun, Query: fromFailed, Response: task, Summary: "Makes a deployment that has ended once more, as a new task."},
+		{Method: http.MethodPost, Pattern: "/tasks/rerun/{id}", Mount: rest.InEither, Permission: view, Handler: a.rerun, Query: fromFailed, Response: task, Summary: "Makes a deployment that has ended once more, by its older path."},
 	}
 }
 
@@ -95,8 +96,12 @@ func (a *api) prioritize(r *rest.Request) (any, error) {
 }
 
 func (a *api) rerun(r *rest.Request) (any, error) {
+	fromFailed, err := r.QueryBool("fromFailedStep", false)
+	if err != nil {
+		return nil, err
+	}
 	var t *tasks.Task
-	err := a.db.Read(r.Context(), func(tx *db.Tx) (err error) {
+	err = a.db.Read(r.Context(), func(tx *db.Tx) (err error) {
 		t, err = a.find(r, tx)
 		return err
 	})
@@ -112,7 +117,7 @@ func (a *api) rerun(r *rest.Request) (any, error) {
 		}
 		return fault.New(fault.Forbidden, "You do not have permission to do this: it needs %s. Ask an administrator for a role that grants it.", permission)
 	}
-	d, err := a.service.Again(r.Context(), t.Space, t.Argument("DeploymentId"), allow)
+	d, err := a.service.Again(r.Context(), t.Space, t.Argument("DeploymentId"), fromFailed, allow)
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,89 @@
+package deploy_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/takodeploy/tako/internal/deploy"
+	"github.com/takodeploy/tako/octopus"
+)
+
+// TestMachinesChange: what a health check takes in joins the steps that nobody has
+// decided about; what it takes out is in no later step.
+func TestMachinesChange(t *testing.T) {
+	t.Parallel()
+	onWeb := func(id string, kind octopus.ActionType) octopus.Step {
+		return octopus.Step{
+			ID: id, Name: id, Properties: octopus.Properties{octopus.PropTargetRoles: octopus.Plain("web")},
+			Actions: []octopus.Action{{ID: id, Name: id, ActionType: kind}},
+		}
+	}
+	plan, err := deploy.Build(deploy.Input{
+		Process:  []octopus.Step{onWeb("check", octopus.ActionHealthCheck), onWeb("web", octopus.ActionScript)},
+		Machines: []deploy.Machine{{ID: "m1", Name: "one", Roles: []string{"Web"}}, {ID: "m2", Name: "two", Roles: []string{"web"}}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([][]string{{""}, {"m1", "m2"}}, [][]string{plan.Steps[0].Lanes, plan.Steps[1].Lanes}); diff != "" {
+		t.Errorf("lanes:\n%s", diff)
+	}
+	if diff := cmp.Diff([]string{"m1", "m2"}, plan.Reached(&plan.Steps[0])); diff != "" {
+		t.Errorf("checked:\n%s", diff)
+	}
+	unit, at := deploy.Unit{}, time.Now()
+	before := []deploy.Fact{
+		{Kind: deploy.FactStep, At: at, Step: 0, Run: true, Window: 1},
+		{Kind: deploy.FactIntent, At: at, Unit: &unit, Attempt: 1, Intent: &deploy.Intent{Contract: deploy.ContractNone}},
+	}
+	change := func(c *deploy.Machines) deploy.Fact {
+		return deploy.Fact{Kind: deploy.FactMachines, At: at, Unit: &unit, Attempt: 1, Machines: c}
+	}
+	for what, fact := range map[string]deploy.Fact{
+		"nothing":                  change(nil),
+		"a target that is there":   change(&deploy.Machines{Join: []deploy.Machine{{ID: "m1"}}}),
+		"a target without id":      change(&deploy.Machines{Join: []deploy.Machine{{Name: "x"}}}),
+		"an attempt that is not":   {Kind: deploy.FactMachines, Unit: &unit, Attempt: 2, Machines: &deploy.Machines{}},
+		"a fact about no unit":     {Kind: deploy.FactMachines, Attempt: 1, Machines: &deploy.Machines{}},
+		"a unit that is not there": {Kind: deploy.FactMachines, Unit: &deploy.Unit{Step: 7}, Attempt: 1, Machines: &deploy.Machines{}},
+	} {
+		if _, err := deploy.Fold(plan, append(before[:len(before):len(before)], fact)); err == nil {
+			t.Errorf("%s is taken", what)
+		}
+	}
+	s, err := deploy.Fold(plan, append(before,
+		change(&deploy.Machines{Join: []deploy.Machine{{ID: "m3", Name: "three", Roles: []string{"WEB"}}, {ID: "m4", Name: "four", Roles: []string{"db"}}}, Leave: []string{"m1"}}),
+		deploy.Fact{Kind: deploy.FactResult, At: at, Unit: &unit, Attempt: 1, Result: &deploy.Result{Outcome: deploy.Succeeded}},
+	))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"m1", "m2", "m3"}, s.Lanes(1)); diff != "" {
+		t.Errorf("lanes then:\n%s", diff)
+	}
+	if s.MachineName("m3") != "three" || s.MachineName("m9") != "m9" || s.Machine("m4") == nil {
+		t.Error("the targets that joined are not found")
+	}
+	var checked []string
+	for _, m := range s.Checked(0, "") {
+		checked = append(checked, m.ID)
+	}
+	if diff := cmp.Diff([]string{"m2", "m3"}, checked); diff != "" {
+		t.Errorf("checked then:\n%s", diff)
+	}
+	if err := s.Apply(deploy.Fact{Kind: deploy.FactStep, At: at, Step: 1, Run: true, Window: 10}); err != nil {
+		t.Fatal(err)
+	}
+	var lanes []string
+	for _, m := range s.Next() {
+		lanes = append(lanes, m.Unit.Lane)
+	}
+	if diff := cmp.Diff([]string{"m2", "m3"}, lanes); diff != "" {
+		t.Errorf("starts:\n%s", diff)
+	}
+	if diff := cmp.Diff([]string{"m1", "m2"}, plan.Steps[1].Lanes); diff != "" {
+		t.Errorf("the plan itself was changed:\n%s", diff)
+	}
+}
