@@ -67,7 +67,7 @@ func (v *view) document(r *rest.Request, projects []string) octopus.TenantVariab
 			ProjectID: p.ID, ProjectName: p.Name, Templates: p.Templates, Variables: octopus.Map[string, octopus.Properties]{},
 			Links: octopus.Links{"Project": r.SpaceHref("/projects/" + p.ID)},
 		}
-		for _, id := range v.connected(p) {
+		for _, id := range v.shown(r, p, v.connected(p)) {
 			values.Variables[id] = octopus.Properties{}
 		}
 		out.ProjectVariables[p.ID] = values
@@ -169,7 +169,7 @@ func (v *view) common(r *rest.Request, missing bool) octopus.TenantCommonVariabl
 	for _, l := range v.libraries {
 		for i := range l.Templates {
 			one := row(l, &l.Templates[i])
-			if one.Scope.EnvironmentIDs = v.lacking(l.ID, &l.Templates[i], v.within[l.ID]); len(one.Scope.EnvironmentIDs) > 0 {
+			if one.Scope.EnvironmentIDs = v.lacking(l.ID, &l.Templates[i], v.shown(r, nil, v.within[l.ID])); len(one.Scope.EnvironmentIDs) > 0 {
 				out.MissingVariables = append(out.MissingVariables, one)
 			}
 		}
@@ -221,7 +221,7 @@ func (v *view) ofProjects(r *rest.Request, missing bool) octopus.TenantProjectVa
 		for _, p := range v.projects {
 			for i := range p.Templates {
 				one := row(p, &p.Templates[i])
-				if one.Scope.EnvironmentIDs = v.lacking(p.ID, &p.Templates[i], v.connected(p)); len(one.Scope.EnvironmentIDs) > 0 {
+				if one.Scope.EnvironmentIDs = v.lacking(p.ID, &p.Templates[i], v.shown(r, p, v.connected(p))); len(one.Scope.EnvironmentIDs) > 0 {
 					out.MissingVariables = append(out.MissingVariables, one)
 				}
 			}
@@ -279,7 +279,7 @@ func (v *view) lacks(r *rest.Request, projects, environments []string) octopus.L
 		if !wanted(projects, p.ID) {
 			continue
 		}
-		for _, environment := range v.connected(p) {
+		for _, environment := range v.shown(r, p, v.connected(p)) {
 			if !wanted(environments, environment) {
 				continue
 			}

@@ -37,6 +37,8 @@ const (
 	tenantCreate = string(octopus.PermTenantCreate)
 	projectView  = string(octopus.PermProjectView)
 	variableView = string(octopus.PermVariableView)
+
+	environmentView = string(octopus.PermEnvironmentView)
 	variableEdit = string(octopus.PermVariableEdit)
 )
 
