@@ -144,11 +144,11 @@ func (s *Service) claim(ctx context.Context) ([]*Task, error) {
 				return err
 			}
 		}
-		free, err := s.freeSlots(ctx, tx)
+		free, draining, err := s.freeSlots(ctx, tx)
 		if err != nil {
 			return err
 		}
-		candidates, err := s.candidates(ctx, tx, free > 0)
+		candidates, err := s.candidates(ctx, tx, free > 0, draining)
 		if err != nil {
 			return err
 		}
@@ -186,31 +186,31 @@ func (s *Service) claim(ctx context.Context) ([]*Task, error) {
 
 // anyOpen reports whether a claim would take something.
 func (s *Service) anyOpen(ctx context.Context, tx *db.Tx) (bool, error) {
-	free, err := s.freeSlots(ctx, tx)
+	free, draining, err := s.freeSlots(ctx, tx)
 	if err != nil {
 		return false, err
 	}
-	candidates, err := s.candidates(ctx, tx, free > 0)
+	candidates, err := s.candidates(ctx, tx, free > 0, draining)
 	return len(candidates) > 0, err
 }
 
-// freeSlots is how many more tasks this node may run; draining leaves none.
-func (s *Service) freeSlots(ctx context.Context, tx *db.Tx) (int64, error) {
-	var free, draining int64
-	err := tx.QueryRow(ctx, `SELECT n.capacity - (SELECT count(*) FROM slot s WHERE s.node = n.name), n.draining FROM node_setting n WHERE n.name = ?`,
-		s.cfg.Node).Scan(&free, &draining)
+// freeSlots is how many more tasks this node may run; one that is draining may only
+// go on with those that it has begun.
+func (s *Service) freeSlots(ctx context.Context, tx *db.Tx) (free int64, draining bool, err error) {
+	var drain int64
+	err = tx.QueryRow(ctx, `SELECT n.capacity - (SELECT count(*) FROM slot s WHERE s.node = n.name), n.draining FROM node_setting n WHERE n.name = ?`,
+		s.cfg.Node).Scan(&free, &drain)
 	if errors.Is(err, sql.ErrNoRows) {
-		return 0, nil
+		return 0, false, nil
 	}
-	if draining != 0 {
-		free = 0
-	}
-	return free, err
+	return free, drain != 0, err
 }
 
 // candidates are runnable tasks whose tags are free and whose spaces' queues run,
-// those that are to end first. Without a free slot they are the only ones.
-func (s *Service) candidates(ctx context.Context, tx *db.Tx, free bool) ([]*Task, error) {
+// those that are to end first. Without a free slot they are the only ones. A node that
+// is draining goes on with what it has begun: a deployment that had to wait for an
+// answer may have no other node to end on.
+func (s *Service) candidates(ctx context.Context, tx *db.Tx, free, draining bool) ([]*Task, error) {
 	which := `t.runnable = 1 AND t.state = 'Cancelling'`
 	args := []any{claimWindow}
 	if free {
@@ -222,6 +222,10 @@ func (s *Service) candidates(ctx context.Context, tx *db.Tx, free bool) ([]*Task
 			AND (t.tag = '' OR t.state = 'Cancelling' OR NOT EXISTS (SELECT 1 FROM tag_holder h WHERE h.tag = t.tag AND h.task <> t.id))`
 		now := db.Micros(tx.Now())
 		args = []any{now, now, claimWindow}
+		if draining {
+			which += ` AND (t.state = 'Cancelling' OR t.state <> 'Queued' AND t.node = ?)`
+			args = []any{now, now, s.cfg.Node, claimWindow}
+		}
 	}
 	rows, err := tx.Query(ctx, `SELECT `+taskColumns+` FROM task t WHERE `+which+`
 		ORDER BY CASE t.state WHEN 'Cancelling' THEN 0 ELSE 1 END, t.priority DESC, t.queue_time, t.seq LIMIT ?`, args...)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"strings"
 	"sync"
@@ -79,6 +80,8 @@ func (w *world) wire(t *testing.T, d *db.DB, a *actiontest.World, cfg *rest.Conf
 	runners[octopus.TaskDeploy] = orchestrator.New(orchestrator.Config{
 		DB: d, Source: w.service, Agents: targets.New(targets.Config{Disabled: true}), Blobs: blobs, Sealer: a.Keys, Mail: mail.New(d, a.Store), Log: dbtest.Log(t),
 	})
+	runners[octopus.TaskRetention] = w.service.Retainer()
+	cfg.Guard = server.Guard(d, a.Store)
 	cfg.Routes = append(users.Routes(d, a.Store, a.Auth), server.Routes(server.Config{DB: d, Store: a.Store, Version: "1", Node: "node"})...)
 	cfg.Routes = append(cfg.Routes, projects.Routes(d, a.Store)...)
 	cfg.Routes = append(cfg.Routes, releaseroutes.Routes(d, w.service)...)
@@ -88,19 +91,35 @@ func (w *world) wire(t *testing.T, d *db.DB, a *actiontest.World, cfg *rest.Conf
 // run runs the queue until stop.
 func (w *world) run(t *testing.T) {
 	t.Helper()
-	queue, err := tasks.Open(t.Context(), w.cfg)
+	w.queue, w.stop = serve(t, w.cfg)
+}
+
+// another runs a second node, which runs health checks by a runner of its own, until
+// stop or the end of the test.
+func (w *world) another(t *testing.T, name string, health tasks.Runner) (stop func()) {
+	t.Helper()
+	cfg := w.cfg
+	cfg.Node, cfg.Runners = name, maps.Clone(w.cfg.Runners)
+	cfg.Runners[octopus.TaskHealth] = health
+	_, stop = serve(t, cfg)
+	return stop
+}
+
+func serve(t *testing.T, cfg tasks.Config) (queue *tasks.Service, stop func()) {
+	t.Helper()
+	queue, err := tasks.Open(t.Context(), cfg)
 	check(t, err)
-	w.queue = queue
-	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	ended := make(chan error, 1)
 	go func() { ended <- queue.Run(ctx) }()
-	w.stop = sync.OnceFunc(func() {
-		stop()
+	stop = sync.OnceFunc(func() {
+		cancel()
 		if err := errors.Join(<-ended, queue.Close()); err != nil {
 			t.Error(err)
 		}
 	})
-	t.Cleanup(w.stop)
+	t.Cleanup(stop)
+	return queue, stop
 }
 
 func check(t testing.TB, err error) {
@@ -203,6 +222,9 @@ func (w *world) answer(key, interruption, values string) {
 	w.MustAs(key, http.StatusOK, http.MethodPut, space+"/interruptions/"+interruption+"/responsible", "")
 	w.MustAs(key, http.StatusOK, http.MethodPost, space+"/interruptions/"+interruption+"/submit", values)
 }
+
+// admin is the key of the administrator.
+func (*world) admin() string { return actiontest.Admin }
 
 // may is somebody with these permissions in the space.
 func (w *world) may(permissions ...string) string {

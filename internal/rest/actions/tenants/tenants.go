@@ -39,7 +39,7 @@ const (
 	variableView = string(octopus.PermVariableView)
 
 	environmentView = string(octopus.PermEnvironmentView)
-	variableEdit = string(octopus.PermVariableEdit)
+	variableEdit    = string(octopus.PermVariableEdit)
 )
 
 type api struct {
