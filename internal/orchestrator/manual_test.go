@@ -141,7 +141,7 @@ func TestManualInterventionBlocks(t *testing.T) {
 		})
 		w.ends(untagged, octopus.TaskSuccess)
 		w.read(func(ctx context.Context, tx *db.Tx) error {
-			reason, ahead, err := w.desk.tasks.WaitReason(ctx, tx, w.task(other))
+			reason, ahead, err := w.desk.tasks.WaitReason(ctx, tx, w.task(other), []tasks.Visible{{Space: "Spaces-1"}})
 			if !slices.Equal(ahead, []string{id}) || !strings.Contains(reason, id) {
 				t.Errorf("it waits for %q: %s", ahead, reason)
 			}

@@ -21,7 +21,7 @@ const maxShown = 500
 // deployments in each phase: those that one of the grants covers. Of a release
 // that is deployed for tenants a place counts as soon as any tenant has it. The
 // tasks of the deployments are for the caller to fill in.
-func (s *Service) Progression(ctx context.Context, tx *db.Tx, r *octopus.Release, visible []resource.Grant) (*octopus.LifecycleProgression, error) {
+func (s *Service) Progression(ctx context.Context, tx *db.Tx, r *octopus.Release, sight Sight) (*octopus.LifecycleProgression, error) {
 	sc, err := s.scene(ctx, tx, ident.SpaceID(r.SpaceID), r)
 	if err != nil {
 		return nil, err
@@ -30,7 +30,11 @@ func (s *Service) Progression(ctx context.Context, tx *db.Tx, r *octopus.Release
 		Lifecycle: *sc.lifecycle, Environments: sc.environments, Successes: sc.successes, HasDefect: sc.defect,
 		AnyTenant: sc.project.TenantedDeploymentMode != octopus.Untenanted,
 	})
-	found, _, err := s.Deployments(ctx, tx, DeploymentQuery{Space: sc.space, Release: r.ID, Visible: visible, Page: ident.Page{Take: maxShown}})
+	found, _, err := s.Deployments(ctx, tx, DeploymentQuery{Space: sc.space, Release: r.ID, Visible: sight.Deployments, Page: ident.Page{Take: maxShown}})
+	if err != nil {
+		return nil, err
+	}
+	seen, err := s.seen(ctx, tx, sc.space, sight)
 	if err != nil {
 		return nil, err
 	}
@@ -42,7 +46,45 @@ func (s *Service) Progression(ctx context.Context, tx *db.Tx, r *octopus.Release
 			}
 		}
 	}
+	cut(&doc, seen)
 	return &doc, nil
+}
+
+// cut takes the environments out of a progression that are not seen, and with them
+// the phases of a lifecycle without phases, which have the environments' names. Other
+// phases stay: they tell what the release still waits for.
+func cut(doc *octopus.LifecycleProgression, seen func(id string) bool) {
+	if seen == nil {
+		return
+	}
+	hidden := func(id string) bool { return !seen(id) }
+	doc.NextDeployments = slices.DeleteFunc(slices.Clone(doc.NextDeployments), hidden)
+	doc.NextDeploymentsMinimumRequired = min(doc.NextDeploymentsMinimumRequired, len(doc.NextDeployments))
+	doc.Phases = slices.DeleteFunc(doc.Phases, func(p octopus.PhaseProgression) bool {
+		targets := slices.Concat(p.AutomaticDeploymentTargets, p.OptionalDeploymentTargets)
+		return p.ID == "" && len(targets) > 0 && !slices.ContainsFunc(targets, seen)
+	})
+	for i := range doc.Phases {
+		p := &doc.Phases[i]
+		p.AutomaticDeploymentTargets = slices.DeleteFunc(slices.Clone(p.AutomaticDeploymentTargets), hidden)
+		p.OptionalDeploymentTargets = slices.DeleteFunc(slices.Clone(p.OptionalDeploymentTargets), hidden)
+	}
+}
+
+// Sight is what a caller may see of a progression; nil is everything, empty nothing.
+type Sight struct{ Deployments, Environments []resource.Grant }
+
+// seen tells the environments of a space that a caller may see; nil is all of them.
+func (s *Service) seen(ctx context.Context, tx *db.Tx, space ident.SpaceID, sight Sight) (func(id string) bool, error) {
+	if sight.Environments == nil {
+		return nil, nil //nolint:nilnil // all is an answer
+	}
+	ids := map[string]bool{}
+	err := s.store.Each(ctx, tx, "environments", docstore.Query{Space: space, Visible: sight.Environments}, func(doc *docstore.Doc) error {
+		ids[doc.ID] = true
+		return nil
+	})
+	return func(id string) bool { return ids[id] }, err
 }
 
 // ProjectProgression is which releases of a project are where.
@@ -75,9 +117,9 @@ func (p *ReleaseProgression) IsCurrent(deployment string) bool {
 }
 
 // ProjectProgression lists the newest releases of a project, at most history of
-// them, and those that are current somewhere, with where they are. The
-// deployments are those that one of the grants covers.
-func (s *Service) ProjectProgression(ctx context.Context, tx *db.Tx, project *octopus.Project, history int64, visible []resource.Grant) (*ProjectProgression, error) {
+// them, and those that are current somewhere, with where they are: of the
+// deployments and environments that the caller may see.
+func (s *Service) ProjectProgression(ctx context.Context, tx *db.Tx, project *octopus.Project, history int64, sight Sight) (*ProjectProgression, error) {
 	space := ident.SpaceID(project.SpaceID)
 	out := &ProjectProgression{Project: project, Lifecycles: map[string][]octopus.Environment{}, Channels: map[string][]octopus.Environment{}}
 	var err error
@@ -103,7 +145,7 @@ func (s *Service) ProjectProgression(ctx context.Context, tx *db.Tx, project *oc
 	if err != nil {
 		return nil, err
 	}
-	current, err := s.Currents(ctx, tx, CurrentQuery{Space: space, Projects: []string{project.ID}, Visible: visible})
+	current, err := s.Currents(ctx, tx, CurrentQuery{Space: space, Projects: []string{project.ID}, Visible: sight.Deployments})
 	if err != nil {
 		return nil, err
 	}
@@ -120,7 +162,7 @@ func (s *Service) ProjectProgression(ctx context.Context, tx *db.Tx, project *oc
 		}
 		found = append(found, more...)
 	}
-	facts, err := releaseFacts(ctx, tx, found, visible)
+	facts, err := releaseFacts(ctx, tx, found, sight.Deployments)
 	if err != nil {
 		return nil, err
 	}
@@ -137,7 +179,32 @@ func (s *Service) ProjectProgression(ctx context.Context, tx *db.Tx, project *oc
 		}
 		out.Releases = append(out.Releases, p)
 	}
-	return out, nil
+	seen, err := s.seen(ctx, tx, space, sight)
+	if err == nil {
+		out.cut(seen)
+	}
+	return out, err
+}
+
+// cut takes the environments out that are not seen; nil sees all.
+func (p *ProjectProgression) cut(seen func(id string) bool) {
+	if seen == nil {
+		return
+	}
+	left := func(list []octopus.Environment) []octopus.Environment {
+		return slices.DeleteFunc(slices.Clone(list), func(e octopus.Environment) bool { return !seen(e.ID) })
+	}
+	p.Environments = left(p.Environments)
+	for id, list := range p.Lifecycles {
+		p.Lifecycles[id] = left(list)
+	}
+	for id, list := range p.Channels {
+		p.Channels[id] = left(list)
+	}
+	for i := range p.Releases {
+		one := &p.Releases[i]
+		one.Next = slices.DeleteFunc(slices.Clone(one.Next), func(id string) bool { return !seen(id) })
+	}
 }
 
 // periods are the retention policies of the furthest phase that a release has

@@ -2,6 +2,7 @@ package resources
 
 import (
 	"context"
+	"errors"
 
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/resource"
@@ -25,14 +26,21 @@ func Accounts() *resource.Kind {
 				v.TenantedDeploymentParticipation = octopus.Untenanted
 			}
 		},
-		Check: func(_ context.Context, _ resource.Reader, old, v *octopus.Account) error {
+		Check: func(ctx context.Context, r resource.Reader, old, v *octopus.Account) error {
 			if v.AccountType == "" {
 				return fault.InvalidField("AccountType", "AccountType is empty; give one such as UsernamePassword, SshKeyPair or Token.")
 			}
 			if old != nil && old.AccountType != v.AccountType {
 				return fault.InvalidField("AccountType", "AccountType is '%s'; an account stays what it is, '%s'. Create another one instead.", v.AccountType, old.AccountType)
 			}
-			return checkParticipation("TenantedDeploymentParticipation", &v.TenantedDeploymentParticipation)
+			var had octopus.List[string]
+			if old != nil {
+				had = old.TenantTags
+			}
+			return errors.Join(
+				checkParticipation("TenantedDeploymentParticipation", &v.TenantedDeploymentParticipation),
+				checkTenantTags(ctx, r, v.SpaceID, had, tagList{"TenantTags", v.TenantTags}),
+			)
 		},
 	})
 }

@@ -74,7 +74,7 @@ func checkCertificate(ctx context.Context, r resource.Reader, old, v *octopus.Ce
 	if old != nil {
 		had = old.TenantTags
 	}
-	if err := checkTags(ctx, r, v.SpaceID, octopus.TagScopeTenant, "TenantTags", v.TenantTags, had); err != nil {
+	if err := checkTenantTags(ctx, r, v.SpaceID, had, tagList{"TenantTags", v.TenantTags}); err != nil {
 		return err
 	}
 	given := v.CertificateData.NewValue

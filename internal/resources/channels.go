@@ -2,6 +2,7 @@ package resources
 
 import (
 	"context"
+	"errors"
 
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/ident"
@@ -35,7 +36,15 @@ func Channels() *resource.Kind {
 }
 
 func checkChannel(ctx context.Context, r resource.Reader, old, v *octopus.Channel) error {
-	if err := oneOf("Type", &v.Type, octopus.ChannelLifecycle, octopus.ChannelEphemeral); err != nil || old == nil {
+	var had octopus.List[string]
+	if old != nil {
+		had = old.TenantTags
+	}
+	err := errors.Join(
+		oneOf("Type", &v.Type, octopus.ChannelLifecycle, octopus.ChannelEphemeral),
+		checkTenantTags(ctx, r, v.SpaceID, had, tagList{"TenantTags", v.TenantTags}),
+	)
+	if err != nil || old == nil {
 		return err
 	}
 	if old.ProjectID != v.ProjectID {

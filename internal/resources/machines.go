@@ -40,8 +40,15 @@ func Machines() *resource.Kind {
 				v.TenantedDeploymentParticipation = octopus.Untenanted
 			}
 		},
-		Check: func(ctx context.Context, r resource.Reader, _, v *octopus.Machine) error {
-			err := errors.Join(completePolicy(ctx, r, &v.MachineBase, v.SpaceID), checkEndpoint(&v.Endpoint), checkParticipation("TenantedDeploymentParticipation", &v.TenantedDeploymentParticipation))
+		Check: func(ctx context.Context, r resource.Reader, old, v *octopus.Machine) error {
+			var had octopus.List[string]
+			if old != nil {
+				had = old.TenantTags
+			}
+			err := errors.Join(
+				completePolicy(ctx, r, &v.MachineBase, v.SpaceID), checkEndpoint(&v.Endpoint), checkParticipation("TenantedDeploymentParticipation", &v.TenantedDeploymentParticipation),
+				checkTenantTags(ctx, r, v.SpaceID, had, tagList{"TenantTags", v.TenantTags}),
+			)
 			if len(v.Roles) == 0 {
 				err = errors.Join(err, fault.InvalidField("Roles", "Roles is empty; give the target at least one target tag, by which steps choose it."))
 			}

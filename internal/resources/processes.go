@@ -28,10 +28,28 @@ func DeploymentProcesses() *resource.Kind {
 			"Template": "/api/{space}/deploymentprocesses/{Id}/template{?channel,releaseId}",
 		},
 		Prepare: func(v *octopus.DeploymentProcess) { prepareSteps(v.Steps) },
-		Check: func(_ context.Context, _ resource.Reader, _, v *octopus.DeploymentProcess) error {
-			return checkSteps(v.Steps)
+		Check: func(ctx context.Context, r resource.Reader, old, v *octopus.DeploymentProcess) error {
+			var had octopus.List[string]
+			if old != nil {
+				for _, l := range tagsOfSteps(old.Steps) {
+					had = append(had, l.tags...)
+				}
+			}
+			return errors.Join(checkSteps(v.Steps), checkTenantTags(ctx, r, v.SpaceID, had, tagsOfSteps(v.Steps)...))
 		},
 	})
+}
+
+// tagsOfSteps are the tags of the tenants that actions are limited to.
+func tagsOfSteps(steps []octopus.Step) (lists []tagList) {
+	for i := range steps {
+		for j := range steps[i].Actions {
+			if tags := steps[i].Actions[j].TenantTags; len(tags) > 0 {
+				lists = append(lists, tagList{fmt.Sprintf("Steps[%d].Actions[%d].TenantTags", i, j), tags})
+			}
+		}
+	}
+	return lists
 }
 
 // stepReferences are what steps name. An action that is limited to an environment

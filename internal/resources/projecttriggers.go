@@ -72,7 +72,11 @@ func checkTrigger(ctx context.Context, r resource.Reader, old, v *octopus.Trigge
 	if old != nil && old.ProjectID != v.ProjectID {
 		return fault.InvalidField("ProjectId", "ProjectId is '%s'; a trigger stays in its project, '%s'.", v.ProjectID, old.ProjectID)
 	}
-	err := errors.Join(checkFilter(&v.Filter), checkAction(&v.Action))
+	var had octopus.List[string]
+	if old != nil {
+		had = old.Action.TenantTags
+	}
+	err := errors.Join(checkFilter(&v.Filter), checkAction(&v.Action), checkTenantTags(ctx, r, v.SpaceID, had, tagList{"Action.TenantTags", v.Action.TenantTags}))
 	if err != nil {
 		return err
 	}

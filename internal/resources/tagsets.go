@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -214,6 +215,7 @@ func tagHolders() []tagHolder {
 		{"certificates", "TenantTags"},
 		{"deploymentprocesses", "Steps.*.Actions.*.TenantTags"},
 		{"variables", "Variables.*.Scope.TenantTag"},
+		{"projecttriggers", "Action.TenantTags"},
 	}
 }
 
@@ -244,48 +246,100 @@ func eachTagged(ctx context.Context, w resource.Writer, space ident.SpaceID, set
 	return nil
 }
 
-// checkTags spells the tags of a document as their sets do, and refuses those that
-// no set for the scope has, and two of a set that allows one. had are the tags of
+// tagList is a list of tags in a document.
+type tagList struct {
+	field string
+	tags  octopus.List[string]
+}
+
+// checkTags spells the tags that a document bears as their sets do, and refuses those
+// that no set for the scope has, and two of a set that allows one. had are the tags of
 // before: one that is left from a set of old may stay.
 func checkTags(ctx context.Context, r resource.Reader, space string, scope octopus.TagSetScope, field string, tags, had octopus.List[string]) error {
+	sets, err := tagSets(ctx, r, space, tags)
+	if err != nil {
+		return err
+	}
+	faults := []error{sets.spell(scope, tagList{field, tags}, had)}
+	single := map[*octopus.TagSet]bool{}
+	for _, tag := range tags {
+		set, _ := sets.find(tag)
+		if set == nil || set.Type != octopus.TagSingleSelect {
+			continue
+		}
+		if single[set] {
+			faults = append(faults, fault.InvalidField(field, "%s has more than one tag of the set '%s', which allows one; keep one of them.", field, set.Name))
+		}
+		single[set] = true
+	}
+	return errors.Join(faults...)
+}
+
+// checkTenantTags is checkTags for lists that say by tags which tenants something is
+// for. There may be several of one set in them: they are for any of these.
+func checkTenantTags(ctx context.Context, r resource.Reader, space string, had octopus.List[string], lists ...tagList) error {
+	var all octopus.List[string]
+	for _, l := range lists {
+		all = append(all, l.tags...)
+	}
+	sets, err := tagSets(ctx, r, space, all)
+	if err != nil {
+		return err
+	}
+	var faults []error
+	for _, l := range lists {
+		faults = append(faults, sets.spell(octopus.TagScopeTenant, l, had))
+	}
+	return errors.Join(faults...)
+}
+
+// tagBook is the tag sets of a space by their folded names.
+type tagBook map[string]*octopus.TagSet
+
+// tagSets reads the tag sets of a space, if there are tags to look up.
+func tagSets(ctx context.Context, r resource.Reader, space string, tags octopus.List[string]) (tagBook, error) {
 	if len(tags) == 0 {
-		return nil
+		return nil, nil //nolint:nilnil // nothing is asked of it
 	}
 	bodies, err := column(ctx, r, `SELECT d.body FROM documents d WHERE d.kind = 'tagsets' AND d.space_id = ? AND d.deleted = 0`, space)
 	if err != nil {
-		return fmt.Errorf("read tag sets: %w", err)
+		return nil, fmt.Errorf("read tag sets: %w", err)
 	}
-	sets := map[string]*octopus.TagSet{}
+	sets := tagBook{}
 	for _, body := range bodies {
 		set := new(octopus.TagSet)
 		if err := decodeText(body, set); err != nil {
-			return fmt.Errorf("read tag set: %w", err)
+			return nil, fmt.Errorf("read tag set: %w", err)
 		}
 		sets[ident.Fold(set.Name)] = set
 	}
-	before := map[string]bool{}
-	for _, tag := range had {
-		before[ident.Fold(tag)] = true
+	return sets, nil
+}
+
+// find finds the set of a tag and the tag's canonical name; nil and "" where there is
+// none.
+func (b tagBook) find(tag string) (*octopus.TagSet, string) {
+	name, rest, parted := strings.Cut(tag, "/")
+	set := b[ident.Fold(strings.TrimSpace(name))]
+	if !parted || set == nil {
+		return set, ""
 	}
+	return set, spelling(set, strings.TrimSpace(rest))
+}
+
+// spell spells tags as their sets do, and refuses those that there are none of for the
+// scope, unless they were had before.
+func (b tagBook) spell(scope octopus.TagSetScope, l tagList, had octopus.List[string]) error {
 	var faults []error
-	single := map[*octopus.TagSet]bool{}
-	for i, tag := range tags {
-		name, rest, parted := strings.Cut(tag, "/")
-		set := sets[ident.Fold(strings.TrimSpace(name))]
-		spelled := ""
-		if parted && set != nil && hasScope(set, scope) {
-			spelled = spelling(set, strings.TrimSpace(rest))
-		}
+	for i, tag := range l.tags {
+		set, spelled := b.find(tag)
 		switch {
-		case spelled == "" && before[ident.Fold(tag)]:
-			continue
-		case spelled == "":
-			faults = append(faults, fault.InvalidField(field, "%s names '%.100s', which is no tag for %ss; give the canonical name of a tag, such as Region/Europe, of a tag set with that scope.", field, tag, strings.ToLower(string(scope))))
-			continue
-		case set.Type == octopus.TagSingleSelect && single[set]:
-			faults = append(faults, fault.InvalidField(field, "%s has more than one tag of the set '%s', which allows one; keep one of them.", field, set.Name))
+		case spelled != "" && hasScope(set, scope):
+			l.tags[i] = spelled
+		case slices.ContainsFunc(had, func(old string) bool { return ident.Fold(old) == ident.Fold(tag) }):
+		default:
+			faults = append(faults, fault.InvalidField(l.field, "%s names '%.100s', which is no tag for %ss; give the canonical name of a tag, such as Region/Europe, of a tag set with that scope.", l.field, tag, strings.ToLower(string(scope))))
 		}
-		single[set], tags[i] = true, spelled
 	}
 	return errors.Join(faults...)
 }

@@ -92,7 +92,7 @@ const (
 	maxVariableName = 1000 // bytes
 )
 
-func checkVariables(_ context.Context, _ resource.Reader, _, v *VariableSet) error {
+func checkVariables(ctx context.Context, r resource.Reader, old, v *VariableSet) error {
 	if len(v.Variables) > maxVariables {
 		return fault.InvalidField("Variables", "Variables has %d entries; use at most %d.", len(v.Variables), maxVariables)
 	}
@@ -115,5 +115,21 @@ func checkVariables(_ context.Context, _ resource.Reader, _, v *VariableSet) err
 		}
 		ids[one.ID] = true
 	}
-	return errors.Join(faults...)
+	var had octopus.List[string]
+	if old != nil {
+		for _, l := range tagsOfVariables(old.Variables) {
+			had = append(had, l.tags...)
+		}
+	}
+	return errors.Join(append(faults, checkTenantTags(ctx, r, v.SpaceID, had, tagsOfVariables(v.Variables)...))...)
+}
+
+// tagsOfVariables are the tags of the tenants that values are for.
+func tagsOfVariables(variables []Variable) (lists []tagList) {
+	for i := range variables {
+		if tags := variables[i].Scope.TenantTag; len(tags) > 0 {
+			lists = append(lists, tagList{fmt.Sprintf("Variables[%d].Scope.TenantTag", i), tags})
+		}
+	}
+	return lists
 }

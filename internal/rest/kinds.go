@@ -242,9 +242,11 @@ func (c *crud) page(r *Request, where ...docstore.Match) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	items, err := c.renderAll(docs, make([]json.RawMessage, 0, len(docs)))
-	if err != nil {
-		return nil, err
+	items := make([]json.RawMessage, len(docs))
+	for i, doc := range docs {
+		if items[i], err = c.s.render(c.k, c.links, doc); err != nil {
+			return nil, err
+		}
 	}
 	return PageOf(r, c.k.ItemType, page, total, items), nil
 }
@@ -257,37 +259,17 @@ func (c *crud) all(r *Request) (any, error) {
 	items := []json.RawMessage{}
 	err = c.s.DB.Read(r.Context(), func(tx *db.Tx) error {
 		where := q
-		where.Page = ident.Page{Take: ident.MaxTake}
 		if err := c.within(r.Context(), tx, r, &where); err != nil {
 			return err
 		}
 		items = items[:0]
-		for {
-			docs, total, err := c.s.Store.List(r.Context(), tx, c.k, where)
-			if err != nil {
-				return err
-			}
-			if items, err = c.renderAll(docs, items); err != nil {
-				return err
-			}
-			where.Page.Skip += int64(len(docs))
-			if len(docs) == 0 || where.Page.Skip >= total {
-				return nil
-			}
-		}
+		return c.s.Store.Each(r.Context(), tx, c.k.Name, where, func(doc *docstore.Doc) error {
+			item, err := c.s.render(c.k, c.links, doc)
+			items = append(items, item)
+			return err
+		})
 	})
 	return items, err
-}
-
-func (c *crud) renderAll(docs []*docstore.Doc, to []json.RawMessage) ([]json.RawMessage, error) {
-	for _, doc := range docs {
-		item, err := c.s.render(c.k, c.links, doc)
-		if err != nil {
-			return nil, err
-		}
-		to = append(to, item)
-	}
-	return to, nil
 }
 
 func (c *crud) get(r *Request) (any, error) { return c.read(r, r.PathValue("id")) }

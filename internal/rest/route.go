@@ -112,6 +112,9 @@ type Route struct {
 	// method and pattern. Its handler can still call that, as [Request.Create] and
 	// the like.
 	Overrides bool
+	// Reads tells of an operation by POST that it changes nothing: what it is asked
+	// does not fit into a query.
+	Reads bool
 	// Streams are answered for as long as the caller listens: no deadline.
 	Streams bool
 

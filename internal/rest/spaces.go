@@ -2,7 +2,6 @@ package rest
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -121,28 +120,9 @@ func (c *spaceCache) list(ctx context.Context) (*spaceList, error) {
 }
 
 func (c *spaceCache) read(ctx context.Context, tx *db.Tx, l *spaceList) error {
-	k, err := c.store.Kind(spacesKind)
+	all, err := docstore.All[space](ctx, c.store, tx, spacesKind, docstore.Query{})
 	if err != nil {
 		return err
-	}
-	var all []space
-	q := docstore.Query{Page: ident.Page{Take: ident.MaxTake}}
-	for {
-		docs, total, err := c.store.List(ctx, tx, k, q)
-		if err != nil {
-			return err
-		}
-		for _, doc := range docs {
-			var s space
-			if err := json.Unmarshal(doc.Body, &s); err != nil {
-				return fmt.Errorf("decode %s: %w", doc.ID, err)
-			}
-			all = append(all, s)
-		}
-		q.Page.Skip += int64(len(docs))
-		if len(docs) == 0 || q.Page.Skip >= total {
-			break
-		}
 	}
 	// Ids win over slugs, and slugs over names, as everywhere.
 	for _, ref := range []func(space) string{

@@ -58,7 +58,7 @@ func TestChild(t *testing.T) {
 						if err != nil {
 							return err
 						}
-						_, ahead, err := n.WaitReason(ctx, tx, now)
+						_, ahead, err := n.WaitReason(ctx, tx, now, []tasks.Visible{{Space: "Spaces-1"}})
 						if !now.Waiting || !slices.Equal(ahead, []string{child.ID}) {
 							t.Errorf("waiting %t for %v", now.Waiting, ahead)
 						}

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/takodeploy/tako/internal/db"
@@ -144,11 +145,11 @@ func (s *Service) claim(ctx context.Context) ([]*Task, error) {
 				return err
 			}
 		}
-		free, err := s.freeSlots(ctx, tx)
+		free, draining, err := s.freeSlots(ctx, tx)
 		if err != nil {
 			return err
 		}
-		candidates, err := s.candidates(ctx, tx, free > 0, claimWindow)
+		candidates, err := s.candidates(ctx, tx, free > 0, draining, claimWindow)
 		if err != nil {
 			return err
 		}
@@ -186,26 +187,24 @@ func (s *Service) claim(ctx context.Context) ([]*Task, error) {
 
 // anyOpen reports whether a claim would take something.
 func (s *Service) anyOpen(ctx context.Context, tx *db.Tx) (bool, error) {
-	free, err := s.freeSlots(ctx, tx)
+	free, draining, err := s.freeSlots(ctx, tx)
 	if err != nil {
 		return false, err
 	}
-	candidates, err := s.candidates(ctx, tx, free > 0, 1)
+	candidates, err := s.candidates(ctx, tx, free > 0, draining, 1)
 	return len(candidates) > 0, err
 }
 
-// freeSlots is how many more tasks this node may run; draining leaves none.
-func (s *Service) freeSlots(ctx context.Context, tx *db.Tx) (int64, error) {
-	var free, draining int64
-	err := tx.QueryRow(ctx, `SELECT n.capacity - (SELECT count(*) FROM slot s WHERE s.node = n.name), n.draining FROM node_setting n WHERE n.name = ?`,
-		s.cfg.Node).Scan(&free, &draining)
+// freeSlots is how many more tasks this node may run; one that is draining may only
+// go on with those that it has begun.
+func (s *Service) freeSlots(ctx context.Context, tx *db.Tx) (free int64, draining bool, err error) {
+	var drain int64
+	err = tx.QueryRow(ctx, `SELECT n.capacity - (SELECT count(*) FROM slot s WHERE s.node = n.name), n.draining FROM node_setting n WHERE n.name = ?`,
+		s.cfg.Node).Scan(&free, &drain)
 	if errors.Is(err, sql.ErrNoRows) {
-		return 0, nil
+		return 0, false, nil
 	}
-	if draining != 0 {
-		free = 0
-	}
-	return free, err
+	return free, drain != 0, err
 }
 
 // candidate is a task that may be claimed.
@@ -218,12 +217,17 @@ type candidate struct {
 
 // candidates are at most limit runnable tasks whose tags are free and whose spaces'
 // queues run, those that are to end first. Without a free slot they are the only ones.
-func (s *Service) candidates(ctx context.Context, tx *db.Tx, free bool, limit int) ([]candidate, error) {
+// A node that is draining goes on with what it has begun: a deployment that had to wait
+// for an answer may have no other node to end on.
+func (s *Service) candidates(ctx context.Context, tx *db.Tx, free, draining bool, limit int) ([]candidate, error) {
 	all, err := readCandidates(ctx, tx, nil, `t.state = 'Cancelling' AND t.runnable <> 0 ORDER BY t.seq LIMIT ?`, limit)
 	if err != nil || !free {
 		return all, err
 	}
-	now := db.Micros(tx.Now())
+	now, begun, node := db.Micros(tx.Now()), "", []any(nil)
+	if draining {
+		begun, node = ` AND t.state <> 'Queued' AND t.node = ?`, []any{s.cfg.Node}
+	}
 	// Each priority by itself: so the index gives the tasks in their order, and the
 	// reading ends with the last one that is wanted.
 	for _, priority := range []int64{1, 0} {
@@ -236,8 +240,8 @@ func (s *Service) candidates(ctx context.Context, tx *db.Tx, free bool, limit in
 			AND (t.expiry = 0 OR t.expiry > ? OR t.state <> 'Queued')
 			AND (t.state <> 'Queued' OR t.space_id = '' OR t.space_id NOT IN (SELECT x.id FROM document_index x
 				WHERE x.kind = 'spaces' AND x.field = 'TaskQueueStopped' AND x.value = 'true'))
-			AND (t.tag = '' OR t.tag NOT IN (SELECT h.tag FROM tag_holder h) OR t.state <> 'Queued' AND EXISTS (SELECT 1 FROM tag_holder h WHERE h.tag = t.tag AND h.task = t.id))
-			ORDER BY t.queue_time, t.seq LIMIT ?`, priority, now, now, limit-len(all))
+			AND (t.tag = '' OR t.tag NOT IN (SELECT h.tag FROM tag_holder h) OR t.state <> 'Queued' AND EXISTS (SELECT 1 FROM tag_holder h WHERE h.tag = t.tag AND h.task = t.id))`+
+			begun+` ORDER BY t.queue_time, t.seq LIMIT ?`, slices.Concat([]any{priority, now, now}, node, []any{limit - len(all)})...)
 		if err != nil {
 			return nil, err
 		}

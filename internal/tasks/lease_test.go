@@ -298,7 +298,7 @@ func TestWaitAndAnswer(t *testing.T) {
 					t.Errorf("%+v", got)
 				}
 				w.read(func(ctx context.Context, tx *db.Tx) error {
-					reason, _, err := n.WaitReason(ctx, tx, got)
+					reason, _, err := n.WaitReason(ctx, tx, got, []tasks.Visible{{Space: "Spaces-1"}})
 					if !strings.Contains(reason, "person") {
 						t.Errorf("it waits since %q", reason)
 					}

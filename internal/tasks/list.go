@@ -1,6 +1,7 @@
 package tasks
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -334,17 +335,22 @@ func page[T any](ctx context.Context, tx *db.Tx, f *filter, p ident.Page, from, 
 }
 
 // WaitReason says why a queued task does not run yet, in a sentence; "" when it
-// is about to. ahead lists the tasks that it waits for.
-func (s *Service) WaitReason(ctx context.Context, tx *db.Tx, t *Task) (reason string, ahead []string, err error) {
+// is about to. ahead lists the tasks that it waits for. Neither names tasks that
+// the reader may not see.
+func (s *Service) WaitReason(ctx context.Context, tx *db.Tx, t *Task, visible []Visible) (reason string, ahead []string, err error) {
 	if t.State != octopus.TaskQueued && !t.Waiting {
 		return "", nil, nil
 	}
 	if t.Waiting {
 		children, err := openChildren(ctx, tx, t.ID)
-		if err != nil || len(children) > 0 {
-			return "Waiting for the deployments that its steps have started: " + strings.Join(children, ", ") + ".", children, err
+		if err != nil || len(children) == 0 {
+			return "Waiting for a person to answer an interruption.", nil, err
 		}
-		return "Waiting for a person to answer an interruption.", nil, nil
+		seen, err := among(ctx, tx, Query{Visible: visible, IDs: children}, `1 = 1`)
+		if err != nil || len(seen) == 0 {
+			return "Waiting for the deployments that its steps have started.", nil, err
+		}
+		return "Waiting for the deployments that its steps have started: " + strings.Join(seen, ", ") + ".", seen, nil
 	}
 	if t.QueueTime.After(tx.Now()) {
 		return "Scheduled to start at " + t.QueueTime.Format(time.RFC3339) + ".", nil, nil
@@ -361,27 +367,37 @@ func (s *Service) WaitReason(ctx context.Context, tx *db.Tx, t *Task) (reason st
 		var holder string
 		err := tx.QueryRow(ctx, `SELECT h.task FROM tag_holder h WHERE h.tag = ? AND h.task <> ?`, t.Tag, t.ID).Scan(&holder)
 		if err == nil {
-			return "Waiting for " + holder + ", which works on the same (" + t.Tag + ").", []string{holder}, nil
+			seen, err := among(ctx, tx, Query{Visible: visible}, `t.id = ?`, holder)
+			return "Waiting for " + cmp.Or(strings.Join(seen, ""), "another task") + ", which works on the same (" + t.Tag + ").", seen, err
 		}
 		if !isNoRows(err) {
 			return "", nil, err
 		}
 	}
-	free, err := s.freeSlots(ctx, tx)
-	if err != nil || free > 0 {
+	free, draining, err := s.freeSlots(ctx, tx)
+	if err != nil || free > 0 && !draining {
 		return "", nil, err
 	}
-	rows, err := tx.Query(ctx, `SELECT s.task FROM slot s WHERE s.node = ? ORDER BY s.task LIMIT 100`, s.cfg.Node)
+	ahead, err = among(ctx, tx, Query{Visible: visible}, `t.id IN (SELECT s.task FROM slot s WHERE s.node = ?)`, s.cfg.Node)
+	return "Waiting for a free slot: this node runs as many tasks as it may, or is drained.", ahead, err
+}
+
+// among lists the tasks of a query of which a condition holds, at most a hundred.
+func among(ctx context.Context, tx *db.Tx, q Query, condition string, args ...any) ([]string, error) {
+	f := q.filter()
+	f.and(condition, args...)
+	rows, err := tx.Query(ctx, `SELECT t.id FROM task t WHERE `+f.where.String()+` ORDER BY t.seq LIMIT 100`, f.args...)
 	if err != nil {
-		return "", nil, err
+		return nil, fmt.Errorf("look for tasks that are ahead: %w", err)
 	}
 	defer rows.Close()
+	var seen []string
 	for rows.Next() {
 		var id string
 		if err := rows.Scan(&id); err != nil {
-			return "", nil, err
+			return nil, err
 		}
-		ahead = append(ahead, id)
+		seen = append(seen, id)
 	}
-	return "Waiting for a free slot: this node runs as many tasks as it may, or is drained.", ahead, rows.Err()
+	return seen, rows.Err()
 }

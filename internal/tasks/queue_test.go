@@ -14,6 +14,7 @@ import (
 
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/fault"
+	"github.com/takodeploy/tako/internal/resource"
 	"github.com/takodeploy/tako/internal/tasks"
 	"github.com/takodeploy/tako/octopus"
 )
@@ -62,7 +63,7 @@ func TestCapacity(t *testing.T) {
 		}
 		first, second := claimed.next(t), claimed.next(t)
 		w.read(func(ctx context.Context, tx *db.Tx) error {
-			reason, ahead, err := n.WaitReason(ctx, tx, all[2])
+			reason, ahead, err := n.WaitReason(ctx, tx, all[2], []tasks.Visible{{Space: "Spaces-1"}})
 			if !strings.HasPrefix(reason, "Waiting for a free slot") || len(ahead) != 2 {
 				t.Errorf("it waits since %q for %v", reason, ahead)
 			}
@@ -190,11 +191,17 @@ func TestTagWaits(t *testing.T) {
 			t.Errorf("%s of tag %s was claimed", l.ID, l.Tag)
 		}
 		w.read(func(ctx context.Context, tx *db.Tx) error {
-			reason, ahead, err := n.WaitReason(ctx, tx, second)
+			reason, ahead, err := n.WaitReason(ctx, tx, second, []tasks.Visible{{Space: "Spaces-1"}})
 			if reason != "Waiting for "+first.ID+", which works on the same (p/e)." || !slices.Equal(ahead, []string{first.ID}) {
 				t.Errorf("it waits since %q for %v", reason, ahead)
 			}
-			return err
+			// Who may not see the other one is told no more than that there is one.
+			elsewhere := []tasks.Visible{{Space: "Spaces-1", Grants: []resource.Grant{{Projects: []string{"Projects-9"}}}}}
+			hidden, none, err2 := n.WaitReason(ctx, tx, second, elsewhere)
+			if hidden != "Waiting for another task, which works on the same (p/e)." || len(none) != 0 {
+				t.Errorf("it waits since %q for %v", hidden, none)
+			}
+			return errors.Join(err, err2)
 		})
 		if err := finish(t.Context(), holder); err != nil {
 			t.Fatal(err)
@@ -217,7 +224,7 @@ func TestStoppedSpace(t *testing.T) {
 			t.Errorf("%s was claimed", l.ID)
 		}
 		w.read(func(ctx context.Context, tx *db.Tx) error {
-			reason, _, err := n.WaitReason(ctx, tx, waits)
+			reason, _, err := n.WaitReason(ctx, tx, waits, []tasks.Visible{{Space: "Spaces-1"}})
 			if reason != "The task queue of the space is stopped." {
 				t.Errorf("it waits since %q", reason)
 			}

@@ -257,7 +257,7 @@ func (b *board) frame(ctx context.Context, tx *db.Tx) error {
 	if err != nil {
 		return err
 	}
-	if err := b.frameTenants(ctx, tx); err != nil {
+	if err := b.frameTenants(ctx, tx, projects); err != nil {
 		return err
 	}
 	places, err := b.places(ctx, tx, projects, environments)
@@ -287,7 +287,16 @@ func (b *board) frame(ctx context.Context, tx *db.Tx) error {
 	return nil
 }
 
-func (b *board) frameTenants(ctx context.Context, tx *db.Tx) error {
+// frameTenants reads the tenants, each with its connections between the projects and
+// the environments of the dashboard: of others the caller may know nothing.
+func (b *board) frameTenants(ctx context.Context, tx *db.Tx, projects []octopus.Project) error {
+	shown := make(map[string]bool, len(projects)+len(b.environments))
+	for i := range projects {
+		shown[projects[i].ID] = true
+	}
+	for _, id := range b.environments {
+		shown[id] = true
+	}
 	tenants, _, err := list[octopus.Tenant](ctx, tx, b, "tenants", tenantView, docstore.Query{IDs: chosen(b.w.IncludedTenantIDs)})
 	if err != nil {
 		return err
@@ -308,7 +317,9 @@ func (b *board) frameTenants(ctx context.Context, tx *db.Tx) error {
 		}
 		one := octopus.DashboardTenant{ID: t.ID, Name: t.Name, TenantTags: t.TenantTags, ProjectEnvironments: octopus.Map[string, octopus.List[string]]{}, Links: octopus.Links{"Self": b.r.SpaceHref("/tenants/" + t.ID)}}
 		for project, environments := range t.ProjectEnvironments {
-			one.ProjectEnvironments[project] = environments
+			if shown[project] {
+				one.ProjectEnvironments[project] = slices.DeleteFunc(environments, func(id string) bool { return !shown[id] })
+			}
 		}
 		b.out.Tenants = append(b.out.Tenants, one)
 	}

@@ -57,7 +57,8 @@ func (a *api) placeRoutes() []rest.Route {
 }
 
 // sortOrder puts the documents of a kind into the order of the ids in the body,
-// which has to have all of them.
+// which has to have all of them: it takes the permissions without a limit, for the
+// place of one is that of all others too.
 func (a *api) sortOrder(kind, edit string) rest.Handler {
 	return func(r *rest.Request) (any, error) {
 		var ids []string
@@ -67,6 +68,14 @@ func (a *api) sortOrder(kind, edit string) rest.Handler {
 		k, err := a.store.Kind(kind)
 		if err != nil {
 			return nil, err
+		}
+		for _, permission := range []string{k.Permissions.View, edit} {
+			if permission == "" {
+				continue
+			}
+			if err := r.Allow(permission, rest.Target{}); err != nil {
+				return nil, err
+			}
 		}
 		var items []json.RawMessage
 		err = a.db.Write(r.Context(), func(tx *db.Tx) error {

@@ -40,6 +40,10 @@ func TestSortOrder(t *testing.T) {
 	if a := put(w.person([]string{"EnvironmentView", "EnvironmentEdit"}, w.dev), w.dev, w.prod, test); a.Status != 403 {
 		t.Errorf("%d %s", a.Status, a.Body)
 	}
+	// The order as it is changes nothing, and would show what one may not see.
+	if a := put(w.person([]string{"EnvironmentView", "EnvironmentEdit"}, w.dev), w.prod, test, w.dev); a.Status != 403 || strings.Contains(string(a.Body), "Prod") {
+		t.Errorf("%d %s", a.Status, a.Body)
+	}
 	pool := w.Create("/api/workerpools", `{"Name":"Second"}`)
 	if a := w.Must(200, http.MethodPut, "/api/workerpools/sortorder", `["`+pool+`","WorkerPools-1"]`); !slices.Equal(a.IDs(), []string{pool, "WorkerPools-1"}) {
 		t.Errorf("%s", a.Body)

@@ -48,7 +48,7 @@ func (a *api) smallRoutes() []rest.Route {
 		routes = append(
 			routes,
 			rest.Route{Method: http.MethodGet, Pattern: pattern, Permission: processView, Handler: a.testRule, Query: rule, Response: test, Summary: "Tells whether a version satisfies a rule for channels."},
-			rest.Route{Method: http.MethodPost, Pattern: pattern, Permission: processView, Handler: a.testRule, Body: reflect.TypeFor[ruleQuery](), Response: test, Summary: "Tells whether a version satisfies a rule for channels."},
+			rest.Route{Method: http.MethodPost, Reads: true, Pattern: pattern, Permission: processView, Handler: a.testRule, Body: reflect.TypeFor[ruleQuery](), Response: test, Summary: "Tells whether a version satisfies a rule for channels."},
 		)
 	}
 	return routes

@@ -1,6 +1,8 @@
 package projects_test
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -75,6 +77,87 @@ func TestTagSetTypes(t *testing.T) {
 		}
 		w.Refused(409, "DELETE", "/api/tagsets/"+free, "", "'Freed/whatever' cannot be deleted")
 	})
+}
+
+// TestWhatIsForTenants: whatever says by tags which tenants it is for names tags that
+// there are, several of a set if it likes, and is spelled as the set is; the same holds
+// for the ids of environments, tenants, channels and targets.
+func TestWhatIsForTenants(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		w.Create("/api/tagsets", `{"Name":"One","Type":"SingleSelect","Tags":[{"Name":"a"},{"Name":"b"}]}`)
+		w.Create("/api/tagsets", `{"Name":"Of projects","Scopes":["Project"],"Tags":[{"Name":"a"}]}`)
+		step := `{"Version":%d,"Steps":[{"Name":"s","Actions":[{"Name":"s","ActionType":"Octopus.Script","TenantTags":[%s]%s}]}]}`
+		trigger := `"ProjectId":"` + w.web + `","Filter":{"FilterType":"OnceDailySchedule","StartTime":"2026-01-01T09:00:00.000+00:00","Timezone":"UTC"},"Action":{"ActionType":"DeployLatestRelease","SourceEnvironmentIds":["` + w.dev + `"],"DestinationEnvironmentId":"` + w.dev + `"`
+		for _, c := range []struct {
+			method, path, field string
+			body                func(tags, more string) string
+			// missing are members that name what there is not, by the field of the fault.
+			missing map[string]string
+		}{
+			{
+				"POST", "machines", "TenantTags",
+				func(tags, more string) string {
+					return `{"Name":"M","EnvironmentIds":["` + w.dev + `"],"Roles":["r"],"Endpoint":{"CommunicationStyle":"None"},"TenantTags":[` + tags + `]` + more + `}`
+				},
+				map[string]string{"TenantIds names 'Tenants-77'": `,"TenantIds":["Tenants-77"]`, "EnvironmentIds names 'Environments-77'": `,"EnvironmentIds":["Environments-77"]`},
+			},
+			{
+				"POST", "accounts", "TenantTags",
+				func(tags, more string) string {
+					return `{"Name":"A","AccountType":"Token","TenantTags":[` + tags + `]` + more + `}`
+				},
+				map[string]string{"TenantIds names 'Tenants-77'": `,"TenantIds":["Tenants-77"]`, "EnvironmentIds names 'Environments-77'": `,"EnvironmentIds":["Environments-77"]`},
+			},
+			{
+				"POST", "channels", "TenantTags",
+				func(tags, more string) string {
+					return `{"Name":"C","ProjectId":"` + w.web + `","TenantTags":[` + tags + `]` + more + `}`
+				},
+				map[string]string{"LifecycleId names 'Lifecycles-77'": `,"LifecycleId":"Lifecycles-77"`},
+			},
+			{
+				"POST", "projecttriggers", "Action.TenantTags",
+				func(tags, more string) string {
+					return `{"Name":"T",` + trigger + more + `,"TenantTags":[` + tags + `]}}`
+				},
+				map[string]string{"Action.TenantIds names 'Tenants-77'": `,"TenantIds":["Tenants-77"]`, "Action.DestinationEnvironmentId names 'Environments-77'": `,"DestinationEnvironmentId":"Environments-77"`},
+			},
+			{
+				"PUT", "deploymentprocesses/deploymentprocess-" + w.web, "Steps[0].Actions[0].TenantTags",
+				func(tags, more string) string {
+					return fmt.Sprintf(step, w.version("deploymentprocesses/deploymentprocess-"+w.web), tags, more)
+				},
+				map[string]string{"Steps.Actions.Environments names 'Environments-77'": `,"Environments":["Environments-77"]`, "Steps.Actions.Channels names 'Channels-77'": `,"Channels":["Channels-77"]`},
+			},
+			{
+				"PUT", "variables/variableset-" + w.web, "Variables[0].Scope.TenantTag",
+				func(tags, more string) string {
+					return fmt.Sprintf(`{"Version":%d,"Variables":[{"Name":"v","Value":"x","Scope":{"TenantTag":[%s]%s}}]}`, w.version("variables/variableset-"+w.web), tags, more)
+				},
+				map[string]string{"Variables.Scope.Environment names 'Environments-77'": `,"Environment":["Environments-77"]`, "Variables.Scope.Machine names 'Machines-77'": `,"Machine":["Machines-77"]`},
+			},
+		} {
+			for _, tag := range []string{"One/c", "Two/a", "One", "Of projects/a"} {
+				w.Refused(400, c.method, "/api/"+c.path, c.body(`"`+tag+`"`, ""), c.field+" names '"+tag+"', which is no tag for tenants")
+			}
+			for said, more := range c.missing {
+				w.Refused(400, c.method, "/api/"+c.path, c.body("", more), said)
+			}
+			made := w.Do(c.method, "/api/"+c.path, actiontest.Admin, c.body(`"one/A","One/b"`, ""))
+			if made.Status > 201 || !strings.Contains(string(made.Body), `"One/a","One/b"`) {
+				t.Errorf("%s: %d %s", c.path, made.Status, made.Body)
+			}
+		}
+	})
+}
+
+// version is that of a document that counts its changes.
+func (w *world) version(path string) int {
+	w.T.Helper()
+	var doc struct{ Version int }
+	w.Get("/api/" + path).Into(&doc)
+	return doc.Version
 }
 
 // TestTagSetOrder: new sets go to the end, until somebody says otherwise.

@@ -39,6 +39,11 @@ func tasksOf(ctx context.Context, tx *db.Tx, r *rest.Request, ids []string) (map
 	return out, err
 }
 
+// sight is what the caller may see of progressions.
+func sight(r *rest.Request) releases.Sight {
+	return releases.Sight{Deployments: r.Grants(string(octopus.PermDeploymentView)), Environments: r.Grants(string(octopus.PermEnvironmentView))}
+}
+
 func (a *api) progression(r *rest.Request) (any, error) {
 	var out *octopus.LifecycleProgression
 	var release *octopus.Release
@@ -46,7 +51,7 @@ func (a *api) progression(r *rest.Request) (any, error) {
 		if release, err = a.release(tx, r); err != nil {
 			return err
 		}
-		if out, err = a.service.Progression(r.Context(), tx, release, r.Grants(string(octopus.PermDeploymentView))); err != nil {
+		if out, err = a.service.Progression(r.Context(), tx, release, sight(r)); err != nil {
 			return err
 		}
 		var ids []string
@@ -91,7 +96,7 @@ func (a *api) projectProgression(r *rest.Request) (any, error) {
 		if err := r.Allow(string(octopus.PermReleaseView), rest.Target{Project: p.ID, ProjectGroup: p.ProjectGroupID}); err != nil {
 			return fault.Missing("project", p.ID)
 		}
-		found, err := a.service.ProjectProgression(r.Context(), tx, p, min(max(history, 1), maxHistory), r.Grants(string(octopus.PermDeploymentView)))
+		found, err := a.service.ProjectProgression(r.Context(), tx, p, min(max(history, 1), maxHistory), sight(r))
 		if err != nil {
 			return err
 		}

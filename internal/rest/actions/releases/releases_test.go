@@ -414,8 +414,8 @@ func TestPermissions(t *testing.T) {
 		}
 		var p octopus.LifecycleProgression
 		do(http.StatusOK, http.MethodGet, "/api/Spaces-1/releases/"+id+"/progression", "").Into(&p)
-		if len(p.Phases[0].Deployments) != 0 || p.Phases[0].Progress != octopus.PhaseComplete {
-			t.Errorf("the first phase is %+v", p.Phases[0])
+		if len(p.Phases) != 1 || p.Phases[0].Name != "Prod" || p.Phases[0].Progress != octopus.PhaseCurrent || len(p.Phases[0].Deployments) != 0 {
+			t.Errorf("the phases are %+v; Dev is not theirs", p.Phases)
 		}
 		var template octopus.DeploymentTemplate
 		do(http.StatusOK, http.MethodGet, "/api/Spaces-1/releases/"+id+"/deployments/template", "").Into(&template)

@@ -101,6 +101,8 @@ func (a *api) progressRoutes() []rest.Route {
 	process.Overrides = true
 	disabled := flag("includeDisabledSteps", "with the steps that are disabled")
 	preview, continues := of[octopus.DeploymentPreview](), text("continues", "the id of a failed deployment that it would go on from")
+	previews := post("/releases/{id}/deployments/previews", octopus.PermDeploymentCreate, a.previews, of[octopus.DeploymentPreviewRequest](), of[[]octopus.DeploymentPreview](), "Says what several deployments would do.")
+	previews.Reads = true
 	return []rest.Route{
 		process,
 		get("/releases/{id}/progression", octopus.PermReleaseView, a.progression, of[octopus.LifecycleProgression](), "Says how far a release has come in its lifecycle, and where it can go next."),
@@ -109,7 +111,7 @@ func (a *api) progressRoutes() []rest.Route {
 		get("/releases/{id}/deployments/template", octopus.PermReleaseView, a.deploymentTemplate, of[octopus.DeploymentTemplate](), "Says where a release can be deployed to."),
 		get("/releases/{id}/deployments/preview/{environment}", octopus.PermDeploymentCreate, a.preview, preview, "Says what a deployment would do.", disabled, continues),
 		get("/releases/{id}/deployments/preview/{environment}/{tenant}", octopus.PermDeploymentCreate, a.preview, preview, "Says what a deployment for a tenant would do.", disabled, continues),
-		post("/releases/{id}/deployments/previews", octopus.PermDeploymentCreate, a.previews, of[octopus.DeploymentPreviewRequest](), of[[]octopus.DeploymentPreview](), "Says what several deployments would do."),
+		previews,
 	}
 }
 

@@ -150,8 +150,8 @@ func inMaintenance(ctx context.Context, tx *db.Tx, store *docstore.Store) (bool,
 }
 
 // Guard makes what [rest.Config] wants for maintenance mode: while it is on, only
-// holders of AdministerSystem may change anything. Reading goes on, signing in and
-// out too, and so do the tasks that are running or queued: it is no stop of the
+// holders of AdministerSystem may change anything, or queue a task. Reading goes on (by
+// POST too, where a question does not fit into a query), signing in and out too, and so do the tasks that are running or queued: it is no stop of the
 // queue. A mode that was switched on by another process holds here within the
 // time in which changes become known.
 func Guard(d *db.DB, store *docstore.Store) func(*rest.Request) error {
@@ -180,13 +180,13 @@ func Guard(d *db.DB, store *docstore.Store) func(*rest.Request) error {
 		return s.on, nil
 	}
 	return func(r *rest.Request) error {
-		if slices.Contains([]string{http.MethodGet, http.MethodHead}, r.Method) || r.Route().Permission == rest.Public {
+		if slices.Contains([]string{http.MethodGet, http.MethodHead}, r.Method) || r.Route().Reads || r.Route().Permission == rest.Public {
 			return nil
 		}
 		locked, err := on(r.Context())
 		if err != nil || !locked || r.Principal.Access().Can(administer, "", rest.Target{}) {
 			return err
 		}
-		return fault.New(fault.Forbidden, "The server is in maintenance mode, in which only administrators can change anything. Try again later.")
+		return fault.New(fault.Forbidden, "The server is in maintenance mode, in which only holders of %s can change anything or start a task. Reading goes on, and so do the tasks that are queued already. Try again when the mode is off, or ask an administrator.", administer)
 	}
 }

@@ -28,8 +28,12 @@ type tree struct {
 }
 
 func (a *api) tree(r *rest.Request) (*tree, error) {
+	visible, err := seen(r, view)
+	if err != nil {
+		return nil, err
+	}
 	var t tree
-	err := a.db.Read(r.Context(), func(tx *db.Tx) error {
+	err = a.db.Read(r.Context(), func(tx *db.Tx) error {
 		var err error
 		if t.task, err = a.find(r, tx); err != nil {
 			return err
@@ -39,7 +43,7 @@ func (a *api) tree(r *rest.Request) (*tree, error) {
 			return err
 		}
 		t.doc = docs[0]
-		if t.wait, _, err = a.queue.WaitReason(r.Context(), tx, t.task); err != nil {
+		if t.wait, _, err = a.queue.WaitReason(r.Context(), tx, t.task, visible); err != nil {
 			return err
 		}
 		t.root, err = nodes(r.Context(), tx, t.task)

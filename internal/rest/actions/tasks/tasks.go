@@ -356,7 +356,7 @@ func (a *api) behind(r *rest.Request) (any, error) {
 		if err != nil {
 			return err
 		}
-		_, ahead, err := a.queue.WaitReason(r.Context(), tx, t)
+		_, ahead, err := a.queue.WaitReason(r.Context(), tx, t, visible)
 		if err != nil {
 			return err
 		}

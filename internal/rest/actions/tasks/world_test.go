@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"strings"
 	"sync"
@@ -14,6 +15,7 @@ import (
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/db/dbtest"
 	"github.com/takodeploy/tako/internal/fault"
+	"github.com/takodeploy/tako/internal/feed"
 	"github.com/takodeploy/tako/internal/ident"
 	"github.com/takodeploy/tako/internal/mail"
 	"github.com/takodeploy/tako/internal/orchestrator"
@@ -26,19 +28,20 @@ import (
 	"github.com/takodeploy/tako/internal/rest/actions/server"
 	taskroutes "github.com/takodeploy/tako/internal/rest/actions/tasks"
 	"github.com/takodeploy/tako/internal/rest/actions/users"
+	"github.com/takodeploy/tako/internal/retention"
 	"github.com/takodeploy/tako/internal/targets"
 	"github.com/takodeploy/tako/internal/tasks"
 	"github.com/takodeploy/tako/octopus"
 )
 
-// feed has no packages.
-type feed struct{}
+// noPackages is a feed without any.
+type noPackages struct{}
 
-func (feed) Find(_ context.Context, _ ident.SpaceID, _, id, version string) (releases.Package, error) {
+func (noPackages) Find(_ context.Context, _ ident.SpaceID, _, id, version string) (releases.Package, error) {
 	return releases.Package{}, fault.New(fault.NotFound, "The package %s %s was not found.", id, version)
 }
 
-func (feed) Versions(context.Context, ident.SpaceID, string, string, func(string) bool) error {
+func (noPackages) Versions(context.Context, ident.SpaceID, string, string, func(string) bool) error {
 	return nil
 }
 
@@ -75,10 +78,12 @@ func (w *world) wire(t *testing.T, d *db.DB, a *actiontest.World, cfg *rest.Conf
 		Timing: tasks.Timing{Look: 20 * time.Millisecond, Seal: 50 * time.Millisecond},
 	}
 	w.run(t)
-	w.service = releases.New(releases.Config{DB: d, Store: a.Store, Queue: w.queue, Packages: feed{}, Sealer: a.Keys, Log: dbtest.Log(t)})
+	w.service = releases.New(releases.Config{DB: d, Store: a.Store, Queue: w.queue, Packages: noPackages{}, Sealer: a.Keys, Log: dbtest.Log(t)})
 	runners[octopus.TaskDeploy] = orchestrator.New(orchestrator.Config{
 		DB: d, Source: w.service, Agents: targets.New(targets.Config{Disabled: true}), Blobs: blobs, Sealer: a.Keys, Mail: mail.New(d, a.Store), Log: dbtest.Log(t),
 	})
+	runners[octopus.TaskRetention] = retention.New(retention.Config{DB: d, Store: a.Store, Releases: w.service, Packages: feed.New(d, blobs), Blobs: blobs, Log: dbtest.Log(t)})
+	cfg.Guard = server.Guard(d, a.Store)
 	cfg.Routes = append(users.Routes(d, a.Store, a.Auth), server.Routes(server.Config{DB: d, Store: a.Store, Version: "1", Node: "node"})...)
 	cfg.Routes = append(cfg.Routes, projects.Routes(d, a.Store)...)
 	cfg.Routes = append(cfg.Routes, releaseroutes.Routes(d, w.service)...)
@@ -88,19 +93,35 @@ func (w *world) wire(t *testing.T, d *db.DB, a *actiontest.World, cfg *rest.Conf
 // run runs the queue until stop.
 func (w *world) run(t *testing.T) {
 	t.Helper()
-	queue, err := tasks.Open(t.Context(), w.cfg)
+	w.queue, w.stop = serve(t, w.cfg)
+}
+
+// another runs a second node, which runs health checks by a runner of its own, until
+// stop or the end of the test.
+func (w *world) another(t *testing.T, name string, health tasks.Runner) (stop func()) {
+	t.Helper()
+	cfg := w.cfg
+	cfg.Node, cfg.Runners = name, maps.Clone(w.cfg.Runners)
+	cfg.Runners[octopus.TaskHealth] = health
+	_, stop = serve(t, cfg)
+	return stop
+}
+
+func serve(t *testing.T, cfg tasks.Config) (queue *tasks.Service, stop func()) {
+	t.Helper()
+	queue, err := tasks.Open(t.Context(), cfg)
 	check(t, err)
-	w.queue = queue
-	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	ended := make(chan error, 1)
 	go func() { ended <- queue.Run(ctx) }()
-	w.stop = sync.OnceFunc(func() {
-		stop()
+	stop = sync.OnceFunc(func() {
+		cancel()
 		if err := errors.Join(<-ended, queue.Close()); err != nil {
 			t.Error(err)
 		}
 	})
-	t.Cleanup(w.stop)
+	t.Cleanup(stop)
+	return queue, stop
 }
 
 func check(t testing.TB, err error) {
@@ -203,6 +224,9 @@ func (w *world) answer(key, interruption, values string) {
 	w.MustAs(key, http.StatusOK, http.MethodPut, space+"/interruptions/"+interruption+"/responsible", "")
 	w.MustAs(key, http.StatusOK, http.MethodPost, space+"/interruptions/"+interruption+"/submit", values)
 }
+
+// admin is the key of the administrator.
+func (*world) admin() string { return actiontest.Admin }
 
 // may is somebody with these permissions in the space.
 func (w *world) may(permissions ...string) string {

@@ -67,7 +67,7 @@ func (v *view) document(r *rest.Request, projects []string) octopus.TenantVariab
 			ProjectID: p.ID, ProjectName: p.Name, Templates: p.Templates, Variables: octopus.Map[string, octopus.Properties]{},
 			Links: octopus.Links{"Project": r.SpaceHref("/projects/" + p.ID)},
 		}
-		for _, id := range v.connected(p) {
+		for _, id := range v.shown(r, p, v.connected(p)) {
 			values.Variables[id] = octopus.Properties{}
 		}
 		out.ProjectVariables[p.ID] = values
@@ -144,37 +144,72 @@ func (a *api) common(r *rest.Request) (any, error) {
 
 func (v *view) common(r *rest.Request, missing bool) octopus.TenantCommonVariables {
 	self := r.SpaceHref("/tenants/" + v.tenant.ID)
-	out := octopus.TenantCommonVariables{TenantID: v.tenant.ID, Resource: octopus.Resource{Links: octopus.Links{"Self": self + "/commonvariables", "Tenant": self}}}
-	row := func(l *octopus.LibraryVariableSet, t *octopus.TemplateParameter) octopus.TenantCommonVariable {
-		return octopus.TenantCommonVariable{LibraryVariableSetID: l.ID, LibraryVariableSetName: l.Name, TemplateID: t.ID, Template: *t}
+	sources := make([]source, len(v.libraries))
+	for i, l := range v.libraries {
+		sources[i] = source{id: l.ID, name: l.Name, templates: l.Templates, among: v.within[l.ID]}
+	}
+	variables, lacks := entries(v, r, sources, missing, func(e *entry) octopus.TenantCommonVariable {
+		one := octopus.TenantCommonVariable{Resource: octopus.Resource{ID: e.id}, LibraryVariableSetID: e.of.id, LibraryVariableSetName: e.of.name, TemplateID: e.template.ID, Template: *e.template, Value: e.value}
+		one.Scope.EnvironmentIDs = e.at
+		return one
+	})
+	return octopus.TenantCommonVariables{
+		TenantID: v.tenant.ID, Resource: octopus.Resource{Links: octopus.Links{"Self": self + "/commonvariables", "Tenant": self}},
+		Variables: variables, MissingVariables: lacks,
+	}
+}
+
+// source is a project or a library set: what has templates, and the environments in
+// which the tenant needs values of them.
+type source struct {
+	id, name  string
+	project   *octopus.Project // nil for a library set
+	templates octopus.List[octopus.TemplateParameter]
+	among     []string
+}
+
+// entry is a value of a template, or the lack of one.
+type entry struct {
+	of       *source
+	template *octopus.TemplateParameter
+	id       string // "" where it is missing, as is the value
+	value    octopus.PropertyValue
+	at       octopus.List[string] // environments
+}
+
+// entries lists the values of some sources that the caller may see, and what is
+// missing of them if it is asked for, each as row makes it.
+func entries[R any](v *view, r *rest.Request, sources []source, missing bool, row func(e *entry) R) (have, lacks octopus.List[R]) {
+	byID := map[string]*source{}
+	for i := range sources {
+		byID[strings.ToLower(sources[i].id)] = &sources[i]
 	}
 	for i := range v.set.Values {
 		value := &v.set.Values[i]
-		l := v.library(value.OwnerID)
-		if l == nil || !v.sees(r, value, variableView) {
+		of := byID[strings.ToLower(value.OwnerID)]
+		if of == nil || !v.sees(r, value, variableView) {
 			continue
 		}
-		t := template(l.Templates, value.TemplateID)
-		at := v.valid(value)
-		if t == nil || len(at) == 0 && len(value.EnvironmentIDs) > 0 {
-			continue
+		t, at := template(of.templates, value.TemplateID), v.valid(value)
+		everywhere := of.project == nil && len(value.EnvironmentIDs) == 0
+		if t != nil && (len(at) > 0 || everywhere) {
+			have = append(have, row(&entry{of: of, template: t, id: value.ID, value: value.Value, at: at}))
 		}
-		one := row(l, t)
-		one.ID, one.Value, one.Scope.EnvironmentIDs = value.ID, value.Value, at
-		out.Variables = append(out.Variables, one)
 	}
 	if !missing {
-		return out
+		return have, nil
 	}
-	for _, l := range v.libraries {
-		for i := range l.Templates {
-			one := row(l, &l.Templates[i])
-			if one.Scope.EnvironmentIDs = v.lacking(l.ID, &l.Templates[i], v.within[l.ID]); len(one.Scope.EnvironmentIDs) > 0 {
-				out.MissingVariables = append(out.MissingVariables, one)
+	for i := range sources {
+		of := &sources[i]
+		shown := v.shown(r, of.project, of.among)
+		for j := range of.templates {
+			t := &of.templates[j]
+			if at := v.lacking(of.id, t, shown); len(at) > 0 {
+				lacks = append(lacks, row(&entry{of: of, template: t, at: at}))
 			}
 		}
 	}
-	return out
+	return have, lacks
 }
 
 // lacking are the environments in which there is neither a value nor a default.
@@ -199,36 +234,19 @@ func (a *api) project(r *rest.Request) (any, error) {
 
 func (v *view) ofProjects(r *rest.Request, missing bool) octopus.TenantProjectVariables {
 	self := r.SpaceHref("/tenants/" + v.tenant.ID)
-	out := octopus.TenantProjectVariables{TenantID: v.tenant.ID, Resource: octopus.Resource{Links: octopus.Links{"Self": self + "/projectvariables", "Tenant": self}}}
-	row := func(p *octopus.Project, t *octopus.TemplateParameter) octopus.TenantProjectVariable {
-		return octopus.TenantProjectVariable{ProjectID: p.ID, ProjectName: p.Name, TemplateID: t.ID, Template: *t}
+	sources := make([]source, len(v.projects))
+	for i, p := range v.projects {
+		sources[i] = source{id: p.ID, name: p.Name, project: p, templates: p.Templates, among: v.connected(p)}
 	}
-	for i := range v.set.Values {
-		value := &v.set.Values[i]
-		p := v.project(value.OwnerID)
-		if p == nil || !v.sees(r, value, variableView) {
-			continue
-		}
-		t, at := template(p.Templates, value.TemplateID), v.valid(value)
-		if t == nil || len(at) == 0 {
-			continue
-		}
-		one := row(p, t)
-		one.ID, one.Value, one.Scope.EnvironmentIDs = value.ID, value.Value, at
-		out.Variables = append(out.Variables, one)
+	variables, lacks := entries(v, r, sources, missing, func(e *entry) octopus.TenantProjectVariable {
+		one := octopus.TenantProjectVariable{Resource: octopus.Resource{ID: e.id}, ProjectID: e.of.id, ProjectName: e.of.name, TemplateID: e.template.ID, Template: *e.template, Value: e.value}
+		one.Scope.EnvironmentIDs = e.at
+		return one
+	})
+	return octopus.TenantProjectVariables{
+		TenantID: v.tenant.ID, Resource: octopus.Resource{Links: octopus.Links{"Self": self + "/projectvariables", "Tenant": self}},
+		Variables: variables, ProjectVariables: variables, MissingVariables: lacks, MissingProjectVariables: lacks,
 	}
-	if missing {
-		for _, p := range v.projects {
-			for i := range p.Templates {
-				one := row(p, &p.Templates[i])
-				if one.Scope.EnvironmentIDs = v.lacking(p.ID, &p.Templates[i], v.connected(p)); len(one.Scope.EnvironmentIDs) > 0 {
-					out.MissingVariables = append(out.MissingVariables, one)
-				}
-			}
-		}
-	}
-	out.ProjectVariables, out.MissingProjectVariables = out.Variables, out.MissingVariables
-	return out
 }
 
 // missing lists what tenants lack.
@@ -279,7 +297,7 @@ func (v *view) lacks(r *rest.Request, projects, environments []string) octopus.L
 		if !wanted(projects, p.ID) {
 			continue
 		}
-		for _, environment := range v.connected(p) {
+		for _, environment := range v.shown(r, p, v.connected(p)) {
 			if !wanted(environments, environment) {
 				continue
 			}

@@ -37,7 +37,9 @@ const (
 	tenantCreate = string(octopus.PermTenantCreate)
 	projectView  = string(octopus.PermProjectView)
 	variableView = string(octopus.PermVariableView)
-	variableEdit = string(octopus.PermVariableEdit)
+
+	environmentView = string(octopus.PermEnvironmentView)
+	variableEdit    = string(octopus.PermVariableEdit)
 )
 
 type api struct {

@@ -180,6 +180,23 @@ func (v *view) connected(p *octopus.Project) octopus.List[string] {
 	return v.tenant.ProjectEnvironments[p.ID]
 }
 
+// shown are those of some environments that the caller may know of: in which they may
+// see values of the project, nil for a library set's, or the environment itself.
+func (v *view) shown(r *rest.Request, p *octopus.Project, environments []string) octopus.List[string] {
+	var of rest.Target
+	if p != nil {
+		of.Project, of.ProjectGroup = p.ID, p.ProjectGroupID
+	}
+	out := octopus.List[string]{}
+	for _, id := range environments {
+		of.Environment = id
+		if r.Allow(variableView, of) == nil || r.Allow(environmentView, rest.Target{Environment: id}) == nil {
+			out = append(out, id)
+		}
+	}
+	return out
+}
+
 // valid are a value's environments that are still connected. A value that was
 // limited to others alone applies nowhere.
 func (v *view) valid(value *resources.TenantValue) octopus.List[string] {

@@ -71,7 +71,7 @@ func Routes(d *db.DB, store *docstore.Store) []rest.Route {
 			Summary: "Reads a trigger that has a schedule, with when it runs next.",
 		},
 		{
-			Method: http.MethodPost, Pattern: "/scheduledprojecttriggers/preview", Permission: view, Handler: a.preview, Body: reflect.TypeFor[octopus.TriggerFilter](), Response: reflect.TypeFor[preview](), Query: []rest.Param{count},
+			Method: http.MethodPost, Reads: true, Pattern: "/scheduledprojecttriggers/preview", Permission: view, Handler: a.preview, Body: reflect.TypeFor[octopus.TriggerFilter](), Response: reflect.TypeFor[preview](), Query: []rest.Param{count},
 			Summary: "Tells when a schedule would run.",
 		},
 	}
