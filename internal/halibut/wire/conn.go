@@ -16,6 +16,9 @@ import (
 	"github.com/takodeploy/tako/internal/halibut/bson"
 )
 
+// DefaultMessage is how many bytes a message may have unless Limits say otherwise.
+const DefaultMessage = 64 << 20
+
 // Limits of what one connection may cost.
 type Limits struct {
 	Message int   // bytes of a message's document; 64 MiB unless set
@@ -30,7 +33,7 @@ type Limits struct {
 
 func (l Limits) orDefaults() Limits {
 	if l.Message == 0 {
-		l.Message = 64 << 20
+		l.Message = DefaultMessage
 	}
 	if l.Streams == 0 {
 		l.Streams = 10_000
@@ -148,6 +151,16 @@ func (c *Conn) Abort() {
 		return
 	}
 	_ = c.net.Close()
+}
+
+// Linger says that nothing more will be written, and reads for a while what the
+// peer still writes, so that it gets to read what was written last.
+func (c *Conn) Linger(most time.Duration, bytes int64) {
+	if t, ok := c.net.(interface{ CloseWrite() error }); ok {
+		_ = t.CloseWrite() // the peer may be gone
+	}
+	c.r.within(most)
+	_, _ = io.CopyN(io.Discard, c.br, bytes) // until it, too, has done
 }
 
 // Interrupt makes a WaitByte that is going on, or the next one, return

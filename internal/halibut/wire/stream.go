@@ -35,6 +35,13 @@ func NewStream(length int64, source io.Reader) *DataStream {
 	return &DataStream{ID: NewGUID(), Length: length, source: source}
 }
 
+// Release closes the source of a stream that was to be sent, if it can be closed.
+func (s *DataStream) Release() {
+	if closer, ok := s.source.(io.Closer); ok {
+		_ = closer.Close() // it was only read
+	}
+}
+
 // TypeNames is Typed.
 func (*DataStream) TypeNames() []string { return []string{nameStream} }
 
