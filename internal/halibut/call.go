@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/takodeploy/tako/internal/halibut/wire"
 )
@@ -15,6 +17,11 @@ import (
 type Call struct {
 	Service, Method string
 	Params          []any // strings, numbers, wire.Typed structs, *wire.DataStream
+	// Linger, for Caller.Call, keeps the connection for that long after ctx has ended
+	// when the request has been sent: the call returns at once all the same, and the
+	// answer is read for nobody. Without it the connection is closed, and a polling
+	// agent needs seconds to make another.
+	Linger time.Duration
 }
 
 // Caller makes calls to one agent. It is safe for concurrent use. Errors wrap
@@ -65,33 +72,55 @@ func lost(ctx context.Context, sent bool, err error) error {
 
 // Call is Caller.
 func (k *caller) Call(ctx context.Context, call Call, result any) error {
-	l, stop, err := k.exchange(ctx, call, result)
-	if l == nil {
+	s, err := k.send(ctx, call)
+	if err != nil {
 		return err
 	}
-	defer stop()
-	// An answer that came is an answer, whatever becomes of its connection.
-	if l.Pending() > 0 {
-		l.back(errors.New("a result with streams that nobody reads"))
-	} else {
-		l.back(l.Finish())
+	if call.Linger <= 0 {
+		return s.receive(ctx, result)
 	}
-	return err
+	// What the answer is read into is ours until somebody waits for it no longer.
+	s.stop()
+	own := result
+	if result != nil {
+		own = reflect.New(reflect.TypeOf(result).Elem()).Interface()
+	}
+	bound, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	s.stop = context.AfterFunc(bound, s.line.Abort)
+	ended := make(chan error, 1)
+	go func() {
+		defer cancel()
+		ended <- s.receive(bound, own)
+	}()
+	select {
+	case err := <-ended:
+		if result != nil {
+			reflect.ValueOf(result).Elem().Set(reflect.ValueOf(own).Elem())
+		}
+		return err
+	case <-ctx.Done():
+		time.AfterFunc(call.Linger, cancel)
+		return s.failed(lost(ctx, true, ctx.Err()))
+	}
 }
 
 // Fetch is Caller.
 func (k *caller) Fetch(ctx context.Context, call Call) (io.ReadCloser, error) {
-	var s *wire.DataStream
-	l, stop, err := k.exchange(ctx, call, &s)
-	if l == nil {
+	s, err := k.send(ctx, call)
+	if err != nil {
 		return nil, err
 	}
-	if err != nil || s == nil {
-		defer stop()
-		l.back(l.Finish())
+	var stream *wire.DataStream
+	inStep, err := s.answer(ctx, &stream)
+	if !inStep {
 		return nil, err
 	}
-	return &fetched{ctx: ctx, s: s, l: l, stop: stop}, nil
+	if err != nil || stream == nil {
+		s.stop()
+		s.line.back(s.line.Finish())
+		return nil, err
+	}
+	return &fetched{ctx: ctx, s: stream, l: s.line, stop: s.stop}, nil
 }
 
 // fetched is a stream that comes over a connection of its own for as long.
@@ -123,52 +152,84 @@ func (f *fetched) Close() error {
 	return nil
 }
 
-// exchange sends a request and reads the answer. Where a line is returned, the
-// answer has come and the conversation is in step: err is nil or the agent's own.
-// stop must be called when ctx shall no longer close it.
-func (k *caller) exchange(ctx context.Context, call Call, result any) (_ *line, stop func() bool, _ error) {
+// sent is a request that has been sent.
+type sent struct {
+	node *Node
+	call Call
+	id   string
+	line *line
+	stop func() bool // keeps the context's end from closing the line
+}
+
+func (s *sent) failed(err error) error {
+	return fmt.Errorf("call %s.%s: %w", s.call.Service, s.call.Method, err)
+}
+
+// send finds a connection and sends a request.
+func (k *caller) send(ctx context.Context, call Call) (*sent, error) {
 	params := call.Params
 	if params == nil {
 		params = []any{} // null is an error to old agents
 	}
 	activity := wire.NewGUID()
-	id := fmt.Sprintf("%s::%s[%d] / %s", call.Service, call.Method, k.calls.Add(1), activity)
+	s := &sent{node: k.node, call: call, id: fmt.Sprintf("%s::%s[%d] / %s", call.Service, call.Method, k.calls.Add(1), activity)}
 	msg, err := wire.Encode(wire.Request{
-		ID: id, ActivityID: activity, Endpoint: k.route.endpoint(), Service: call.Service, Method: call.Method, Params: params,
+		ID: s.id, ActivityID: activity, Endpoint: k.route.endpoint(), Service: call.Service, Method: call.Method, Params: params,
 	})
 	if err != nil {
-		return nil, nil, notSent(err)
+		return nil, notSent(err)
 	}
 	if len(msg.Body) > k.node.messageLimit() {
-		return nil, nil, notSent(fmt.Errorf("a request of %d bytes; %d is the most", len(msg.Body), k.node.messageLimit()))
+		return nil, notSent(fmt.Errorf("a request of %d bytes; %d is the most", len(msg.Body), k.node.messageLimit()))
 	}
-	l, err := k.route.take(ctx)
-	if err != nil {
-		return nil, nil, fmt.Errorf("call %s.%s: %w", call.Service, call.Method, err)
+	if s.line, err = k.route.take(ctx); err != nil {
+		return nil, s.failed(err)
 	}
-	stop = context.AfterFunc(ctx, l.Abort)
-	fail := func(sent bool, err error) (*line, func() bool, error) {
-		stop()
-		err = lost(ctx, sent, err)
-		l.back(err)
-		return nil, nil, fmt.Errorf("call %s.%s: %w", call.Service, call.Method, err)
+	s.stop = context.AfterFunc(ctx, s.line.Abort)
+	if err := s.line.Send(msg); err != nil {
+		s.stop()
+		err = lost(ctx, s.line.Sent(), err)
+		s.line.back(err)
+		return nil, s.failed(err)
 	}
-	if err := l.Send(msg); err != nil {
-		return fail(l.Sent(), err)
-	}
-	r, err := l.ReceiveResponse(k.node.timing.Response)
+	return s, nil
+}
+
+// answer reads the response. Where it is in step, the conversation is: err is nil
+// or the agent's own, and what is left are the result's streams.
+func (s *sent) answer(ctx context.Context, result any) (inStep bool, err error) {
+	r, err := s.line.ReceiveResponse(s.node.timing.Response)
 	switch {
 	case err != nil:
-		return fail(true, err)
-	case r.ID != id:
-		return fail(true, fmt.Errorf("%w: the answer to %.100q came for %.100q", wire.ErrProtocol, r.ID, id))
+	case r.ID != s.id:
+		err = fmt.Errorf("%w: the answer to %.100q came for %.100q", wire.ErrProtocol, r.ID, s.id)
 	case r.Error != nil:
-		return l, stop, r.Error
+		return true, r.Error
+	default:
+		if err = r.Result(result); err == nil {
+			return true, nil
+		}
 	}
-	if err := r.Result(result); err != nil {
-		return fail(true, err)
+	s.stop()
+	err = lost(ctx, true, err)
+	s.line.back(err)
+	return false, s.failed(err)
+}
+
+// receive reads the response and gives the connection back.
+func (s *sent) receive(ctx context.Context, result any) error {
+	inStep, err := s.answer(ctx, result)
+	if !inStep {
+		return err
 	}
-	return l, stop, nil
+	s.stop()
+	// An answer that came is an answer, whatever becomes of its connection.
+	if s.line.Pending() > 0 {
+		s.line.back(errors.New("a result with streams that nobody reads"))
+	} else {
+		s.line.back(s.line.Finish())
+	}
+	return err
 }
 
 func (n *Node) messageLimit() int {

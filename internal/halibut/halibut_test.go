@@ -239,9 +239,37 @@ func TestCancel(t *testing.T) {
 		if err := w.Call(ctx, call("Do", "never"), new(string)); !errors.Is(err, halibut.ErrNotSent) || w.times("never") != 0 {
 			t.Errorf("a call that had not: %v", err)
 		}
+		// One that lingers keeps its connection.
+		made := w.proxy.count()
+		lingering := call("Wait")
+		lingering.Linger = patience
+		ctx, cancel = context.WithCancel(t.Context())
+		var never string
+		go func() { ended <- w.Call(ctx, lingering, &never) }()
+		<-w.in
+		cancel()
+		if err := <-ended; !errors.Is(err, halibut.ErrUnanswered) || !errors.Is(err, context.Canceled) || never != "" {
+			t.Errorf("a call that lingers: %v", err)
+		}
 		close(w.gate)
 		var text string
-		if err := w.Call(t.Context(), call("Say", "x"), &text); err != nil {
+		for range 10 {
+			say := call("Say", "x")
+			say.Linger = patience
+			if err := w.Call(t.Context(), say, &text); err != nil || text != "x" {
+				t.Error(text, err)
+			}
+		}
+		if more := w.proxy.count() - made; !polling && more > 2 || polling && more > 1 {
+			t.Errorf("%d more connections", more)
+		}
+		if err := w.Call(ctx, lingering, &text); !errors.Is(err, halibut.ErrNotSent) {
+			t.Error(err)
+		}
+		failing := call("Fail", "oh")
+		failing.Linger = patience
+		var e *wire.ServerError
+		if err := w.Call(t.Context(), failing, &text); !errors.As(err, &e) || e.Message != "oh" {
 			t.Error(err)
 		}
 	})
