@@ -1,0 +1,101 @@
+package halibut
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/takodeploy/tako/internal/halibut/wire"
+)
+
+// Server is a server that an agent polls.
+type Server struct {
+	Addr         string // host:port
+	Thumbprint   Thumbprint
+	Subscription Subscription // the agent's own
+	Connections  int          // at the same time; 1 unless set
+	Dial         DialFunc     // may be nil
+}
+
+// Poll has the node's services answer what a server asks, over connections that the
+// node makes and makes again, until ctx ends. A call in progress has Timing.Grace
+// to be answered then.
+func (n *Node) Poll(ctx context.Context, s Server) {
+	if s.Dial == nil {
+		s.Dial = dialDirect
+	}
+	hard, kill := context.WithCancel(context.WithoutCancel(ctx))
+	defer kill()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(n.timing.Grace, kill) })()
+	var wg sync.WaitGroup
+	for range max(1, s.Connections) {
+		wg.Go(func() { n.pollOn(ctx, hard, s) })
+	}
+	wg.Wait()
+}
+
+// pollOn keeps one connection.
+func (n *Node) pollOn(ctx, hard context.Context, s Server) {
+	var lost time.Time // since when there has been no connection
+	for ctx.Err() == nil {
+		identified, err := n.poll(ctx, hard, s)
+		if ctx.Err() != nil {
+			return
+		}
+		if identified || lost.IsZero() {
+			lost = time.Now()
+		}
+		var wrong *WrongPeerError
+		if errors.As(err, &wrong) {
+			n.refuse.say("the server has another certificate than is trusted", s.Addr, "want", wrong.Want, "got", wrong.Got)
+		} else {
+			n.refuse.say("the connection to the server ended; it is made again", s.Addr, "err", err)
+		}
+		pause := time.NewTimer(n.timing.again(time.Since(lost), rand.Float64()))
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			pause.Stop()
+		}
+	}
+}
+
+// poll dials and answers requests until the connection ends.
+func (n *Node) poll(ctx, hard context.Context, s Server) (identified bool, err error) {
+	host, _, err := net.SplitHostPort(s.Addr)
+	if err != nil {
+		return false, fmt.Errorf("connect to %s: %w", s.Addr, err)
+	}
+	c, err := n.dialPeer(ctx, s.Dial, s.Addr, host, s.Thumbprint, wire.Identity{Kind: wire.KindSubscriber, Subscription: string(s.Subscription)})
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = c.Close() }()
+	defer context.AfterFunc(hard, c.Abort)()
+	for {
+		r, err := n.nextRequest(ctx, c, n.timing.Poll)
+		if err != nil {
+			return true, err
+		}
+		if r != nil {
+			if err := n.respond(hard, c, r); err != nil {
+				return true, err
+			}
+		} else if err := c.Finish(); err != nil {
+			return true, err
+		}
+		if ctx.Err() != nil {
+			return true, ctx.Err()
+		}
+		if err := c.WriteLines(wire.Next); err != nil {
+			return true, err
+		}
+		if err := c.Expect(wire.Proceed, n.timing.Control); err != nil {
+			return true, err
+		}
+	}
+}
