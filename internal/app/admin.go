@@ -31,10 +31,7 @@ func OpenAdmin(ctx context.Context, cfg config.Config, opt Options) (*Admin, err
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	d, err := db.Open(ctx, cfg.Database, db.Options{Log: log, Now: opt.Now, MustExist: true})
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fault.New(fault.NotFound, "There is no server's database at %s; start 'tako server' once, or name its directory with --data.", filepath.Clean(cfg.Data))
-	}
+	d, err := openExisting(ctx, cfg, opt, log)
 	if err != nil {
 		return nil, err
 	}
@@ -45,11 +42,20 @@ func OpenAdmin(ctx context.Context, cfg config.Config, opt Options) (*Admin, err
 	return a, nil
 }
 
+// openExisting opens the database of a server that has been started before.
+func openExisting(ctx context.Context, cfg config.Config, opt Options, log *slog.Logger) (*db.DB, error) {
+	d, err := db.Open(ctx, cfg.Database, db.Options{Log: log, Now: opt.Now, MustExist: true})
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fault.New(fault.NotFound, "There is no server's database at %s; start 'tako server' once, or name its directory with --data.", filepath.Clean(cfg.Data))
+	}
+	return d, err
+}
+
 func openAdmin(ctx context.Context, d *db.DB, cfg config.Config, opt Options, log *slog.Logger) (*Admin, error) {
 	if err := db.CheckStart(ctx, d, db.BinaryLevels()); err != nil {
 		return nil, err
 	}
-	keys, err := secret.Open(ctx, d, secret.Source{Text: cfg.MasterKey, File: cfg.MasterKeyFile, Dir: cfg.Data})
+	keys, err := secret.Open(ctx, d, keySource(cfg))
 	if err != nil {
 		return nil, err
 	}

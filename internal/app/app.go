@@ -56,6 +56,7 @@ type App struct {
 	cfg      config.Config
 	log      *slog.Logger
 	db       *db.DB
+	keys     *secret.Box
 	auth     *auth.Service
 	tasks    *tasks.Service
 	targets  *targets.Targets
@@ -91,10 +92,10 @@ func New(ctx context.Context, cfg config.Config, opt Options) (_ *App, err error
 	if a.db, err = openDatabase(ctx, cfg, opt, a.log); err != nil {
 		return nil, err
 	}
-	keys, err := secret.Open(ctx, a.db, secret.Source{
-		Text: cfg.MasterKey, File: cfg.MasterKeyFile, CredentialsDir: os.Getenv("CREDENTIALS_DIRECTORY"), Dir: cfg.Data,
-	})
-	if err != nil {
+	if a.keys, err = secret.Open(ctx, a.db, keySource(cfg)); err != nil {
+		return nil, err
+	}
+	if err := a.keys.EnsureRecovery(ctx); err != nil {
 		return nil, err
 	}
 	blobs, err := blob.OpenDir(filepath.Join(cfg.Data, "blobs"))
@@ -105,7 +106,7 @@ func New(ctx context.Context, cfg config.Config, opt Options) (_ *App, err error
 	if err != nil {
 		return nil, err
 	}
-	store := docstore.New(kinds, keys)
+	store := docstore.New(kinds, a.keys)
 	meta, err := a.db.Meta(ctx)
 	if err != nil {
 		return nil, err
@@ -116,7 +117,7 @@ func New(ctx context.Context, cfg config.Config, opt Options) (_ *App, err error
 	if err := a.seed(ctx, store); err != nil {
 		return nil, fmt.Errorf("set up a new server: %w", err)
 	}
-	return a, a.wire(ctx, opt, parts{keys, blobs, store, meta.InstallationID})
+	return a, a.wire(ctx, opt, parts{a.keys, blobs, store, meta.InstallationID})
 }
 
 // parts are what wire connects.
@@ -141,7 +142,7 @@ func (a *App) wire(ctx context.Context, opt Options, p parts) error {
 	runners := map[octopus.TaskName]tasks.Runner{}
 	var err error
 	a.tasks, err = tasks.Open(ctx, tasks.Config{
-		DB: a.db, Blobs: p.blobs, Log: a.log, RunDir: filepath.Join(a.cfg.Data, "run"), Node: a.cfg.Node, Version: opt.Version, Runners: runners,
+		DB: a.db, Blobs: p.blobs, Log: a.log, RunDir: runDir(a.cfg), Node: a.cfg.Node, Version: opt.Version, Runners: runners,
 	})
 	if err != nil {
 		return err
@@ -275,6 +276,7 @@ func (a *App) Run(ctx context.Context) error {
 	g.Go(func() error { return a.schedule.Run(ctx) })
 	g.Go(func() error { return a.auth.Run(ctx) })
 	g.Go(func() error { return a.db.KeepStatistics(ctx) })
+	g.Go(func() error { return a.keys.Follow(ctx, a.tasks.Incarnation(), a.log) })
 	g.Go(func() error { return a.watchDatabase(ctx) })
 	g.Go(func() error {
 		// Beside everything else: what does not need the worker need not wait for it.

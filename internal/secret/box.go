@@ -7,18 +7,16 @@
 // the document and the field that it belongs to, so that it opens nowhere else;
 // whoever copies a document seals its secrets anew (Reseal).
 //
-// Changing the master key wraps the data keys again and touches no envelope.
+// Rotate changes everything while servers run: a new master key, which wraps the
+// data keys again, and a new data key, by which every value is sealed anew.
 package secret
 
 import (
 	"context"
 	"crypto/aes"
 	"crypto/cipher"
-	"crypto/rand"
-	"database/sql"
 	"encoding/base64"
 	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -62,6 +60,8 @@ func (e *WrongKeyError) ExitCode() int { return 78 }
 // Box seals and opens values. It is safe for concurrent use.
 type Box struct {
 	d      *db.DB
+	src    Source
+	again  sync.Mutex // one refresh at a time
 	mu     sync.RWMutex
 	master MasterKey
 	keys   map[string]cipher.AEAD // data keys by id
@@ -73,15 +73,21 @@ type Box struct {
 // Otherwise nothing is written, and a key that is not the right one is a
 // *WrongKeyError.
 func Open(ctx context.Context, d *db.DB, src Source) (*Box, error) {
-	b := &Box{d: d}
-	wrapped, err := b.load(ctx)
+	b := &Box{d: d, src: src}
+	wrapped, way, err := b.load(ctx)
 	if err != nil {
 		return nil, err
 	}
 	master, err := src.Load()
 	switch {
 	case errors.Is(err, errNoKey) && len(wrapped) > 0:
-		return nil, &WrongKeyError{Want: wrapped[0].master}
+		// Only what was prepared for this database may stand in for it.
+		if master, err = adoptNext(src.Dir, MasterKey{}, wrapped[0].master); err == nil && master.id == "" {
+			err = &WrongKeyError{Want: wrapped[0].master}
+		}
+		if err != nil {
+			return nil, err
+		}
 	case errors.Is(err, errNoKey) && src.managed():
 		master, err = makeMaster(src.Dir)
 	}
@@ -99,7 +105,7 @@ func Open(ctx context.Context, d *db.DB, src Source) (*Box, error) {
 		}
 	}
 	b.master = master
-	return b, b.unwrap(wrapped)
+	return b, b.adopt(wrapped, way)
 }
 
 func makeMaster(dir string) (MasterKey, error) {
@@ -114,7 +120,7 @@ func makeMaster(dir string) (MasterKey, error) {
 // adoptNext ends a rotation that was cut short: if the database is under the
 // key that was prepared, that becomes the key.
 func adoptNext(dir string, master MasterKey, want string) (MasterKey, error) {
-	if master.ID() == want {
+	if master.ID() == want || dir == "" {
 		return master, nil
 	}
 	path := filepath.Join(dir, nextName)
@@ -135,16 +141,20 @@ type wrappedKey struct {
 	wrapped    []byte
 }
 
-// load reads the data keys, the newest first.
-func (b *Box) load(ctx context.Context) (keys []wrappedKey, err error) {
+// load reads the data keys, the newest first, and the passage to their master
+// key, if there is one.
+func (b *Box) load(ctx context.Context) (keys []wrappedKey, way passage, err error) {
 	err = b.d.Read(ctx, func(t *db.Tx) error {
-		keys, err = readKeys(ctx, t)
+		if keys, err = readKeys(ctx, t); err != nil {
+			return err
+		}
+		way, err = readPassage(ctx, t)
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("read data keys: %w", err)
+		return nil, way, fmt.Errorf("read data keys: %w", err)
 	}
-	return keys, nil
+	return keys, way, nil
 }
 
 func readKeys(ctx context.Context, t *db.Tx) ([]wrappedKey, error) {
@@ -170,7 +180,7 @@ func (b *Box) first(ctx context.Context, master MasterKey) (keys []wrappedKey, e
 		if keys, err = readKeys(ctx, t); err != nil || len(keys) > 0 {
 			return err
 		}
-		k, err := newDataKey(master, 1)
+		k, _, err := newDataKey(master, 1)
 		if err != nil {
 			return err
 		}
@@ -189,36 +199,22 @@ func insertKey(ctx context.Context, t *db.Tx, k wrappedKey) error {
 	return err
 }
 
-func newDataKey(master MasterKey, seq int64) (wrappedKey, error) {
-	var id [6]byte
-	var key [KeySize]byte
-	_, _ = rand.Read(id[:]) // it ends the process rather than fail
-	_, _ = rand.Read(key[:])
-	k := wrappedKey{id: hex.EncodeToString(id[:]), master: master.ID(), seq: seq}
-	var err error
-	k.wrapped, err = wrap(master, k.id, key[:])
-	return k, err
-}
-
-// unwrap puts the data keys into the box.
-func (b *Box) unwrap(wrapped []wrappedKey) error {
+// unwrapAll opens the data keys.
+func unwrapAll(master MasterKey, wrapped []wrappedKey) (map[string]cipher.AEAD, error) {
 	keys := make(map[string]cipher.AEAD, len(wrapped))
 	for _, k := range wrapped {
-		if k.master != b.master.ID() {
-			return &WrongKeyError{Want: k.master, Got: b.master.ID()}
+		if k.master != master.ID() {
+			return nil, &WrongKeyError{Want: k.master, Got: master.ID()}
 		}
-		raw, err := unwrapKey(b.master, k.id, k.wrapped)
+		raw, err := unwrapKey(master, k.id, k.wrapped)
 		if err != nil {
-			return fmt.Errorf("data key %s: %w", k.id, err)
+			return nil, fmt.Errorf("data key %s: %w", k.id, err)
 		}
 		if keys[k.id], err = aead(raw); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.keys, b.newest = keys, wrapped[0].id
-	return nil
+	return keys, nil
 }
 
 func aead(key []byte) (cipher.AEAD, error) {
@@ -230,6 +226,11 @@ func aead(key []byte) (cipher.AEAD, error) {
 }
 
 func wrap(master MasterKey, id string, key []byte) ([]byte, error) {
+	return wrapAs(master, "data key", id, key)
+}
+
+// wrapAs seals a key by the master key, for one purpose.
+func wrapAs(master MasterKey, purpose, id string, key []byte) ([]byte, error) {
 	if master.id == "" {
 		return nil, errNoKey
 	}
@@ -237,19 +238,23 @@ func wrap(master MasterKey, id string, key []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return a.Seal(nil, nil, key, associated("data key", id)), nil
+	return a.Seal(nil, nil, key, associated(purpose, id)), nil
 }
 
 func unwrapKey(master MasterKey, id string, wrapped []byte) ([]byte, error) {
-	a, err := aead(master.key[:])
-	if err != nil {
-		return nil, err
-	}
-	raw, err := a.Open(nil, nil, wrapped, associated("data key", id))
+	raw, err := unwrapAs(master, "data key", id, wrapped)
 	if err != nil || len(raw) != KeySize {
 		return nil, errors.New("its row in secret_key is damaged")
 	}
 	return raw, nil
+}
+
+func unwrapAs(master MasterKey, purpose, id string, wrapped []byte) ([]byte, error) {
+	a, err := aead(master.key[:])
+	if err != nil {
+		return nil, err
+	}
+	return a.Open(nil, nil, wrapped, associated(purpose, id))
 }
 
 // associated binds an envelope to names; their lengths keep ("ab", "c") apart
@@ -279,7 +284,11 @@ func (b *Box) Seal(owner, field string, plain []byte) (string, error) {
 	b.mu.RLock()
 	id, a := b.newest, b.keys[b.newest]
 	b.mu.RUnlock()
-	return prefix + id + ":" + encoding.EncodeToString(a.Seal(nil, nil, plain, associated(id, owner, field))), nil
+	return sealBy(id, a, owner, field, plain), nil
+}
+
+func sealBy(id string, a cipher.AEAD, owner, field string, plain []byte) string {
+	return prefix + id + ":" + encoding.EncodeToString(a.Seal(nil, nil, plain, associated(id, owner, field)))
 }
 
 // IsEnvelope says whether s looks like what Seal makes.
@@ -316,29 +325,14 @@ func (b *Box) key(ctx context.Context, id string) (cipher.AEAD, error) {
 	if a != nil {
 		return a, nil
 	}
-	var row wrappedKey
-	err := b.d.Read(ctx, func(t *db.Tx) error {
-		return t.QueryRow(ctx, `SELECT id, master_id, wrapped FROM secret_key WHERE id = ?`, id).Scan(&row.id, &row.master, &row.wrapped)
-	})
-	if errors.Is(err, sql.ErrNoRows) {
+	if err := b.refresh(ctx); err != nil {
+		return nil, err
+	}
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	if a = b.keys[id]; a == nil {
 		return nil, fmt.Errorf("data key %q is unknown: %w", id, ErrEnvelope)
 	}
-	if err != nil {
-		return nil, err
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if row.master != b.master.ID() {
-		return nil, &WrongKeyError{Want: row.master, Got: b.master.ID()}
-	}
-	raw, err := unwrapKey(b.master, row.id, row.wrapped)
-	if err != nil {
-		return nil, fmt.Errorf("data key %s: %w", row.id, err)
-	}
-	if a, err = aead(raw); err != nil {
-		return nil, err
-	}
-	b.keys[id] = a
 	return a, nil
 }
 
@@ -350,108 +344,4 @@ func (b *Box) Reseal(ctx context.Context, fromOwner, fromField, toOwner, toField
 		return "", err
 	}
 	return b.Seal(toOwner, toField, plain)
-}
-
-// Rewrap puts the data keys under another master key, all at once. Envelopes
-// stay as they are, and so do running processes; from the next start on, next is
-// the key. The caller has put next where it will be found then, beside the
-// former one: a crash leaves the database under one of the two.
-func (b *Box) Rewrap(ctx context.Context, next MasterKey) error {
-	b.mu.RLock()
-	master := b.master
-	b.mu.RUnlock()
-	err := b.d.Write(ctx, func(t *db.Tx) error {
-		keys, err := readKeys(ctx, t)
-		if err != nil {
-			return err
-		}
-		for _, k := range keys {
-			if k.master != master.ID() {
-				return &WrongKeyError{Want: k.master, Got: master.ID()}
-			}
-			raw, err := unwrapKey(master, k.id, k.wrapped)
-			if err != nil {
-				return fmt.Errorf("data key %s: %w", k.id, err)
-			}
-			wrapped, err := wrap(next, k.id, raw)
-			if err != nil {
-				return err
-			}
-			if _, err := t.Exec(ctx, `UPDATE secret_key SET master_id = ?, wrapped = ? WHERE id = ?`, next.ID(), wrapped, k.id); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("wrap the data keys again: %w", err)
-	}
-	b.mu.Lock()
-	b.master = next
-	b.mu.Unlock()
-	return nil
-}
-
-// Rotate makes a new master key for src, which must be a data directory, and
-// puts the database under it. A crash at any point leaves a key that opens.
-func (b *Box) Rotate(ctx context.Context, src Source) (MasterKey, error) {
-	if !src.managed() {
-		return MasterKey{}, errors.New("rotate the master key: it is not kept in the data directory; give the new one where the old one comes from")
-	}
-	next := NewMasterKey()
-	path := filepath.Join(src.Dir, nextName)
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) { // of an attempt that did not reach the database
-		return MasterKey{}, err
-	}
-	if err := writeKey(path, next); err != nil {
-		return MasterKey{}, fmt.Errorf("prepare the new master key: %w", err)
-	}
-	if err := b.Rewrap(ctx, next); err != nil {
-		return MasterKey{}, err
-	}
-	if err := os.Rename(path, filepath.Join(src.Dir, FileName)); err != nil {
-		return next, fmt.Errorf("put the new master key in place: %w", err)
-	}
-	return next, syncDir(src.Dir)
-}
-
-// NewDataKey makes the key by which values are sealed from now on; older
-// envelopes open as before.
-func (b *Box) NewDataKey(ctx context.Context) error {
-	b.mu.RLock()
-	master := b.master
-	b.mu.RUnlock()
-	var made wrappedKey
-	err := b.d.Write(ctx, func(t *db.Tx) error {
-		keys, err := readKeys(ctx, t)
-		if err != nil {
-			return err
-		}
-		if len(keys) > 0 && keys[0].master != master.ID() {
-			return &WrongKeyError{Want: keys[0].master, Got: master.ID()}
-		}
-		var seq int64
-		if len(keys) > 0 {
-			seq = keys[0].seq
-		}
-		if made, err = newDataKey(master, seq+1); err != nil {
-			return err
-		}
-		return insertKey(ctx, t, made)
-	})
-	if err != nil {
-		return fmt.Errorf("make a data key: %w", err)
-	}
-	raw, err := unwrapKey(master, made.id, made.wrapped)
-	if err != nil {
-		return err
-	}
-	a, err := aead(raw)
-	if err != nil {
-		return err
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.keys[made.id], b.newest = a, made.id
-	return nil
 }

@@ -188,3 +188,68 @@ func (s *Service) clock(ctx context.Context, tx *db.Tx) (int64, error) {
 	err := tx.QueryRow(ctx, `SELECT (extract(epoch from clock_timestamp()) * 1000000)::bigint`).Scan(&micros)
 	return micros, err
 }
+
+// surelyDead is how long a node on PostgreSQL is silent before nobody reckons with it
+// any more who would do it harm otherwise.
+const surelyDead = time.Minute
+
+// LiveNodes lists the incarnations of the nodes that run on a database. runDir is
+// the RunDir of its servers on this host, where SQLite's show that they live.
+func LiveNodes(ctx context.Context, d *db.DB, runDir string) ([]string, error) {
+	var all []string
+	err := d.Read(ctx, func(tx *db.Tx) error {
+		all = nil
+		query, args := `SELECT n.incarnation FROM node n ORDER BY n.incarnation LIMIT 10000`, []any(nil)
+		if d.Dialect() == db.Postgres {
+			query = `SELECT n.incarnation FROM node n WHERE n.heartbeat > (extract(epoch from clock_timestamp()) * 1000000)::bigint - ? ORDER BY n.incarnation LIMIT 10000`
+			args = []any{surelyDead.Microseconds()}
+		}
+		rows, err := tx.Query(ctx, query, args...)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var id string
+			if err := rows.Scan(&id); err != nil {
+				return err
+			}
+			all = append(all, id)
+		}
+		return rows.Err()
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read nodes: %w", err)
+	}
+	if d.Dialect() == db.Postgres {
+		return all, nil
+	}
+	var live []string
+	for _, id := range all {
+		held, err := lockHeld(ownerLock(runDir, id))
+		if err != nil {
+			return nil, fmt.Errorf("look whether node %s runs: %w", id, err)
+		}
+		if held {
+			live = append(live, id)
+		}
+	}
+	return live, nil
+}
+
+// lockHeld reports whether a process holds the lock of a file.
+func lockHeld(path string) (bool, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer f.Close() // and the lock with it
+	err = unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return true, nil
+	}
+	return false, err
+}

@@ -205,7 +205,11 @@ func (s *Service) unlock() error {
 }
 
 func (s *Service) ownerPath(incarnation string) string {
-	return filepath.Join(s.cfg.RunDir, "owner-"+incarnation+".lock")
+	return ownerLock(s.cfg.RunDir, incarnation)
+}
+
+func ownerLock(runDir, incarnation string) string {
+	return filepath.Join(runDir, "owner-"+incarnation+".lock")
 }
 
 // Incarnation names this process as an owner.
