@@ -30,7 +30,7 @@ type RetentionVerdict struct {
 }
 
 // Retention decides which releases of a project are kept, and why, and tells fn of
-// each: channel by channel, the newest first. It changes nothing, and fn may not use
+// each, the newest first. It changes nothing, and fn may not use
 // tx. What is in memory is a page of releases and what is known of each place.
 func (s *Service) Retention(ctx context.Context, tx *db.Tx, project *octopus.Project, fn func(RetentionVerdict) error) error {
 	j, err := s.judge(ctx, tx, project)
@@ -50,22 +50,22 @@ func (s *Service) Retention(ctx context.Context, tx *db.Tx, project *octopus.Pro
 	}
 }
 
-// judge goes through the releases of a project and decides which are kept.
+// judge goes through the releases of a project, the newest first, and decides which
+// are kept.
 type judge struct {
 	s        *Service
 	project  *octopus.Project
 	rules    map[string]lifecycle.RetentionInput // by channel
-	channels []string
+	channels map[string]*lifecycle.Retention     // those that had a release so far
 	needed   map[string]string
-	current  *lifecycle.Retention // of the first of channels, nil before its first page
-	created  int64                // where its last page ended
+	created  int64 // where the last page ended
 	seq      int64
 }
 
 func (s *Service) judge(ctx context.Context, tx *db.Tx, project *octopus.Project) (*judge, error) {
-	j := &judge{s: s, project: project}
+	j := &judge{s: s, project: project, channels: map[string]*lifecycle.Retention{}, created: math.MaxInt64, seq: math.MaxInt64}
 	var err error
-	if j.rules, j.channels, err = s.retentionRules(ctx, tx, project); err != nil {
+	if j.rules, err = s.retentionRules(ctx, tx, project); err != nil {
 		return nil, err
 	}
 	if j.needed, err = neededReleases(ctx, tx, project.ID); err != nil {
@@ -75,31 +75,30 @@ func (s *Service) judge(ctx context.Context, tx *db.Tx, project *octopus.Project
 }
 
 // retentionRules are what decides in each channel of a project.
-func (s *Service) retentionRules(ctx context.Context, tx *db.Tx, project *octopus.Project) (map[string]lifecycle.RetentionInput, []string, error) {
+func (s *Service) retentionRules(ctx context.Context, tx *db.Tx, project *octopus.Project) (map[string]lifecycle.RetentionInput, error) {
 	space := ident.SpaceID(project.SpaceID)
 	environments, err := all[octopus.Environment](ctx, s, tx, space, "environments")
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	channels, err := s.channels(ctx, tx, project)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	byDefault, err := s.defaultRetention(ctx, tx, space)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	lifecycles, err := s.lifecycles(ctx, tx, project, channels)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	rules, ids := map[string]lifecycle.RetentionInput{}, make([]string, len(channels))
+	rules := map[string]lifecycle.RetentionInput{}
 	for i := range channels {
 		c := &channels[i]
 		rules[c.ID] = lifecycle.RetentionInput{Lifecycle: *lifecycles[lifecycleOf(c, project)], Environments: environments, Default: byDefault}
-		ids[i] = c.ID
 	}
-	return rules, ids, nil
+	return rules, nil
 }
 
 // judged is a verdict and what it was made from.
@@ -113,29 +112,8 @@ type judged struct {
 // next decides on the next page of releases; none is the end. It may be called in
 // one transaction after the other.
 func (j *judge) next(ctx context.Context, tx *db.Tx) ([]judged, error) {
-	for len(j.channels) > 0 {
-		channel := j.channels[0]
-		if j.current == nil {
-			in := j.rules[channel]
-			in.Now = tx.Now()
-			j.current, j.created, j.seq = lifecycle.NewRetention(in), math.MaxInt64, math.MaxInt64
-		}
-		page, err := j.page(ctx, tx, channel)
-		if err != nil {
-			return nil, err
-		}
-		if len(page) > 0 {
-			return page, nil
-		}
-		j.channels, j.current = j.channels[1:], nil
-	}
-	return nil, nil
-}
-
-// page reads a page of releases of a channel and decides on it.
-func (j *judge) page(ctx context.Context, tx *db.Tx, channel string) ([]judged, error) {
-	rows, err := tx.Query(ctx, `SELECT r.id, r.version, r.created, r.seq FROM release r WHERE r.channel_id = ? AND r.project_id = ? AND (r.created, r.seq) < (?, ?)
-		ORDER BY r.created DESC, r.seq DESC LIMIT ?`, channel, j.project.ID, j.created, j.seq, int64(retentionPage))
+	rows, err := tx.Query(ctx, `SELECT r.id, r.version, r.channel_id, r.created, r.seq FROM release r WHERE r.project_id = ? AND (r.created, r.seq) < (?, ?)
+		ORDER BY r.created DESC, r.seq DESC LIMIT ?`, j.project.ID, j.created, j.seq, int64(retentionPage))
 	if err != nil {
 		return nil, fmt.Errorf("read releases of %s: %w", j.project.ID, err)
 	}
@@ -144,8 +122,8 @@ func (j *judge) page(ctx context.Context, tx *db.Tx, channel string) ([]judged, 
 	at := map[string]int{}
 	var ids []string
 	for rows.Next() {
-		one := judged{RetentionVerdict: RetentionVerdict{ChannelID: channel}}
-		if err := rows.Scan(&one.ReleaseID, &one.Version, &one.created, &one.seq); err != nil {
+		var one judged
+		if err := rows.Scan(&one.ReleaseID, &one.Version, &one.ChannelID, &one.created, &one.seq); err != nil {
 			return nil, err
 		}
 		at[one.ReleaseID] = len(page)
@@ -181,12 +159,28 @@ func (j *judge) page(ctx context.Context, tx *db.Tx, channel string) ([]judged, 
 	}
 	for i := range page {
 		one := &page[i]
-		one.Verdict = j.current.Decide(&lifecycle.RetentionCandidate{
+		one.Verdict = j.channel(one.ChannelID, tx.Now()).Decide(&lifecycle.RetentionCandidate{
 			ID: one.ReleaseID, Version: one.Version, Created: db.Time(one.created), Deployed: deployed[i], Needed: j.needed[one.ReleaseID],
 		})
 		j.created, j.seq = one.created, one.seq
 	}
 	return page, nil
+}
+
+// channel goes on with the releases of a channel. In one that is gone, as far as that
+// can be, everything is kept.
+func (j *judge) channel(id string, now time.Time) *lifecycle.Retention {
+	r := j.channels[id]
+	if r == nil {
+		in, known := j.rules[id]
+		if !known {
+			in.Default = *octopus.KeepForever()
+		}
+		in.Now = now
+		r = lifecycle.NewRetention(in)
+		j.channels[id] = r
+	}
+	return r
 }
 
 // defaultRetention is the policy of a space for releases; where it has none, all
@@ -240,7 +234,7 @@ var errRulesChanged = errors.New("the rules of retention were changed")
 func (s *Service) deleteOld(ctx context.Context, j *judge, old []judged) (gone []RetentionVerdict, err error) {
 	err = s.db.Write(ctx, func(tx *db.Tx) error {
 		gone = nil
-		rules, _, err := s.retentionRules(ctx, tx, j.project)
+		rules, err := s.retentionRules(ctx, tx, j.project)
 		if err != nil {
 			return err
 		}

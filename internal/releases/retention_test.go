@@ -224,7 +224,7 @@ func TestRetentionIsLinear(t *testing.T) {
 				switch {
 				case strings.Contains(query, "FROM deployment d WHERE d.project_id = ?"):
 					whole.Add(1)
-				case strings.Contains(query, "FROM release r WHERE r.channel_id = ?"):
+				case strings.Contains(query, "FROM release r WHERE r.project_id = ? AND (r.created"):
 					pages.Add(1)
 				default:
 					others.Add(1)
