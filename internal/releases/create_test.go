@@ -154,7 +154,9 @@ func TestPackages(t *testing.T) {
 	})
 }
 
-func TestChannelRules(t *testing.T) {
+// TestPoint03ChannelRules: a release whose packages break the rules of its channel is not
+// made, unless both who makes it and the project want it.
+func TestPoint03ChannelRules(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		w.steps(script("Deploy", uses("", "Acme.Web")))
 		w.push("Acme.Web.1.5.0.zip", "Acme.Web.2.5.0.zip", "Acme.Web.2.6.0-rc.1.zip", "Acme.Web.3.0.0.zip")

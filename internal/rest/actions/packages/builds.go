@@ -119,18 +119,20 @@ func (a *api) builds(r *rest.Request) (any, error) {
 	return rest.PageOf(r, "BuildInformation", page, total, docs), nil
 }
 
+// allBuilds is a stream: there may be any number of builds, and each may be large.
 func (a *api) allBuilds(r *rest.Request) (any, error) {
-	all := octopus.List[octopus.BuildInformation]{}
-	for {
-		docs, total, err := a.findBuilds(r, feed.BuildQuery{Page: ident.Page{Skip: int64(len(all)), Take: ident.MaxTake}})
-		if err != nil {
-			return nil, err
+	const piece = 500
+	var after feed.BuildPlace
+	return rest.Array(func() (docs []octopus.BuildInformation, more bool, err error) {
+		err = a.db.Read(r.Context(), func(tx *db.Tx) (err error) {
+			docs, after, more, err = a.repo.BuildsAfter(r.Context(), tx, r.Space, after, piece)
+			return err
+		})
+		for i := range docs {
+			linkedBuild(r, &docs[i])
 		}
-		all = append(all, docs...)
-		if len(docs) == 0 || int64(len(all)) >= total {
-			return all, nil
-		}
-	}
+		return docs, more, err
+	})
 }
 
 func (a *api) bulkBuilds(r *rest.Request) (any, error) {

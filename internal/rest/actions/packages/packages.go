@@ -150,18 +150,21 @@ func (a *api) list(r *rest.Request) (any, error) {
 	return rest.PageOf(r, "Package", q.Page, total, docs), nil
 }
 
+// all is a stream: there may be any number of packages.
 func (a *api) all(r *rest.Request) (any, error) {
-	all := octopus.List[octopus.Package]{}
-	for {
-		docs, total, err := a.find(r, feed.Query{Space: r.Space, Page: ident.Page{Skip: int64(len(all)), Take: ident.MaxTake}})
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, docs...)
-		if len(docs) == 0 || int64(len(all)) >= total {
-			return all, nil
-		}
-	}
+	const piece = 500
+	after := ""
+	return rest.Array(func() (docs []octopus.Package, more bool, err error) {
+		err = a.db.Read(r.Context(), func(tx *db.Tx) error {
+			found, err := a.repo.Newest(r.Context(), tx, r.Space, after, piece)
+			docs = make([]octopus.Package, len(found))
+			for i, p := range found {
+				docs[i], after = document(r, p), p.PackageID
+			}
+			return err
+		})
+		return docs, len(docs) == piece, err
+	})
 }
 
 func (a *api) bulk(r *rest.Request) (any, error) {
