@@ -2,6 +2,7 @@ package lifecycle_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -190,6 +191,52 @@ func TestRetentionKeepsEnough(t *testing.T) {
 			if v.Keep == enough {
 				t.Fatalf("%s: keep is %t, and there are enough: %t", v.Version, v.Keep, enough)
 			}
+		}
+	})
+}
+
+// TestNeedsInAnyOrder holds what is known of each place, deployment by deployment, to
+// what all of them together say, in whichever order they come.
+func TestNeedsInAnyOrder(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		minutes := rapid.Permutation([]int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11}).Draw(t, "minutes")
+		var all []lifecycle.PlaceDeployment
+		for _, m := range minutes[:rapid.IntRange(0, len(minutes)).Draw(t, "deployments")] {
+			d := lifecycle.PlaceDeployment{
+				ReleaseID: rapid.SampledFrom([]string{"a", "b", "c", "d", "e"}).Draw(t, "release"),
+				Place:     lifecycle.Place{EnvironmentID: "dev", TenantID: rapid.SampledFrom([]string{"", "acme"}).Draw(t, "tenant")},
+				At:        today.Add(time.Duration(m) * time.Minute), Ended: rapid.IntRange(0, 3).Draw(t, "ended") > 0,
+			}
+			d.Success = d.Ended && rapid.Bool().Draw(t, "success")
+			all = append(all, d)
+		}
+		sorted := slices.SortedFunc(slices.Values(all), func(a, b lifecycle.PlaceDeployment) int { return b.At.Compare(a.At) })
+		want := map[string]bool{}
+		for _, tenant := range []string{"", "acme"} {
+			last, successes := false, []string(nil)
+			for _, d := range sorted {
+				if d.Place.TenantID != tenant {
+					continue
+				}
+				if !last || !d.Ended {
+					want[d.ReleaseID] = true
+				}
+				last = true
+				if d.Success && !slices.Contains(successes, d.ReleaseID) {
+					successes = append(successes, d.ReleaseID)
+				}
+			}
+			for _, release := range successes[:min(2, len(successes))] {
+				want[release] = true
+			}
+		}
+		got := map[string]bool{}
+		for release, why := range lifecycle.Needed(all) {
+			got[release] = why != ""
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Fatalf("(-want +got):\n%s", diff)
 		}
 	})
 }
