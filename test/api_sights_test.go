@@ -122,6 +122,7 @@ func routeSights() map[string]sight {
 		"GET /api/{space}/packages":                                                 shared,
 		"GET /api/{space}/packages/all":                                             shared,
 		"GET /api/{space}/packages/bulk":                                            shared,
+		"GET /api/{space}/packages/retention":                                       shared,
 		"GET /api/{space}/packages/notes":                                           shared,
 		"GET /api/{space}/packages/{id}":                                            shared,
 		"GET /api/{space}/packages/{id}/raw":                                        shared,

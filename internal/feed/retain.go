@@ -24,7 +24,8 @@ const (
 )
 
 // Names tells what people call owners of packages (see [Use]), by their ids. One
-// that it leaves out is told by its id.
+// that it leaves out is told by its id. Where there is no Names, only their number is
+// told: who sees packages need not see releases.
 type Names func(ctx context.Context, tx *db.Tx, owners []string) (map[string]string, error)
 
 // PolicyOf is the retention policy that a space's built-in feed has.
@@ -72,7 +73,7 @@ func judge(ctx context.Context, tx *db.Tx, space ident.SpaceID, policy Retention
 		}
 		f.Published, f.newest = db.Time(f.judged.published), isNewest == 1
 		for _, owner := range slices.Compact([]string{first, last}) {
-			if owner != "" {
+			if owner != "" && names != nil {
 				f.Releases = append(f.Releases, owner)
 				owners = append(owners, owner)
 			}
@@ -82,10 +83,12 @@ func judge(ctx context.Context, tx *db.Tx, space ident.SpaceID, policy Retention
 	if err := rows.Err(); err != nil {
 		return nil, fmt.Errorf("list packages for retention: %w", err)
 	}
-	slices.Sort(owners)
-	called, err := names(ctx, tx, slices.Compact(owners))
-	if err != nil {
-		return nil, err
+	var called map[string]string
+	if len(owners) > 0 {
+		slices.Sort(owners)
+		if called, err = names(ctx, tx, slices.Compact(owners)); err != nil {
+			return nil, err
+		}
 	}
 	out := make([]judged, len(all))
 	for i := range all {

@@ -1,7 +1,6 @@
 package packages
 
 import (
-	"context"
 	"net/url"
 
 	"github.com/takodeploy/tako/internal/db"
@@ -21,9 +20,6 @@ type verdict struct {
 	Links     octopus.Links
 }
 
-// byID leaves it at the ids of releases: who sees packages need not see projects.
-func byID(context.Context, *db.Tx, []string) (map[string]string, error) { return nil, nil }
-
 func (a *api) retention(r *rest.Request) (any, error) {
 	page, err := r.Page()
 	if err != nil {
@@ -36,7 +32,7 @@ func (a *api) retention(r *rest.Request) (any, error) {
 		if err != nil {
 			return err
 		}
-		found, total, err = a.repo.Verdicts(r.Context(), tx, r.Space, policy, byID, page)
+		found, total, err = a.repo.Verdicts(r.Context(), tx, r.Space, policy, nil, page)
 		return err
 	})
 	if err != nil {
