@@ -13,7 +13,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -24,6 +23,7 @@ import (
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/failpoint"
 	"github.com/takodeploy/tako/internal/fault"
+	"github.com/takodeploy/tako/internal/retention"
 	"github.com/takodeploy/tako/internal/secret"
 )
 
@@ -104,6 +104,10 @@ func (s *Store) Create(ctx context.Context, src Source) (_ Manifest, err error) 
 	if err := s.copyBlobs(ctx, src, &m, dir, hashes, to); err != nil {
 		return m, err
 	}
+	if took := time.Since(m.Created); took > blob.Grace {
+		// What lost its last row since may have been deleted before it was copied.
+		return m, fault.New(fault.Unavailable, "The backup took %s, and what is deleted is kept for %s only; back up to a faster disk.", took.Round(time.Minute), blob.Grace)
+	}
 	if err := writeManifest(dir, &m); err != nil {
 		return m, err
 	}
@@ -163,19 +167,13 @@ func (s *Store) syncAll() error {
 	return errors.Join(unix.Syncfs(int(f.Fd())), f.Close())
 }
 
-// blobColumns are where the database refers to blobs.
-func blobColumns() map[string]string {
-	return map[string]string{"package": "sha256", "artifact": "sha256", "task_log_segment": "sha256"}
-}
-
 // referred lists the blobs that a database refers to, sorted, each once, in
 // constant memory: into a file of one hash per line.
 func referred(ctx context.Context, t *db.Tx, path string) (err error) {
 	var parts []string
-	for table, column := range blobColumns() {
-		parts = append(parts, `SELECT `+column+` AS h FROM `+table)
+	for _, table := range retention.BlobTables() {
+		parts = append(parts, `SELECT sha256 AS h FROM `+table)
 	}
-	slices.Sort(parts)
 	out, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
