@@ -510,3 +510,62 @@ func TestTwoAtOnce(t *testing.T) {
 		t.Errorf("%d backups, %v", len(all), err)
 	}
 }
+
+// TestStaleLog restores over a database that does not open and has a write-ahead log
+// beside it, which SQLite would apply to the restored one.
+func TestStaleLog(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, db.SQLite, t.TempDir())
+	m := w.mustCreate()
+	data := filepath.Join(t.TempDir(), "data")
+	if err := os.Mkdir(data, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	// The log of another database at the same place, as a killed process leaves it.
+	other := dbtest.Open(t, db.SQLite)
+	path := strings.TrimPrefix(other.String(), "sqlite:")
+	err := other.Write(t.Context(), func(tx *db.Tx) error {
+		_, err := tx.Exec(t.Context(), `DELETE FROM counter`)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stale, err := os.ReadFile(path + "-wal")
+	if err != nil || len(stale) == 0 {
+		t.Fatalf("there is no log to be stale: %d bytes, %v", len(stale), err)
+	}
+	kept := map[string][]byte{"tako.db": []byte("this is no database, but somebody may want it"), "tako.db-wal": stale, "tako.db-shm": nil}
+	for name, content := range kept {
+		if err := os.WriteFile(filepath.Join(data, name), content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	keys, err := backup.ServerKeys(t.Context(), w.box, w.src, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	target := filepath.Join(data, "tako.db")
+	r, err := w.store.Restore(t.Context(), m.ID, backup.RestoreOptions{
+		Data: data, Database: "sqlite:" + target, RunDir: filepath.Join(data, "run"), ManagedKey: true, Keys: keys,
+	})
+	if err != nil || !r.Replaced || !r.Unreadable {
+		t.Fatalf("restore: %+v, %v", r, err)
+	}
+	for _, suffix := range []string{"-wal", "-shm"} {
+		if _, err := os.Stat(target + suffix); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("tako.db%s is still there: %v", suffix, err)
+		}
+	}
+	d := dbtest.OpenURL(t, "sqlite:"+target)
+	if damage, err := d.Integrity(t.Context()); err != nil || len(damage) > 0 {
+		t.Errorf("the restored database: %v, %v", damage, err)
+	}
+	got, err := os.ReadFile(r.Kept)
+	if err != nil || !bytes.Equal(got, kept["tako.db"]) {
+		t.Errorf("kept %q, %v", got, err)
+	}
+	if got, err := os.ReadFile(r.Kept + "-wal"); err != nil || !bytes.Equal(got, stale) {
+		t.Errorf("kept %d bytes of the log, %v, want %d", len(got), err, len(stale))
+	}
+}
