@@ -18,10 +18,12 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/takodeploy/tako/internal/auth"
+	"github.com/takodeploy/tako/internal/backup"
 	"github.com/takodeploy/tako/internal/blob"
 	"github.com/takodeploy/tako/internal/config"
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/docstore"
+	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/feed"
 	"github.com/takodeploy/tako/internal/mail"
 	"github.com/takodeploy/tako/internal/orchestrator"
@@ -190,10 +192,17 @@ func prepareData(cfg config.Config) error {
 	if err := os.MkdirAll(cfg.Data, 0o700); err != nil {
 		return fmt.Errorf("make data directory: %w", err)
 	}
+	half, err := backup.Pending(cfg.Data)
+	if err != nil {
+		return err
+	}
+	if half != "" {
+		return fault.New(fault.Conflict, "The restore of backup %s into %s was cut short; end it first: tako backup restore %s", half, cfg.Data, half)
+	}
 	if cfg.Database != "sqlite:"+filepath.Join(cfg.Data, "tako.db") {
 		return nil
 	}
-	_, err := os.Stat(filepath.Join(cfg.Data, "tako.db"))
+	_, err = os.Stat(filepath.Join(cfg.Data, "tako.db"))
 	if err == nil || !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

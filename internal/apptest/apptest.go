@@ -300,27 +300,33 @@ func (c *Client) Refused(t testing.TB, status int, method, path string, body any
 	return said.ErrorMessage + " " + strings.Join(said.Errors, " ")
 }
 
+// Form is a form with one file in it, and its content type.
+func Form(name string, content []byte) (body *bytes.Buffer, contentType string, err error) {
+	body = &bytes.Buffer{}
+	w := multipart.NewWriter(body)
+	part, err := w.CreateFormFile("file", name)
+	if err != nil {
+		return nil, "", err
+	}
+	if _, err := part.Write(content); err != nil {
+		return nil, "", err
+	}
+	return body, w.FormDataContentType(), w.Close()
+}
+
 // Upload pushes a package.
 func (c *Client) Upload(t testing.TB, path, name string, content []byte) *Response {
 	t.Helper()
-	var form bytes.Buffer
-	w := multipart.NewWriter(&form)
-	part, err := w.CreateFormFile("file", name)
+	form, contentType, err := Form(name, content)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := part.Write(content); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, c.URL+path, &form)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, c.URL+path, form)
 	if err != nil {
 		t.Fatal(err)
 	}
 	req.Header.Set("X-Octopus-ApiKey", c.Key)
-	req.Header.Set("Content-Type", w.FormDataContentType())
+	req.Header.Set("Content-Type", contentType)
 	resp, err := c.Send(req)
 	if err != nil {
 		t.Fatal(err)

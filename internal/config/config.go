@@ -30,6 +30,8 @@ type Config struct {
 	Listen string `koanf:"listen" help:"address to serve on"`
 	// Database is sqlite:PATH or postgres://...; "" is SQLite in Data.
 	Database string `koanf:"database" help:"sqlite:PATH or postgres://USER@HOST/NAME; SQLite in the data directory unless set"`
+	// Backups is the directory of backups; "" is backups in Data.
+	Backups string `koanf:"backups" help:"directory for backups, best on another disk; backups in the data directory unless set"`
 	// TLSCert and TLSKey are PEM files; both or none.
 	TLSCert string `koanf:"tls_cert" help:"PEM file with the certificate chain, to serve HTTPS"`
 	TLSKey  string `koanf:"tls_key" help:"PEM file with the certificate's key"`
@@ -191,6 +193,9 @@ func (c *Config) check() error {
 		if u, err := url.Parse(c.ServerURI); err != nil || u.Host == "" || u.User != nil {
 			errs = append(errs, fmt.Errorf("server_uri is %q; give an address such as https://deploy.example.com, without a user", c.ServerURI))
 		}
+	}
+	if c.Backups == "" {
+		c.Backups = filepath.Join(c.Data, "backups")
 	}
 	if c.Database == "" {
 		c.Database = "sqlite:" + filepath.Join(c.Data, "tako.db")

@@ -75,6 +75,7 @@ type Options struct {
 type DB struct {
 	dialect Dialect
 	url     string // without credentials, for messages
+	dsn     string // with credentials, never shown
 	path    string // SQLite's file, "" on PostgreSQL
 	log     *slog.Logger
 	now     func() time.Time
@@ -114,7 +115,7 @@ func Open(ctx context.Context, url string, opt Options) (*DB, error) {
 	if opt.OnStatement == nil {
 		opt.OnStatement = func(string) {}
 	}
-	d := &DB{log: opt.Log, now: opt.Now, levels: opt.Levels, told: opt.OnStatement, failed: make(chan struct{}), writers: semaphore.NewWeighted(everyone)}
+	d := &DB{dsn: url, log: opt.Log, now: opt.Now, levels: opt.Levels, told: opt.OnStatement, failed: make(chan struct{}), writers: semaphore.NewWeighted(everyone)}
 	d.watch.init()
 	var err error
 	switch scheme, rest, _ := strings.Cut(url, ":"); scheme {

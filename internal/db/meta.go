@@ -44,6 +44,9 @@ func (d *DB) Meta(ctx context.Context) (Meta, error) {
 	return m, err
 }
 
+// Meta reads what the database says of itself, within a transaction.
+func (t *Tx) Meta(ctx context.Context) (Meta, error) { return t.meta(ctx) }
+
 func (t *Tx) meta(ctx context.Context) (Meta, error) {
 	var m Meta
 	var expanded, finalized int64
@@ -172,4 +175,10 @@ func Reincarnate(ctx context.Context, d *DB, clone bool) error {
 		_, err = t.Exec(ctx, `UPDATE tako_meta SET installation_id = ? WHERE id = 1`, id.String())
 		return err
 	})
+}
+
+// ReincarnateSQL is what Reincarnate does to a restored database, as statements for
+// psql, to be done in the transaction that restores it.
+func ReincarnateSQL(schema, incarnation string) string {
+	return fmt.Sprintf("UPDATE %[1]s.counter SET next = next + %[2]d;\nUPDATE %[1]s.tako_meta SET incarnation = '%[3]s' WHERE id = 1;\n", schema, skipped, incarnation)
 }

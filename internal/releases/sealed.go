@@ -7,8 +7,8 @@ import (
 	"github.com/takodeploy/tako/internal/secret"
 )
 
-// SecretPlaces are where deployments keep sealed values: answers to prompts, and
-// what another deployment handed over.
+// SecretPlaces are where deployments keep sealed values: answers to prompts, what
+// another deployment handed over, and outputs of one that they go on from.
 func SecretPlaces() []secret.Place {
 	return []secret.Place{{
 		Table: "manifest", Keys: []string{"id"}, Column: "body",
@@ -26,6 +26,11 @@ func SecretPlaces() []secret.Place {
 			}
 			for _, v := range m.Passed {
 				refs = append(refs, secret.Ref{Owner: owner, Field: "passed." + v.Name, Envelope: v.Sealed})
+			}
+			for i, o := range m.Carried {
+				if o.Sensitive {
+					refs = append(refs, secret.Ref{Owner: owner, Field: carriedField(i), Envelope: o.Value})
+				}
 			}
 			return refs, nil
 		},

@@ -256,7 +256,7 @@ func TestNamersAreAll(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := append([]string{"blob_orphan"}, retention.Namers()...)
+		want := append([]string{"blob_orphan"}, retention.BlobTables()...)
 		slices.Sort(found)
 		slices.Sort(want)
 		if !slices.Equal(found, want) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"slices"
 	"strings"
 	"time"
 
@@ -30,6 +31,9 @@ const (
 
 // namers are the tables whose column sha256 names blobs.
 var namers = []string{"package", "artifact", "task_log_segment"} //nolint:gochecknoglobals // a constant
+
+// BlobTables are the tables whose column sha256 names blobs.
+func BlobTables() []string { return slices.Clone(namers) }
 
 // Sweep deletes the blobs that no row names, and says how many and of how many bytes.
 //

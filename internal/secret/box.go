@@ -80,7 +80,7 @@ func Open(ctx context.Context, d *db.DB, src Source) (*Box, error) {
 	}
 	master, err := src.Load()
 	switch {
-	case errors.Is(err, errNoKey) && len(wrapped) > 0:
+	case errors.Is(err, ErrNoKey) && len(wrapped) > 0:
 		// Only what was prepared for this database may stand in for it.
 		if master, err = adoptNext(src.Dir, MasterKey{}, wrapped[0].master); err == nil && master.id == "" {
 			err = &WrongKeyError{Want: wrapped[0].master}
@@ -88,7 +88,7 @@ func Open(ctx context.Context, d *db.DB, src Source) (*Box, error) {
 		if err != nil {
 			return nil, err
 		}
-	case errors.Is(err, errNoKey) && src.managed():
+	case errors.Is(err, ErrNoKey) && src.Managed():
 		master, err = makeMaster(src.Dir)
 	}
 	if err != nil {
@@ -99,7 +99,7 @@ func Open(ctx context.Context, d *db.DB, src Source) (*Box, error) {
 			return nil, err
 		}
 	}
-	if src.managed() {
+	if src.Managed() {
 		if master, err = adoptNext(src.Dir, master, wrapped[0].master); err != nil {
 			return nil, err
 		}
@@ -232,7 +232,7 @@ func wrap(master MasterKey, id string, key []byte) ([]byte, error) {
 // wrapAs seals a key by the master key, for one purpose.
 func wrapAs(master MasterKey, purpose, id string, key []byte) ([]byte, error) {
 	if master.id == "" {
-		return nil, errNoKey
+		return nil, ErrNoKey
 	}
 	a, err := aead(master.key[:])
 	if err != nil {

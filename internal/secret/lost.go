@@ -38,7 +38,7 @@ func PutMasterKey(dir string, k MasterKey) error {
 //
 // It refuses while the key opens. Cut short, it goes on when it is called again.
 func Lost(ctx context.Context, d *db.DB, src Source, places []Place, entered func(Ref)) (*Box, int, error) {
-	if !src.managed() {
+	if !src.Managed() {
 		return nil, 0, fault.New(fault.Invalid, "The master key of this server is not its own file; take TAKO_MASTER_KEY or master_key_file out of its configuration first.")
 	}
 	b, err := Open(ctx, d, src)

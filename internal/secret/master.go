@@ -98,8 +98,8 @@ type Source struct {
 	Dir string
 }
 
-// errNoKey says that a data directory has no key.
-var errNoKey = errors.New("there is no master key")
+// ErrNoKey says that a data directory has no key.
+var ErrNoKey = errors.New("there is no master key")
 
 // Load reads the master key. It does not make one.
 func (s Source) Load() (MasterKey, error) {
@@ -120,13 +120,13 @@ func (s Source) Load() (MasterKey, error) {
 		}
 	}
 	if s.Dir == "" {
-		return MasterKey{}, errNoKey
+		return MasterKey{}, ErrNoKey
 	}
 	path := filepath.Join(s.Dir, FileName)
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return MasterKey{}, errNoKey
+		return MasterKey{}, ErrNoKey
 	case err != nil:
 		return MasterKey{}, err
 	case info.Mode().Perm()&0o077 != 0:
@@ -135,8 +135,8 @@ func (s Source) Load() (MasterKey, error) {
 	return readKey(path)
 }
 
-// managed says that the key is our own file.
-func (s Source) managed() bool {
+// Managed says that the key is our own file.
+func (s Source) Managed() bool {
 	if s.Text != "" || s.File != "" || s.Dir == "" {
 		return false
 	}

@@ -69,7 +69,7 @@ func (k RecoveryKey) LogValue() slog.Value { return slog.StringValue(k.String())
 
 const identityPrefix = "AGE-SECRET-KEY-"
 
-var identityText = regexp.MustCompile(`(?i)AGE-SECRET-KEY-1[0-9A-Z]{58}`) //nolint:gochecknoglobals // compiled once
+var identityText = regexp.MustCompile(`(?i)AGE-SECRET-KEY-1[0-9A-Z]{58}`)
 
 // ParseRecoveryKey finds the recovery key in a text: a whole kit, the key alone,
 // or its words.
@@ -101,7 +101,7 @@ func identityOf(raw []byte) (*age.X25519Identity, error) {
 // from the master key, so that a machine which has that needs no kit.
 func (k MasterKey) BackupIdentity() (*age.X25519Identity, error) {
 	if k.id == "" {
-		return nil, errNoKey
+		return nil, ErrNoKey
 	}
 	raw, err := hkdf.Key(sha256.New, k.key[:], nil, "tako backup identity", KeySize)
 	if err != nil {
@@ -312,23 +312,27 @@ func (e Escrow) Open(key RecoveryKey) (MasterKey, error) {
 	return ParseMasterKey(string(text))
 }
 
-// Escrows reads what the recovery keys give back. It needs no key.
-func Escrows(ctx context.Context, d *db.DB) (out []Escrow, err error) {
-	err = d.Read(ctx, func(t *db.Tx) error {
-		all, err := readRecoveries(ctx, t)
-		out = nil
-		for _, r := range all {
-			out = append(out, Escrow{r.ID, r.MasterID, r.escrow})
-		}
-		return err
-	})
-	return out, err
+// Escrows reads which master key a database is under, and what the recovery keys
+// give back. It needs no key.
+func Escrows(ctx context.Context, t *db.Tx) (master string, out []Escrow, err error) {
+	if err := t.QueryRow(ctx, `SELECT master_id FROM secret_key ORDER BY seq DESC LIMIT 1`).Scan(&master); err != nil {
+		return "", nil, fmt.Errorf("read which master key the database is under: %w", err)
+	}
+	all, err := readRecoveries(ctx, t)
+	for _, r := range all {
+		out = append(out, Escrow{r.ID, r.MasterID, r.escrow})
+	}
+	return master, out, err
 }
 
 // Recover puts the master key of a database back into a data directory, from the
 // recovery key. It replaces no key that is there.
 func Recover(ctx context.Context, d *db.DB, dir string, key RecoveryKey) (MasterKey, error) {
-	all, err := Escrows(ctx, d)
+	var all []Escrow
+	err := d.Read(ctx, func(t *db.Tx) (err error) {
+		_, all, err = Escrows(ctx, t)
+		return err
+	})
 	if err != nil {
 		return MasterKey{}, err
 	}

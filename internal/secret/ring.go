@@ -56,7 +56,7 @@ func (b *Box) adopt(wrapped []wrappedKey, way passage) error {
 		if err != nil {
 			return err
 		}
-		if b.src.managed() {
+		if b.src.Managed() {
 			if err := replaceKey(b.src.Dir, master.ID(), next); err != nil {
 				return fmt.Errorf("keep the new master key: %w", err)
 			}

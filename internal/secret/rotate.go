@@ -108,7 +108,7 @@ func (b *Box) Rotate(ctx context.Context, opt RotateOptions) (Rotation, error) {
 
 // begin puts the database under the new keys and the new master key in place.
 func (b *Box) begin(ctx context.Context, next MasterKey) (from, to string, err error) {
-	managed := b.src.managed()
+	managed := b.src.Managed()
 	switch {
 	case !managed && next.id == "":
 		return "", "", fault.New(fault.Invalid, "The master key of this server is not its own file; make a new one (`(umask 077; head -c 32 /dev/urandom | base64 > new.key)`), give it with --new-key-file, and put it where the old one comes from before a server starts again.")

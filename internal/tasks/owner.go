@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -252,4 +253,18 @@ func lockHeld(path string) (bool, error) {
 		return true, nil
 	}
 	return false, err
+}
+
+// Running reports whether a server of this host holds the locks of runDir.
+func Running(runDir string) (bool, error) {
+	locks, err := filepath.Glob(filepath.Join(runDir, "owner-*.lock"))
+	if err != nil {
+		return false, err
+	}
+	for _, path := range locks {
+		if held, err := lockHeld(path); err != nil || held {
+			return held, err
+		}
+	}
+	return false, nil
 }

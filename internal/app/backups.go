@@ -1,0 +1,211 @@
+package app
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/takodeploy/tako/internal/backup"
+	"github.com/takodeploy/tako/internal/blob"
+	"github.com/takodeploy/tako/internal/config"
+	"github.com/takodeploy/tako/internal/db"
+	"github.com/takodeploy/tako/internal/docstore"
+	"github.com/takodeploy/tako/internal/releases"
+	"github.com/takodeploy/tako/internal/resource"
+	"github.com/takodeploy/tako/internal/resources"
+	"github.com/takodeploy/tako/internal/secret"
+)
+
+// tempDir is where a server's data directory has what is not encrypted for a while.
+func tempDir(cfg config.Config) string { return filepath.Join(cfg.Data, "tmp") }
+
+// Backups takes, proves and restores the backups of a server, from its own machine
+// and beside it.
+type Backups struct {
+	*backup.Store
+	cfg config.Config
+	opt Options
+}
+
+// OpenBackups opens the configured directory of backups.
+func OpenBackups(cfg config.Config, opt Options) (*Backups, error) {
+	if opt.Log == nil {
+		opt.Log = slog.New(slog.DiscardHandler)
+	}
+	s, err := backup.Open(cfg.Backups)
+	return &Backups{s, cfg, opt}, err
+}
+
+// Create takes a backup.
+func (b *Backups) Create(ctx context.Context, progress func(backup.Progress)) (m backup.Manifest, err error) {
+	keys, err := OpenKeys(ctx, b.cfg, b.opt)
+	if err != nil {
+		return m, err
+	}
+	defer func() { err = errors.Join(err, keys.Close()) }()
+	blobs, err := blob.OpenDir(filepath.Join(b.cfg.Data, "blobs"))
+	if err != nil {
+		return m, err
+	}
+	if err := os.MkdirAll(tempDir(b.cfg), 0o700); err != nil {
+		return m, err
+	}
+	return b.Store.Create(ctx, backup.Source{
+		DB: keys.db, Keys: keys.Box, Blobs: blobs, Temp: tempDir(b.cfg), Version: b.opt.Version, Config: b.cfg.Print(),
+		Log: b.opt.Log, Progress: progress,
+	})
+}
+
+// Verify proves a backup, with the server's own keys and those of a recovery kit,
+// if there is one.
+func (b *Backups) Verify(ctx context.Context, id string, level int, kit *secret.RecoveryKey, progress func(backup.Progress)) (v backup.Verified, err error) {
+	keys, d, done, err := b.keys(ctx, kit)
+	if err != nil {
+		return v, err
+	}
+	defer func() { err = errors.Join(err, done()) }()
+	return b.Store.Verify(ctx, id, backup.VerifyOptions{
+		Level: level, Keys: keys, Temp: tempDir(b.cfg), Server: d, Places: allPlaces, Boot: b.boot, Version: b.opt.Version, Log: b.opt.Log, Progress: progress,
+	})
+}
+
+// keys are those of the server, if it has a database that opens; else those that
+// follow from its master key and the kit alone.
+func (b *Backups) keys(ctx context.Context, kit *secret.RecoveryKey) (keys backup.Keys, d *db.DB, done func() error, err error) {
+	k, err := OpenKeys(ctx, b.cfg, b.opt)
+	if err == nil {
+		keys, err = backup.ServerKeys(ctx, k.Box, keySource(b.cfg), kit)
+		if err != nil {
+			return keys, nil, nil, errors.Join(err, k.Close())
+		}
+		return keys, k.db, k.Close, nil
+	}
+	b.opt.Log.Debug("the server's database does not open", "err", err)
+	keys, err = b.loneKeys(kit)
+	if err != nil {
+		return keys, nil, nil, err
+	}
+	if d, err = db.Open(ctx, b.cfg.Database, db.Options{Log: b.opt.Log, MustExist: true}); err != nil {
+		return keys, nil, func() error { return nil }, nil
+	}
+	return keys, d, d.Close, nil
+}
+
+func (b *Backups) loneKeys(kit *secret.RecoveryKey) (backup.Keys, error) {
+	master, err := keySource(b.cfg).Load()
+	if err != nil && !errors.Is(err, secret.ErrNoKey) {
+		return backup.Keys{}, err
+	}
+	return backup.KeysOf(master, kit)
+}
+
+// Restore puts a backup in the place of the server's database.
+func (b *Backups) Restore(ctx context.Context, id string, kit *secret.RecoveryKey, progress func(backup.Progress)) (backup.Restored, error) {
+	// What this server made before its master key was changed opens only by what its
+	// database keeps; the database is closed again before it is replaced.
+	// One that is half replaced must not be touched at all.
+	half, err := backup.Pending(b.cfg.Data)
+	if err != nil {
+		return backup.Restored{}, err
+	}
+	keys, err := b.loneKeys(kit)
+	if err == nil && half == "" {
+		var done func() error
+		if keys, _, done, err = b.keys(ctx, kit); err == nil {
+			err = done()
+		}
+	}
+	if err != nil {
+		return backup.Restored{}, err
+	}
+	return b.Store.Restore(ctx, id, backup.RestoreOptions{
+		Data: b.cfg.Data, Database: b.cfg.Database, RunDir: runDir(b.cfg), ManagedKey: keySource(b.cfg).Managed(), Keys: keys, Log: b.opt.Log, Progress: progress,
+	})
+}
+
+func allPlaces() []secret.Place {
+	kinds, err := resource.NewSet(append(resources.All(), releases.Kinds()...)...)
+	if err != nil {
+		return nil // every start of a server would have failed
+	}
+	return secretPlaces(docstore.New(kinds, nil))
+}
+
+// boot starts the API on a restored copy and reads from it what people would look
+// at first. Nothing else of the program runs: no task is claimed, no trigger fires and
+// no agent is spoken to.
+func (b *Backups) boot(ctx context.Context, c backup.Copy) (err error) {
+	cfg := config.Defaults()
+	cfg.Data, cfg.Database, cfg.Listen, cfg.Node, cfg.BuiltinWorker = c.Data, c.Database, "127.0.0.1:0", "verify", false
+	cfg.Backups = filepath.Join(c.Data, "backups")
+	// An administrator of the copy alone, which is thrown away.
+	key := "API-" + rand.Text()
+	cfg.AdminUsername, cfg.AdminAPIKey = "tako-verify", secret.Text(key)
+	a, err := New(ctx, cfg, Options{Log: b.opt.Log, Version: b.opt.Version, Exe: b.opt.Exe})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, a.Close()) }()
+	server := &http.Server{Handler: a.handler, ReadHeaderTimeout: 10 * time.Second}
+	var g errgroup.Group
+	g.Go(func() error {
+		if err := server.Serve(a.listener); !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
+		return nil
+	})
+	defer func() { err = errors.Join(err, server.Close(), g.Wait()) }()
+	return smoke(ctx, a.URL(), key)
+}
+
+// smoke reads the lists that every server has, and the logs and artifacts of the last
+// tasks.
+func smoke(ctx context.Context, url, key string) error {
+	get := func(path string, into any) error {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url+path, nil)
+		if err != nil {
+			return err
+		}
+		req.Header.Set("X-Octopus-ApiKey", key)
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			return fmt.Errorf("GET %s answers %d", path, resp.StatusCode)
+		}
+		if into == nil {
+			_, err = io.Copy(io.Discard, resp.Body)
+		} else {
+			err = json.NewDecoder(resp.Body).Decode(into)
+		}
+		if err != nil {
+			return fmt.Errorf("GET %s: %w", path, err)
+		}
+		return nil
+	}
+	var errs []error
+	for _, path := range []string{"/readyz", "/api", "/api/spaces", "/api/users", "/api/teams", "/api/projects", "/api/environments", "/api/releases", "/api/deployments", "/api/machines", "/api/accounts", "/api/packages", "/api/dashboard", "/api/events"} {
+		errs = append(errs, get(path, nil))
+	}
+	type list struct{ Items []struct{ ID string } }
+	for path, content := range map[string]string{"/api/tasks": "/raw", "/api/artifacts": "/content"} {
+		var some list
+		errs = append(errs, get(path+"?take=20", &some))
+		for _, one := range some.Items {
+			errs = append(errs, get(path+"/"+one.ID+content, nil))
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,4 @@
+package backup
+
+// Kept are the backups that stay.
+var Kept = kept

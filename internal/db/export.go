@@ -1,0 +1,231 @@
+package db
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/takodeploy/tako/internal/fault"
+)
+
+// Export runs fn with one view of a PostgreSQL database that does not move while
+// others write, for as long as fn takes. snapshot is its name for pg_dump, which
+// sees the same. On SQLite, where CopyTo makes a copy, it is a fault Unsupported.
+func (d *DB) Export(ctx context.Context, fn func(t *Tx, snapshot string) error) error {
+	if d.dialect != Postgres {
+		return fault.New(fault.Unsupported, "A SQLite database is copied, not exported.")
+	}
+	if err := d.alive(); err != nil {
+		return err
+	}
+	conn, err := d.reader.Conn(ctx)
+	if err != nil {
+		return d.translate(err)
+	}
+	defer func() { _ = conn.Close() }() // back into the pool
+	t := &Tx{d: d, conn: conn, now: stamp(d.now())}
+	_, err = conn.ExecContext(ctx, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+	if err != nil {
+		return d.ended(ctx, err)
+	}
+	defer t.rollback(ctx) // nothing to commit
+	for _, limit := range []string{"statement_timeout", "idle_in_transaction_session_timeout"} {
+		if _, err := conn.ExecContext(ctx, "SET LOCAL "+limit+" = 0"); err != nil {
+			return d.ended(ctx, err)
+		}
+	}
+	var snapshot string
+	if err := conn.QueryRowContext(ctx, `SELECT pg_export_snapshot()`).Scan(&snapshot); err != nil {
+		return d.ended(ctx, err)
+	}
+	return d.ended(ctx, fn(t, snapshot))
+}
+
+// CountRows counts the rows of every table of the schema, by name.
+func (t *Tx) CountRows(ctx context.Context) (map[string]int64, error) {
+	query := `SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite\_%' ESCAPE '\' ORDER BY name`
+	if t.d.dialect == Postgres {
+		query = `SELECT relname::text FROM pg_class WHERE relkind = 'r' AND relnamespace = current_schema()::regnamespace ORDER BY relname`
+	}
+	rows, err := t.Query(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = rows.Close() }() // Err below tells
+	var names []string
+	for rows.Next() {
+		var name string
+		if err := rows.Scan(&name); err != nil {
+			return nil, err
+		}
+		names = append(names, name)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	counts := make(map[string]int64, len(names))
+	for _, name := range names {
+		var n int64
+		if err := t.QueryRow(ctx, `SELECT count(*) FROM "`+strings.ReplaceAll(name, `"`, `""`)+`"`).Scan(&n); err != nil {
+			return nil, fmt.Errorf("count the rows of %s: %w", name, err)
+		}
+		counts[name] = n
+	}
+	return counts, nil
+}
+
+// Size is how much disk space the database takes, in bytes, indexes and all.
+func (d *DB) Size(ctx context.Context) (n int64, err error) {
+	query := `SELECT (SELECT page_count FROM pragma_page_count()) * (SELECT page_size FROM pragma_page_size())`
+	if d.dialect == Postgres {
+		query = `SELECT pg_database_size(current_database())`
+	}
+	err = d.Read(ctx, func(t *Tx) error { return t.QueryRow(ctx, query).Scan(&n) })
+	return n, err
+}
+
+// maxDamage bounds how many damages Integrity names.
+const maxDamage = 20
+
+// Integrity reads a SQLite database whole and returns what is wrong with it: with
+// its pages, its indexes and its foreign keys. PostgreSQL checks its pages when
+// they are read, so there it finds nothing.
+func (d *DB) Integrity(ctx context.Context) (damage []string, err error) {
+	if d.dialect != SQLite {
+		return nil, nil
+	}
+	err = d.Read(ctx, func(t *Tx) error {
+		damage = nil
+		return errors.Join(
+			t.each(ctx, `SELECT integrity_check, '' FROM pragma_integrity_check LIMIT `+strconv.Itoa(maxDamage), func(a, _ string) {
+				if a != "ok" {
+					damage = append(damage, a)
+				}
+			}),
+			t.each(ctx, `SELECT "table", parent FROM pragma_foreign_key_check LIMIT `+strconv.Itoa(maxDamage), func(a, b string) {
+				damage = append(damage, "a row of "+a+" refers to one of "+b+" that is not there")
+			}),
+		)
+	})
+	return damage, err
+}
+
+// Server is what the programs that come with PostgreSQL need to reach a database.
+type Server struct {
+	// Env are variables of the environment; the password is one of them, since
+	// an argument list can be read by everybody.
+	Env []string
+	// Major is the server's version, Schema where our tables are.
+	Major  int
+	Schema string
+}
+
+// Server describes a PostgreSQL database for programs.
+func (d *DB) Server(ctx context.Context) (Server, error) {
+	if d.dialect != Postgres {
+		return Server{}, fault.New(fault.Unsupported, "SQLite has no server.")
+	}
+	var s Server
+	var version string
+	err := d.Read(ctx, func(t *Tx) error {
+		return t.QueryRow(ctx, `SELECT current_setting('server_version_num'), current_schema()::text`).Scan(&version, &s.Schema)
+	})
+	if err != nil {
+		return s, err
+	}
+	n, err := strconv.Atoi(version)
+	if err != nil {
+		return s, fmt.Errorf("read the server's version %q: %w", version, err)
+	}
+	s.Major = n / 10000
+	c := d.pgConfig
+	s.Env = []string{"PGHOST=" + c.Host, "PGPORT=" + strconv.Itoa(int(c.Port)), "PGUSER=" + c.User, "PGDATABASE=" + c.Database, "PGAPPNAME=tako", "PGCONNECT_TIMEOUT=10"}
+	if c.Password != "" {
+		s.Env = append(s.Env, "PGPASSWORD="+c.Password)
+	}
+	if u, err := url.Parse(d.dsn); err == nil {
+		for option, name := range map[string]string{"sslmode": "PGSSLMODE", "sslrootcert": "PGSSLROOTCERT", "sslcert": "PGSSLCERT", "sslkey": "PGSSLKEY"} {
+			if v := u.Query().Get(option); v != "" {
+				s.Env = append(s.Env, name+"="+v)
+			}
+		}
+	}
+	return s, nil
+}
+
+// scratchPrefix names databases that are thrown away.
+const scratchPrefix = "tako_scratch_"
+
+// Scratch makes an empty database on the same PostgreSQL server, to be dropped
+// when it has served. Those that a killed process left are dropped too. A role
+// that may not create databases gets a fault Forbidden.
+func (d *DB) Scratch(ctx context.Context) (at string, drop func(context.Context) error, err error) {
+	if d.dialect != Postgres {
+		return "", nil, fault.New(fault.Unsupported, "SQLite has no server.")
+	}
+	u, err := url.Parse(d.dsn)
+	if err != nil {
+		return "", nil, errors.New("the database URL cannot be read")
+	}
+	name := scratchPrefix + strconv.FormatInt(time.Now().Unix(), 10) + "_" + strings.ToLower(rand.Text()[:8])
+	conn, err := pgx.ConnectConfig(ctx, d.pgConfig)
+	if err != nil {
+		return "", nil, d.translate(err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }() // it has served
+	var may bool
+	if err := conn.QueryRow(ctx, `SELECT rolcreatedb OR rolsuper FROM pg_roles WHERE rolname = current_user`).Scan(&may); err != nil {
+		return "", nil, d.translate(err)
+	}
+	if !may {
+		return "", nil, fault.New(fault.Forbidden, "The role %s may not create databases, so the backup cannot be restored for a test; ALTER ROLE %s CREATEDB allows it.", d.pgConfig.User, d.pgConfig.User)
+	}
+	if err := dropAbandoned(ctx, conn); err != nil {
+		return "", nil, d.translate(err)
+	}
+	if _, err := conn.Exec(ctx, "CREATE DATABASE "+name+" TEMPLATE template0 ENCODING 'UTF8'"); err != nil {
+		return "", nil, fmt.Errorf("create a database to restore into: %w", d.translate(err))
+	}
+	u.Path = "/" + name
+	return u.String(), func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+		defer cancel()
+		conn, err := pgx.ConnectConfig(ctx, d.pgConfig)
+		if err != nil {
+			return d.translate(err)
+		}
+		_, err = conn.Exec(ctx, "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)")
+		return errors.Join(err, conn.Close(ctx))
+	}, nil
+}
+
+// dropAbandoned drops the scratch databases of processes that were killed: those
+// to which nobody is connected, an hour after they were made. Their names say when.
+func dropAbandoned(ctx context.Context, conn *pgx.Conn) error {
+	rows, err := conn.Query(ctx, `SELECT d.datname::text FROM pg_database d WHERE d.datname LIKE 'tako\_scratch\_%' AND pg_get_userbyid(d.datdba) = current_user
+		AND NOT EXISTS (SELECT 1 FROM pg_stat_activity a WHERE a.datid = d.oid)`)
+	if err != nil {
+		return err
+	}
+	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		made, _, _ := strings.Cut(strings.TrimPrefix(name, scratchPrefix), "_")
+		if at, err := strconv.ParseInt(made, 10, 64); err != nil || time.Since(time.Unix(at, 0)) < time.Hour {
+			continue
+		}
+		if _, err := conn.Exec(ctx, "DROP DATABASE IF EXISTS "+pgx.Identifier{name}.Sanitize()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
