@@ -120,17 +120,9 @@ func (a *api) builds(r *rest.Request) (any, error) {
 }
 
 func (a *api) allBuilds(r *rest.Request) (any, error) {
-	all := octopus.List[octopus.BuildInformation]{}
-	for {
-		docs, total, err := a.findBuilds(r, feed.BuildQuery{Page: ident.Page{Skip: int64(len(all)), Take: ident.MaxTake}})
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, docs...)
-		if len(docs) == 0 || int64(len(all)) >= total {
-			return all, nil
-		}
-	}
+	return rest.Pages(func(p ident.Page) ([]octopus.BuildInformation, int64, error) {
+		return a.findBuilds(r, feed.BuildQuery{Page: p})
+	}), nil
 }
 
 func (a *api) bulkBuilds(r *rest.Request) (any, error) {

@@ -151,17 +151,9 @@ func (a *api) list(r *rest.Request) (any, error) {
 }
 
 func (a *api) all(r *rest.Request) (any, error) {
-	all := octopus.List[octopus.Package]{}
-	for {
-		docs, total, err := a.find(r, feed.Query{Space: r.Space, Page: ident.Page{Skip: int64(len(all)), Take: ident.MaxTake}})
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, docs...)
-		if len(docs) == 0 || int64(len(all)) >= total {
-			return all, nil
-		}
-	}
+	return rest.Pages(func(p ident.Page) ([]octopus.Package, int64, error) {
+		return a.find(r, feed.Query{Space: r.Space, Page: p})
+	}), nil
 }
 
 func (a *api) bulk(r *rest.Request) (any, error) {
