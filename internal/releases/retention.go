@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"reflect"
 	"slices"
@@ -30,7 +31,7 @@ type RetentionVerdict struct {
 }
 
 // Retention decides which releases of a project are kept, and why, and tells fn of
-// each: channel by channel, the newest first. It changes nothing, and fn may not use
+// each, the newest first, whatever its channel. It changes nothing, and fn may not use
 // tx. What is in memory is a page of releases and what is known of each place.
 func (s *Service) Retention(ctx context.Context, tx *db.Tx, project *octopus.Project, fn func(RetentionVerdict) error) error {
 	j, err := s.judge(ctx, tx, project)
@@ -55,17 +56,16 @@ type judge struct {
 	s        *Service
 	project  *octopus.Project
 	rules    map[string]lifecycle.RetentionInput // by channel
-	channels []string
 	needed   map[string]string
-	current  *lifecycle.Retention // of the first of channels, nil before its first page
-	created  int64                // where its last page ended
+	channels map[string]*lifecycle.Retention // those that had releases so far
+	created  int64                           // where the last page ended
 	seq      int64
 }
 
 func (s *Service) judge(ctx context.Context, tx *db.Tx, project *octopus.Project) (*judge, error) {
-	j := &judge{s: s, project: project}
+	j := &judge{s: s, project: project, channels: map[string]*lifecycle.Retention{}, created: math.MaxInt64, seq: math.MaxInt64}
 	var err error
-	if j.rules, j.channels, err = s.retentionRules(ctx, tx, project); err != nil {
+	if j.rules, err = s.retentionRules(ctx, tx, project); err != nil {
 		return nil, err
 	}
 	if j.needed, err = neededReleases(ctx, tx, project.ID); err != nil {
@@ -75,31 +75,30 @@ func (s *Service) judge(ctx context.Context, tx *db.Tx, project *octopus.Project
 }
 
 // retentionRules are what decides in each channel of a project.
-func (s *Service) retentionRules(ctx context.Context, tx *db.Tx, project *octopus.Project) (map[string]lifecycle.RetentionInput, []string, error) {
+func (s *Service) retentionRules(ctx context.Context, tx *db.Tx, project *octopus.Project) (map[string]lifecycle.RetentionInput, error) {
 	space := ident.SpaceID(project.SpaceID)
 	environments, err := all[octopus.Environment](ctx, s, tx, space, "environments")
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	channels, err := s.channels(ctx, tx, project)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	byDefault, err := s.defaultRetention(ctx, tx, space)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	lifecycles, err := s.lifecycles(ctx, tx, project, channels)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	rules, ids := map[string]lifecycle.RetentionInput{}, make([]string, len(channels))
+	rules := map[string]lifecycle.RetentionInput{}
 	for i := range channels {
 		c := &channels[i]
 		rules[c.ID] = lifecycle.RetentionInput{Lifecycle: *lifecycles[lifecycleOf(c, project)], Environments: environments, Default: byDefault}
-		ids[i] = c.ID
 	}
-	return rules, ids, nil
+	return rules, nil
 }
 
 // judged is a verdict and what it was made from.
@@ -111,41 +110,24 @@ type judged struct {
 }
 
 // next decides on the next page of releases; none is the end. It may be called in
-// one transaction after the other.
+// one transaction after the other. The channels' releases come together, so that a
+// page takes the same few statements however many channels there are.
 func (j *judge) next(ctx context.Context, tx *db.Tx) ([]judged, error) {
-	for len(j.channels) > 0 {
-		channel := j.channels[0]
-		if j.current == nil {
-			in := j.rules[channel]
-			in.Now = tx.Now()
-			j.current, j.created, j.seq = lifecycle.NewRetention(in), math.MaxInt64, math.MaxInt64
-		}
-		page, err := j.page(ctx, tx, channel)
-		if err != nil {
-			return nil, err
-		}
-		if len(page) > 0 {
-			return page, nil
-		}
-		j.channels, j.current = j.channels[1:], nil
-	}
-	return nil, nil
-}
-
-// page reads a page of releases of a channel and decides on it.
-func (j *judge) page(ctx context.Context, tx *db.Tx, channel string) ([]judged, error) {
-	rows, err := tx.Query(ctx, `SELECT r.id, r.version, r.created, r.seq FROM release r WHERE r.channel_id = ? AND r.project_id = ? AND (r.created, r.seq) < (?, ?)
-		ORDER BY r.created DESC, r.seq DESC LIMIT ?`, channel, j.project.ID, j.created, j.seq, int64(retentionPage))
+	ids := slices.Sorted(maps.Keys(j.rules))
+	var args []any
+	inChannels := in("r.channel_id", ids, &args)
+	rows, err := tx.Query(ctx, `SELECT r.id, r.version, r.channel_id, r.created, r.seq FROM release r WHERE `+inChannels+` AND r.project_id = ? AND (r.created, r.seq) < (?, ?)
+		ORDER BY r.created DESC, r.seq DESC LIMIT ?`, append(args, j.project.ID, j.created, j.seq, int64(retentionPage))...)
 	if err != nil {
 		return nil, fmt.Errorf("read releases of %s: %w", j.project.ID, err)
 	}
 	defer func() { _ = rows.Close() }() // Err tells
 	var page []judged
 	at := map[string]int{}
-	var ids []string
+	ids = nil
 	for rows.Next() {
-		one := judged{RetentionVerdict: RetentionVerdict{ChannelID: channel}}
-		if err := rows.Scan(&one.ReleaseID, &one.Version, &one.created, &one.seq); err != nil {
+		var one judged
+		if err := rows.Scan(&one.ReleaseID, &one.Version, &one.ChannelID, &one.created, &one.seq); err != nil {
 			return nil, err
 		}
 		at[one.ReleaseID] = len(page)
@@ -156,7 +138,7 @@ func (j *judge) page(ctx context.Context, tx *db.Tx, channel string) ([]judged, 
 		return nil, err
 	}
 	deployed := make([]map[string]time.Time, len(page))
-	var args []any
+	args = nil
 	rows, err = tx.Query(ctx, `SELECT d.release_id, d.environment_id, max(CASE WHEN d.completed > d.created THEN d.completed ELSE d.created END), count(*), max(d.seq)
 		FROM deployment d WHERE `+in("d.release_id", ids, &args)+` GROUP BY d.release_id, d.environment_id`, args...)
 	if err != nil {
@@ -181,7 +163,12 @@ func (j *judge) page(ctx context.Context, tx *db.Tx, channel string) ([]judged, 
 	}
 	for i := range page {
 		one := &page[i]
-		one.Verdict = j.current.Decide(&lifecycle.RetentionCandidate{
+		if j.channels[one.ChannelID] == nil {
+			in := j.rules[one.ChannelID]
+			in.Now = tx.Now()
+			j.channels[one.ChannelID] = lifecycle.NewRetention(in)
+		}
+		one.Verdict = j.channels[one.ChannelID].Decide(&lifecycle.RetentionCandidate{
 			ID: one.ReleaseID, Version: one.Version, Created: db.Time(one.created), Deployed: deployed[i], Needed: j.needed[one.ReleaseID],
 		})
 		j.created, j.seq = one.created, one.seq
@@ -240,7 +227,7 @@ var errRulesChanged = errors.New("the rules of retention were changed")
 func (s *Service) deleteOld(ctx context.Context, j *judge, old []judged) (gone []RetentionVerdict, err error) {
 	err = s.db.Write(ctx, func(tx *db.Tx) error {
 		gone = nil
-		rules, _, err := s.retentionRules(ctx, tx, j.project)
+		rules, err := s.retentionRules(ctx, tx, j.project)
 		if err != nil {
 			return err
 		}
