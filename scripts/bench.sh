@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Measures the built program and its engines (templates, variables, versions,
-# structured configuration), and prints what it finds, with the machine it was
+# structured configuration, the queue of tasks), and prints what it finds, with the machine it was
 # found on. Slowness is a figure here and no failure.
 #
 #   scripts/bench.sh [--markdown] [BENCHMARKS]
 #
 # BENCHMARKS is a regular expression of Go's testing package ("Get|Task"), and
-# "Template|Resolve|Sort|JSON" are those of the engines; all of them take about
-# six minutes. --markdown prints a table in the place of lines.
+# "Template|Resolve|Sort|JSON|Queue" are those of the engines; all of them take
+# about seven minutes. --markdown prints a table in the place of lines.
 # TAKO_TEST_BINARY names the program; without it one is built.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -61,8 +61,8 @@ fi
 go test ./test/bench -run '^$' -bench "$wanted" -benchtime 1x -timeout 45m 2>&1 | awk -v markdown=$markdown "$readable"
 # The packages have more benchmarks than these; they are for whoever changes one.
 engines=$wanted
-[ "$wanted" = . ] && engines='^Benchmark(Template|Resolve|Sort|JSON)$'
-go test ./internal/octostache ./internal/variables ./internal/version ./internal/structured \
+[ "$wanted" = . ] && engines='^Benchmark(Template|Resolve|Sort|JSON|Queue)$'
+go test ./internal/octostache ./internal/variables ./internal/version ./internal/structured ./internal/tasks \
   -run '^$' -bench "$engines" -benchtime 5x -timeout 10m 2>&1 | awk -v markdown=$markdown "$readable"
 echo
 echo "load average afterwards: $(load)"

@@ -6,7 +6,6 @@ import (
 	"fmt"
 
 	"github.com/takodeploy/tako/internal/db"
-	"github.com/takodeploy/tako/internal/ident"
 )
 
 // Decode reads the body of a document.
@@ -19,7 +18,7 @@ func Decode[T any](doc *Doc) (*T, error) {
 }
 
 // Each calls fn for every document of a kind that a query finds, in the kind's order
-// and page by page; the query's own Page is not used. An error of fn ends it, and is
+// and piece by piece; the query's own Page is not used. An error of fn ends it, and is
 // returned as it is.
 func (s *Store) Each(ctx context.Context, tx *db.Tx, kind string, q Query, fn func(doc *Doc) error) error {
 	k, err := s.Kind(kind)
@@ -27,9 +26,9 @@ func (s *Store) Each(ctx context.Context, tx *db.Tx, kind string, q Query, fn fu
 		return err
 	}
 	const piece = 1000 // bounds what is in memory at a time
-	q.Page = ident.Page{Take: piece}
+	var last *Doc
 	for {
-		docs, total, err := s.List(ctx, tx, k, q)
+		docs, err := s.After(ctx, tx, k, q, last, piece)
 		if err != nil {
 			return err
 		}
@@ -38,10 +37,10 @@ func (s *Store) Each(ctx context.Context, tx *db.Tx, kind string, q Query, fn fu
 				return err
 			}
 		}
-		q.Page.Skip += int64(len(docs))
-		if len(docs) == 0 || q.Page.Skip >= total {
+		if len(docs) < piece {
 			return nil
 		}
+		last = docs[len(docs)-1]
 	}
 }
 

@@ -42,8 +42,8 @@ const order = ` ORDER BY d.sort, d.name, d.seq, d.id`
 
 // List returns a page of documents in the kind's order, and how many there are in all.
 func (s *Store) List(ctx context.Context, tx *db.Tx, k *resource.Kind, q Query) ([]*Doc, int64, error) {
-	if len(q.IDs) > maxIDs {
-		return nil, 0, fault.InvalidField("ids", "ids names %d %s; ask for at most %d at once.", len(q.IDs), k.Name, maxIDs)
+	if err := q.check(k); err != nil {
+		return nil, 0, err
 	}
 	where, args := s.where(k, q)
 	var total int64
@@ -54,20 +54,49 @@ func (s *Store) List(ctx context.Context, tx *db.Tx, k *resource.Kind, q Query) 
 	if total <= page.Skip {
 		return nil, total, nil
 	}
-	rows, err := tx.Query(ctx, `SELECT `+docColumns+` FROM documents d WHERE `+where+order+` LIMIT ? OFFSET ?`, append(args, page.Take, page.Skip)...)
+	docs, err := read(ctx, tx, k, where+order+` LIMIT ? OFFSET ?`, append(args, page.Take, page.Skip)...)
+	return docs, total, err
+}
+
+// After returns the first documents of a list behind one that stands in it, at most
+// limit of them; nil is the list's beginning. The query's Page is not used. What
+// comes and goes while a list is read in this way, piece by piece, neither doubles
+// nor hides what stays where it is.
+func (s *Store) After(ctx context.Context, tx *db.Tx, k *resource.Kind, q Query, last *Doc, limit int) ([]*Doc, error) {
+	if err := q.check(k); err != nil {
+		return nil, err
+	}
+	where, args := s.where(k, q)
+	if last != nil {
+		where += ` AND (d.sort, d.name, d.seq, d.id) > (?, ?, ?, ?)`
+		args = append(args, last.sort, last.name, last.Seq, last.ID)
+	}
+	return read(ctx, tx, k, where+order+` LIMIT ?`, append(args, limit)...)
+}
+
+// check refuses what no statement can hold.
+func (q *Query) check(k *resource.Kind) error {
+	if len(q.IDs) > maxIDs {
+		return fault.InvalidField("ids", "ids names %d %s; ask for at most %d at once.", len(q.IDs), k.Name, maxIDs)
+	}
+	return nil
+}
+
+func read(ctx context.Context, tx *db.Tx, k *resource.Kind, where string, args ...any) ([]*Doc, error) {
+	rows, err := tx.Query(ctx, `SELECT `+docColumns+` FROM documents d WHERE `+where, args...)
 	if err != nil {
-		return nil, 0, fmt.Errorf("list %s: %w", k.Name, err)
+		return nil, fmt.Errorf("list %s: %w", k.Name, err)
 	}
 	defer rows.Close()
 	var docs []*Doc
 	for rows.Next() {
 		doc, err := scanDoc(k, rows.Scan)
 		if err != nil {
-			return nil, 0, fmt.Errorf("list %s: %w", k.Name, err)
+			return nil, fmt.Errorf("list %s: %w", k.Name, err)
 		}
 		docs = append(docs, doc)
 	}
-	return docs, total, rows.Err()
+	return docs, rows.Err()
 }
 
 func (s *Store) where(k *resource.Kind, q Query) (string, []any) {

@@ -161,6 +161,45 @@ func TestPagesOfManyDocuments(t *testing.T) {
 		if len(walked) != total || len(seen) != total || !slices.Equal(walked[:len(all)], all) {
 			t.Errorf("walked over %d, %d of them different", len(walked), len(seen))
 		}
+		// The same piece by piece; one that was read goes meanwhile, one comes behind.
+		var pieces []string
+		for last, late := (*docstore.Doc)(nil), ""; ; {
+			var docs []*docstore.Doc
+			w.read(func(tx *db.Tx) (err error) {
+				docs, err = w.After(w.as, tx, w.kind("owners"), docstore.Query{Space: home}, last, 1234)
+				return err
+			})
+			for _, doc := range docs {
+				if doc.ID != late {
+					pieces = append(pieces, doc.ID)
+				}
+			}
+			if len(docs) < 1234 {
+				if slices.ContainsFunc(docs, func(doc *docstore.Doc) bool { return doc.ID == late }) != (late != "") {
+					t.Errorf("%q, which came behind, is not there", late)
+				}
+				break
+			}
+			last = docs[len(docs)-1]
+			if late == "" {
+				late = w.made("owners", `{"Name":"zz the last"}`).ID
+				if err := w.write(func(tx *db.Tx) error {
+					_, err := tx.Exec(w.as, `UPDATE documents SET deleted = 1 WHERE kind = 'owners' AND id = ?`, docs[0].ID)
+					return err
+				}); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if !slices.Equal(pieces, walked) {
+			t.Errorf("%d came piece by piece, not as the pages", len(pieces))
+		}
+		if err := w.write(func(tx *db.Tx) error {
+			_, err := tx.Exec(w.as, `UPDATE documents SET deleted = CASE WHEN name = 'zz the last' THEN 1 ELSE 0 END WHERE kind = 'owners'`)
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
 		if first, _ := w.list("owners", docstore.Query{Space: home}); len(first) != ident.DefaultTake {
 			t.Errorf("a page has %d", len(first))
 		}

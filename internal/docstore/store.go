@@ -61,9 +61,13 @@ type Doc struct {
 	By      string // the user name of the last change
 	// Body is the document as stored: its secrets are sealed.
 	Body json.RawMessage
+
+	// Where it stands in lists; see order.
+	sort int64
+	name string
 }
 
-const docColumns = `d.id, d.seq, d.space_id, d.slug, d.version, d.created, d.updated, d.updated_by, d.body_version, d.body`
+const docColumns = `d.id, d.seq, d.space_id, d.slug, d.version, d.created, d.updated, d.updated_by, d.body_version, d.body, d.sort, d.name`
 
 // scanDoc reads a row of docColumns. A body that was stored when the wire type had
 // other members is completed.
@@ -71,7 +75,7 @@ func scanDoc(k *resource.Kind, scan func(...any) error) (*Doc, error) {
 	var d Doc
 	var created, updated, shape int64
 	var body string
-	if err := scan(&d.ID, &d.Seq, &d.Space, &d.Slug, &d.Version, &created, &updated, &d.By, &shape, &body); err != nil {
+	if err := scan(&d.ID, &d.Seq, &d.Space, &d.Slug, &d.Version, &created, &updated, &d.By, &shape, &body, &d.sort, &d.name); err != nil {
 		return nil, err
 	}
 	d.Created, d.Updated = db.Time(created), db.Time(updated)

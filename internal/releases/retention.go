@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"reflect"
 	"slices"
@@ -30,7 +31,7 @@ type RetentionVerdict struct {
 }
 
 // Retention decides which releases of a project are kept, and why, and tells fn of
-// each, the newest first. It changes nothing, and fn may not use
+// each, the newest first, whatever its channel. It changes nothing, and fn may not use
 // tx. What is in memory is a page of releases and what is known of each place.
 func (s *Service) Retention(ctx context.Context, tx *db.Tx, project *octopus.Project, fn func(RetentionVerdict) error) error {
 	j, err := s.judge(ctx, tx, project)
@@ -56,9 +57,9 @@ type judge struct {
 	s        *Service
 	project  *octopus.Project
 	rules    map[string]lifecycle.RetentionInput // by channel
-	channels map[string]*lifecycle.Retention     // those that had a release so far
 	needed   map[string]string
-	created  int64 // where the last page ended
+	channels map[string]*lifecycle.Retention // those that had releases so far
+	created  int64                           // where the last page ended
 	seq      int64
 }
 
@@ -110,17 +111,21 @@ type judged struct {
 }
 
 // next decides on the next page of releases; none is the end. It may be called in
-// one transaction after the other.
+// one transaction after the other. The channels' releases come together, so that a
+// page takes the same few statements however many channels there are.
 func (j *judge) next(ctx context.Context, tx *db.Tx) ([]judged, error) {
-	rows, err := tx.Query(ctx, `SELECT r.id, r.version, r.channel_id, r.created, r.seq FROM release r WHERE r.project_id = ? AND (r.created, r.seq) < (?, ?)
-		ORDER BY r.created DESC, r.seq DESC LIMIT ?`, j.project.ID, j.created, j.seq, int64(retentionPage))
+	ids := slices.Sorted(maps.Keys(j.rules))
+	var args []any
+	inChannels := in("r.channel_id", ids, &args)
+	rows, err := tx.Query(ctx, `SELECT r.id, r.version, r.channel_id, r.created, r.seq FROM release r WHERE `+inChannels+` AND r.project_id = ? AND (r.created, r.seq) < (?, ?)
+		ORDER BY r.created DESC, r.seq DESC LIMIT ?`, append(args, j.project.ID, j.created, j.seq, int64(retentionPage))...)
 	if err != nil {
 		return nil, fmt.Errorf("read releases of %s: %w", j.project.ID, err)
 	}
 	defer func() { _ = rows.Close() }() // Err tells
 	var page []judged
 	at := map[string]int{}
-	var ids []string
+	ids = nil
 	for rows.Next() {
 		var one judged
 		if err := rows.Scan(&one.ReleaseID, &one.Version, &one.ChannelID, &one.created, &one.seq); err != nil {
@@ -134,7 +139,7 @@ func (j *judge) next(ctx context.Context, tx *db.Tx) ([]judged, error) {
 		return nil, err
 	}
 	deployed := make([]map[string]time.Time, len(page))
-	var args []any
+	args = nil
 	rows, err = tx.Query(ctx, `SELECT d.release_id, d.environment_id, max(CASE WHEN d.completed > d.created THEN d.completed ELSE d.created END), count(*), max(d.seq)
 		FROM deployment d WHERE `+in("d.release_id", ids, &args)+` GROUP BY d.release_id, d.environment_id`, args...)
 	if err != nil {
@@ -159,7 +164,12 @@ func (j *judge) next(ctx context.Context, tx *db.Tx) ([]judged, error) {
 	}
 	for i := range page {
 		one := &page[i]
-		one.Verdict = j.channel(one.ChannelID, tx.Now()).Decide(&lifecycle.RetentionCandidate{
+		if j.channels[one.ChannelID] == nil {
+			in := j.rules[one.ChannelID]
+			in.Now = tx.Now()
+			j.channels[one.ChannelID] = lifecycle.NewRetention(in)
+		}
+		one.Verdict = j.channels[one.ChannelID].Decide(&lifecycle.RetentionCandidate{
 			ID: one.ReleaseID, Version: one.Version, Created: db.Time(one.created), Deployed: deployed[i], Needed: j.needed[one.ReleaseID],
 		})
 		j.created, j.seq = one.created, one.seq

@@ -167,6 +167,22 @@ func (r *Request) List(kind string, where ...docstore.Match) (any, error) {
 	return c.page(r, where...)
 }
 
+// All answers with every document of a kind that a query finds, as a bare array of
+// any length; change may be nil, or makes another text of what is served of each.
+func (r *Request) All(kind string, q docstore.Query, change func(json.RawMessage) (json.RawMessage, error)) (any, error) {
+	c, err := r.crud(kind)
+	if err != nil {
+		return nil, err
+	}
+	return r.array(c.k, q, func(doc *docstore.Doc) (json.RawMessage, error) {
+		text, err := r.srv.render(c.k, c.links, doc)
+		if err != nil || change == nil {
+			return text, err
+		}
+		return change(text)
+	}), nil
+}
+
 // Get answers with one document, as the kind's own operation does.
 func (r *Request) Get(kind, ref string) (any, error) {
 	c, err := r.crud(kind)

@@ -256,20 +256,42 @@ func (c *crud) all(r *Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	items := []json.RawMessage{}
 	err = c.s.DB.Read(r.Context(), func(tx *db.Tx) error {
-		where := q
-		if err := c.within(r.Context(), tx, r, &where); err != nil {
-			return err
+		return c.within(r.Context(), tx, r, &q)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return r.array(c.k, q, func(doc *docstore.Doc) (json.RawMessage, error) { return c.s.render(c.k, c.links, doc) }), nil
+}
+
+// array is the list of a kind's documents that a query finds, without pages.
+func (r *Request) array(k *resource.Kind, q docstore.Query, render func(doc *docstore.Doc) (json.RawMessage, error)) Array {
+	var last *docstore.Doc
+	end := false
+	return Array{Next: func() (items []json.RawMessage, err error) {
+		if end {
+			return nil, nil
 		}
-		items = items[:0]
-		return c.s.Store.Each(r.Context(), tx, c.k.Name, where, func(doc *docstore.Doc) error {
-			item, err := c.s.render(c.k, c.links, doc)
-			items = append(items, item)
+		var docs []*docstore.Doc
+		err = r.srv.DB.Read(r.Context(), func(tx *db.Tx) error {
+			docs, err = r.srv.Store.After(r.Context(), tx, k, q, last, Piece)
 			return err
 		})
-	})
-	return items, err
+		if err != nil {
+			return nil, err
+		}
+		if end = len(docs) < Piece; !end {
+			last = docs[len(docs)-1]
+		}
+		items = make([]json.RawMessage, len(docs))
+		for i, doc := range docs {
+			if items[i], err = render(doc); err != nil {
+				return nil, err
+			}
+		}
+		return items, nil
+	}}
 }
 
 func (c *crud) get(r *Request) (any, error) { return c.read(r, r.PathValue("id")) }

@@ -2,8 +2,12 @@ package rest
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"io"
 	"time"
+
+	"github.com/takodeploy/tako/internal/ident"
 )
 
 // Created is the answer of a call that made something: 201, and where it is.
@@ -32,6 +36,63 @@ type Raw struct {
 	// comes without quotes.
 	ETag     string
 	Modified time.Time
+}
+
+// Array is an answer that is a JSON array of any length, of which two pieces are in
+// memory at the most: Next gives the next piece, and an empty one once there is
+// nothing more. What fails before the second piece is an answer like any other; later
+// the connection is cut, so that nobody takes a part for the whole.
+type Array struct {
+	Next func() ([]json.RawMessage, error)
+}
+
+// Piece is how many items a piece of an [Array] should have.
+const Piece = 500
+
+// Pages is the [Array] of a list that is read by pages, which tell how many items
+// there are in all. T becomes JSON.
+func Pages[T any](page func(p ident.Page) (items []T, total int64, err error)) Array {
+	p := ident.Page{Take: Piece}
+	return Walk(func() ([]T, bool, error) {
+		items, total, err := page(p)
+		p.Skip += p.Take
+		return items, p.Skip < total, err
+	})
+}
+
+// Walk is the [Array] of a list that is read from one place to the next, of which
+// next gives a piece and says whether there may be more. T becomes JSON.
+func Walk[T any](next func() (items []T, more bool, err error)) Array {
+	end := false
+	return Array{Next: func() ([]json.RawMessage, error) {
+		if end {
+			return nil, nil
+		}
+		items, more, err := next()
+		if err != nil {
+			return nil, err
+		}
+		end = !more
+		out := make([]json.RawMessage, len(items))
+		for i := range items {
+			if out[i], err = plain(items[i]); err != nil {
+				return nil, err
+			}
+		}
+		return out, nil
+	}}
+}
+
+// plain is JSON as answers have it.
+func plain(v any) (json.RawMessage, error) {
+	if text, ready := v.(json.RawMessage); ready {
+		return text, nil
+	}
+	e := newEncoder()
+	if err := e.enc.Encode(v); err != nil {
+		return nil, fmt.Errorf("encode an item: %w", err)
+	}
+	return e.buf.Bytes(), nil
 }
 
 // Redirect sends the caller elsewhere, with GET: 302.

@@ -124,6 +124,9 @@ func (s *Server) answer(w http.ResponseWriter, r *Request, result any, err error
 	case Raw:
 		s.raw(w, r, v)
 		return
+	case Array:
+		s.array(w, r, v)
+		return
 	case Stream:
 		s.stream(w, r, v)
 		return
@@ -313,6 +316,68 @@ func compress(body []byte) ([]byte, error) {
 		return nil, err
 	}
 	return b.Bytes(), nil
+}
+
+// array writes a JSON array: one that is short as any answer, a long one piece by piece.
+func (s *Server) array(w http.ResponseWriter, r *Request, v Array) {
+	items, err := v.Next()
+	var more []json.RawMessage
+	if err == nil && len(items) > 0 {
+		more, err = v.Next()
+	}
+	switch {
+	case err != nil:
+		s.fail(w, r.Request, r.ID, err)
+		return
+	case len(more) == 0:
+		s.json(w, r.Request, r.ID, http.StatusOK, items)
+		return
+	}
+	h := w.Header()
+	h["Content-Type"] = s.typeJSON
+	var out io.Writer = &slowWriter{ResponseWriter: w, control: http.NewResponseController(w)}
+	end := func() error { return nil }
+	if s.Compress {
+		h.Set("Vary", "Accept-Encoding")
+		if acceptsGzip(r.Header.Get("Accept-Encoding")) {
+			if z, err := gzip.NewWriterLevel(out, gzip.BestSpeed); err == nil {
+				h.Set("Content-Encoding", "gzip")
+				out, end = z, z.Close
+			}
+		}
+	}
+	w.WriteHeader(http.StatusOK)
+	if r.Method == http.MethodHead {
+		return
+	}
+	if err = writeArray(out, items, more, v.Next); err == nil {
+		err = end()
+	}
+	if err != nil {
+		s.log.Warn("list cut off", "request", r.ID, "path", r.URL.Path, "error", err)
+		s.abort(w)
+	}
+}
+
+// writeArray writes the pieces of an array that were read, and those that follow.
+func writeArray(out io.Writer, items, more []json.RawMessage, next func() ([]json.RawMessage, error)) error {
+	start := byte('[')
+	for {
+		text := appendItems(nil, items)
+		text[0] = start // in the place of each piece's own bracket
+		if _, err := out.Write(text[:len(text)-1]); err != nil {
+			return err
+		}
+		if len(more) == 0 {
+			_, err := io.WriteString(out, "]\n")
+			return err
+		}
+		following, err := next()
+		if err != nil {
+			return err
+		}
+		start, items, more = ',', more, following
+	}
 }
 
 // raw writes a file or a text.

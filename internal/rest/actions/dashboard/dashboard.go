@@ -219,6 +219,18 @@ func list[T any](ctx context.Context, tx *db.Tx, b *board, kind, permission stri
 	return out, total, nil
 }
 
+// project and channel are what a dashboard needs of them: of all projects, the whole
+// documents would be a lot.
+type project struct {
+	ID, Name, Slug         string
+	IsDisabled             bool
+	ProjectGroupID         string
+	LifecycleID            string
+	TenantedDeploymentMode octopus.TenantedDeploymentMode
+}
+
+type channel struct{ ProjectID, LifecycleID string }
+
 // chosen is nil for no choice, which does not restrict.
 func chosen(ids []string) []string {
 	if len(ids) == 0 {
@@ -234,7 +246,7 @@ func (b *board) frame(ctx context.Context, tx *db.Tx) error {
 	if len(b.w.IncludedProjectGroupIDs) > 0 {
 		q.Where = append(q.Where, docstore.Match{Path: "ProjectGroupId", Any: b.w.IncludedProjectGroupIDs})
 	}
-	projects, total, err := list[octopus.Project](ctx, tx, b, "projects", projectView, q)
+	projects, total, err := list[project](ctx, tx, b, "projects", projectView, q)
 	if err != nil {
 		return err
 	}
@@ -280,7 +292,7 @@ func (b *board) frame(ctx context.Context, tx *db.Tx) error {
 		}
 	}
 	for _, g := range groups {
-		if slices.ContainsFunc(projects, func(p octopus.Project) bool { return p.ProjectGroupID == g.ID }) {
+		if slices.ContainsFunc(projects, func(p project) bool { return p.ProjectGroupID == g.ID }) {
 			b.out.ProjectGroups = append(b.out.ProjectGroups, octopus.DashboardGroup{ID: g.ID, Name: g.Name, EnvironmentIDs: ofGroup[g.ID], Links: octopus.Links{"Self": b.r.SpaceHref("/projectgroups/" + g.ID)}})
 		}
 	}
@@ -289,7 +301,7 @@ func (b *board) frame(ctx context.Context, tx *db.Tx) error {
 
 // frameTenants reads the tenants, each with its connections between the projects and
 // the environments of the dashboard: of others the caller may know nothing.
-func (b *board) frameTenants(ctx context.Context, tx *db.Tx, projects []octopus.Project) error {
+func (b *board) frameTenants(ctx context.Context, tx *db.Tx, projects []project) error {
 	shown := make(map[string]bool, len(projects)+len(b.environments))
 	for i := range projects {
 		shown[projects[i].ID] = true
@@ -328,7 +340,7 @@ func (b *board) frameTenants(ctx context.Context, tx *db.Tx, projects []octopus.
 
 // places are the environments of the lifecycles of projects, as far as the caller
 // sees them, by project.
-func (b *board) places(ctx context.Context, tx *db.Tx, projects []octopus.Project, environments []octopus.Environment) (map[string][]string, error) {
+func (b *board) places(ctx context.Context, tx *db.Tx, projects []project, environments []octopus.Environment) (map[string][]string, error) {
 	all, _, err := list[octopus.Lifecycle](ctx, tx, b, "lifecycles", "", docstore.Query{})
 	if err != nil {
 		return nil, err
@@ -353,13 +365,13 @@ func (b *board) places(ctx context.Context, tx *db.Tx, projects []octopus.Projec
 		add(p.ID, p.LifecycleID)
 	}
 	for some := range slices.Chunk(ids, atOnce) {
-		channels, _, err := list[octopus.Channel](ctx, tx, b, "channels", "", docstore.Query{Where: []docstore.Match{{Path: "ProjectId", Any: some}}})
+		channels, _, err := list[channel](ctx, tx, b, "channels", "", docstore.Query{Where: []docstore.Match{{Path: "ProjectId", Any: some}}})
 		if err != nil {
 			return nil, err
 		}
 		for _, c := range channels {
 			if c.LifecycleID != "" {
-				add(c.ProjectID, string(c.LifecycleID))
+				add(c.ProjectID, c.LifecycleID)
 			}
 		}
 	}

@@ -90,19 +90,7 @@ func (a *api) allCertificates(r *rest.Request) (any, error) {
 			return nil, err
 		}
 	}
-	items := []json.RawMessage{}
-	err := a.db.Read(r.Context(), func(tx *db.Tx) error {
-		items = items[:0]
-		return a.store.Each(r.Context(), tx, certificateKind, q, func(doc *docstore.Doc) error {
-			item, err := r.Render(certificateKind, doc)
-			if err == nil {
-				item, err = expire(item)
-			}
-			items = append(items, item)
-			return err
-		})
-	})
-	return items, err
+	return r.All(certificateKind, q, expire)
 }
 
 func (a *api) getCertificate(r *rest.Request) (any, error) {

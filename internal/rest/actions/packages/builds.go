@@ -121,18 +121,17 @@ func (a *api) builds(r *rest.Request) (any, error) {
 
 // allBuilds is a stream: there may be any number of builds, and each may be large.
 func (a *api) allBuilds(r *rest.Request) (any, error) {
-	const piece = 500
 	var after feed.BuildPlace
-	return rest.Array(func() (docs []octopus.BuildInformation, more bool, err error) {
+	return rest.Walk(func() (docs []octopus.BuildInformation, more bool, err error) {
 		err = a.db.Read(r.Context(), func(tx *db.Tx) (err error) {
-			docs, after, more, err = a.repo.BuildsAfter(r.Context(), tx, r.Space, after, piece)
+			docs, after, more, err = a.repo.BuildsAfter(r.Context(), tx, r.Space, after, rest.Piece)
 			return err
 		})
 		for i := range docs {
 			linkedBuild(r, &docs[i])
 		}
 		return docs, more, err
-	})
+	}), nil
 }
 
 func (a *api) bulkBuilds(r *rest.Request) (any, error) {

@@ -51,7 +51,7 @@ func noise(seed uint64, n int) []byte {
 }
 
 // changes are ways to change one per cent of a file.
-var changes = map[string]func(file []byte) []byte{ //nolint:gochecknoglobals // constant
+var changes = map[string]func(file []byte) []byte{
 	"in two places": func(file []byte) []byte {
 		size := len(file)
 		copy(file[size/3:], noise(2, size/200))                                                      // overwritten

@@ -152,19 +152,18 @@ func (a *api) list(r *rest.Request) (any, error) {
 
 // all is a stream: there may be any number of packages.
 func (a *api) all(r *rest.Request) (any, error) {
-	const piece = 500
 	after := ""
-	return rest.Array(func() (docs []octopus.Package, more bool, err error) {
+	return rest.Walk(func() (docs []octopus.Package, more bool, err error) {
 		err = a.db.Read(r.Context(), func(tx *db.Tx) error {
-			found, err := a.repo.Newest(r.Context(), tx, r.Space, after, piece)
+			found, err := a.repo.Newest(r.Context(), tx, r.Space, after, rest.Piece)
 			docs = make([]octopus.Package, len(found))
 			for i, p := range found {
 				docs[i], after = document(r, p), p.PackageID
 			}
 			return err
 		})
-		return docs, len(docs) == piece, err
-	})
+		return docs, len(docs) == rest.Piece, err
+	}), nil
 }
 
 func (a *api) bulk(r *rest.Request) (any, error) {

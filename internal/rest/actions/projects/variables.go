@@ -218,18 +218,7 @@ func (a *api) sets(r *rest.Request) (any, error) {
 }
 
 func (a *api) allSets(r *rest.Request) (any, error) {
-	all := []json.RawMessage{}
-	const piece = 500
-	for skip := int64(0); ; skip += piece {
-		items, total, err := a.list(r, ident.Page{Skip: skip, Take: piece})
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, items...)
-		if skip+piece >= total {
-			return all, nil
-		}
-	}
+	return rest.Pages(func(p ident.Page) ([]json.RawMessage, int64, error) { return a.list(r, p) }), nil
 }
 
 // putSet replaces what the caller sees of a set: the values that they may not

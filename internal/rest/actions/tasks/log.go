@@ -16,8 +16,28 @@ import (
 	"github.com/takodeploy/tako/octopus"
 )
 
-// maxTreeLines is how many lines a log tree has at most; the raw log has all.
-const maxTreeLines = 20000
+// maxTreeLines is how many lines a log tree has at most, and maxTreeBytes how long
+// their texts are together, since one line may have 256 KiB. The raw log has all.
+const (
+	maxTreeLines = 20000
+	maxTreeBytes = 8 << 20
+)
+
+// tailing keeps the last lines of a log that fit into maxTreeBytes.
+type tailing struct {
+	lines []tasks.Line
+	bytes int
+}
+
+func (t *tailing) add(l tasks.Line) {
+	t.lines = append(t.lines, l)
+	t.bytes += len(l.Text) + len(l.Detail)
+	for t.bytes > maxTreeBytes && len(t.lines) > 1 {
+		t.bytes -= len(t.lines[0].Text) + len(t.lines[0].Detail)
+		t.lines[0] = tasks.Line{} // its text need not wait for the array
+		t.lines = t.lines[1:]
+	}
+}
 
 // tree is a task with the nodes of its log, still without lines.
 type tree struct {
@@ -95,6 +115,17 @@ func (a *api) details(r *rest.Request) (any, error) {
 	byID := map[string]*octopus.Activity{}
 	index(t.root, byID)
 	from := tasks.TailStart(t.task.LogLines, min(tail, maxTreeLines))
+	var last tailing
+	err = a.queue.ReadLog(r.Context(), t.task.ID, from, func(l tasks.Line) bool {
+		last.add(l)
+		return true
+	})
+	if err != nil {
+		return nil, err
+	}
+	if len(last.lines) > 0 {
+		from = last.lines[0].Number
+	}
 	if from > 1 {
 		t.root.LogElements = append(t.root.LogElements, octopus.LogElement{
 			Category: octopus.LogGap, OccurredAt: octopus.NewTime(t.task.Started), MessageText: fmt.Sprintf("%d earlier lines are left out; the raw log has all of them.", from-1),
@@ -103,7 +134,7 @@ func (a *api) details(r *rest.Request) (any, error) {
 	if t.wait != "" {
 		t.root.LogElements = append(t.root.LogElements, octopus.LogElement{Category: octopus.LogWait, OccurredAt: octopus.NewTime(t.task.QueueTime), MessageText: t.wait})
 	}
-	err = a.queue.ReadLog(r.Context(), t.task.ID, from, func(l tasks.Line) bool {
+	for _, l := range last.lines {
 		node := byID[l.Activity]
 		if node == nil {
 			node = t.root
@@ -111,10 +142,6 @@ func (a *api) details(r *rest.Request) (any, error) {
 		if verbose || l.Category != octopus.LogVerbose && l.Category != octopus.LogTrace {
 			node.LogElements = append(node.LogElements, element(l))
 		}
-		return true
-	})
-	if err != nil {
-		return nil, err
 	}
 	details := octopus.TaskDetails{
 		Task: t.doc, ActivityLogs: octopus.List[octopus.Activity]{*t.root}, PhysicalLogSize: t.task.LogBytes,

@@ -8,6 +8,7 @@ import (
 
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/docstore"
+	"github.com/takodeploy/tako/internal/ident"
 	"github.com/takodeploy/tako/internal/resources"
 	"github.com/takodeploy/tako/internal/rest"
 	"github.com/takodeploy/tako/octopus"
@@ -115,22 +116,38 @@ func (a *api) allVariables(r *rest.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	var q docstore.Query
+	k, err := a.store.Kind(tenantKind)
+	if err != nil {
+		return nil, err
+	}
+	q := docstore.Query{Space: r.Space, Visible: r.Grants(tenantView)}
 	if len(projects) > 0 {
 		q.Where = []docstore.Match{{Path: "ProjectEnvironments.*key", Any: projects}}
 	} else {
 		projects = nil
 	}
-	out := []octopus.TenantVariables{}
-	err = a.db.Read(r.Context(), func(tx *db.Tx) error {
-		views, err := a.tenants(tx, r, q)
-		out = out[:0]
-		for _, v := range views {
-			out = append(out, v.document(r, projects))
-		}
-		return err
-	})
-	return out, err
+	return rest.Pages(func(p ident.Page) (out []octopus.TenantVariables, total int64, err error) {
+		q.Page = p
+		err = a.db.Read(r.Context(), func(tx *db.Tx) error {
+			docs, n, err := a.store.List(r.Context(), tx, k, q)
+			if err != nil {
+				return err
+			}
+			some := make([]*octopus.Tenant, len(docs))
+			for i, doc := range docs {
+				if some[i], err = docstore.Decode[octopus.Tenant](doc); err != nil {
+					return err
+				}
+			}
+			views, err := a.views(r.Context(), tx, r, some)
+			out, total = make([]octopus.TenantVariables, 0, len(views)), n
+			for _, v := range views {
+				out = append(out, v.document(r, projects))
+			}
+			return err
+		})
+		return out, total, err
+	}), nil
 }
 
 func (a *api) common(r *rest.Request) (any, error) {

@@ -147,17 +147,7 @@ func (a *api) list(r *rest.Request) (any, error) {
 }
 
 func (a *api) all(r *rest.Request) (any, error) {
-	all := []json.RawMessage{}
-	for {
-		items, total, err := a.find(r, ident.Page{Skip: int64(len(all)), Take: ident.MaxTake})
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, items...)
-		if len(items) == 0 || int64(len(all)) >= total {
-			return all, nil
-		}
-	}
+	return rest.Pages(func(p ident.Page) ([]json.RawMessage, int64, error) { return a.find(r, p) }), nil
 }
 
 func (a *api) me(r *rest.Request) (any, error) { return a.read(r, auth.Me) }
