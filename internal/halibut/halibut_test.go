@@ -198,29 +198,38 @@ func TestIdleConnectionsEnd(t *testing.T) {
 			return len(w.proxy.conns) == 0
 		})
 	}
-	for name, set := range map[string]func(server, agent *halibut.Timing){
-		"agent closes": func(_, agent *halibut.Timing) { agent.Idle = 10 * time.Millisecond },
-		"too old":      func(server, _ *halibut.Timing) { server.PoolLife = time.Nanosecond },
-	} {
-		server, agent := quick(), quick()
-		set(&server, &agent)
-		w = newWorld(t, false, server, agent)
-		for i := range 3 {
-			if err := w.Call(t.Context(), call("Count"), &n); err != nil || n != int64(i+1) {
-				t.Fatal(name, n, err)
-			}
-			if name == "agent closes" {
-				eventually(t, "connections", func() bool {
-					w.proxy.mu.Lock()
-					defer w.proxy.mu.Unlock()
-					return len(w.proxy.conns) == 0
-				})
-			}
-		}
-		if w.proxy.count() != 3 {
-			t.Errorf("%s: %d connections", name, w.proxy.count())
+	timing = quick()
+	timing.PoolLife = time.Nanosecond
+	w = newWorld(t, false, timing, quick())
+	for i := range 3 {
+		if err := w.Call(t.Context(), call("Count"), &n); err != nil || n != int64(i+1) {
+			t.Fatal(n, err)
 		}
 	}
+	if w.proxy.count() != 3 {
+		t.Errorf("%d connections, each too old for a second call", w.proxy.count())
+	}
+	w = newWorld(t, false, quick(), quick())
+	for i := range 3 {
+		if err := w.Call(t.Context(), call("Count"), &n); err != nil || n != int64(i+1) {
+			t.Fatal(n, err)
+		}
+		w.proxy.cut()
+	}
+	if w.proxy.count() != 3 {
+		t.Errorf("%d connections, each cut after its call", w.proxy.count())
+	}
+	// An agent, too, closes what nobody uses.
+	timing = quick()
+	timing.Idle = 10 * time.Millisecond
+	id := newID(t)
+	node := halibut.New(halibut.Config{Identity: id, Timing: timing, TrustCaller: func(halibut.Thumbprint) bool { return true }})
+	ln := listen(t)
+	serve(t, node, ln)
+	c := dialRaw(t, ln.Addr().String(), id)
+	c.say(t, "MX\r\n\r\nMX-CLIENT 1.0\r\n\r\n")
+	c.hear(t, "MX-SERVER 1.0\r\n\r\n")
+	c.gone(t)
 }
 
 // TestCancel ends calls in every state.

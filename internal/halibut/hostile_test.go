@@ -335,7 +335,7 @@ func TestHostileMessages(t *testing.T) {
 	node := halibut.New(halibut.Config{
 		Identity: newID(t), Services: a.services(), Timing: quick(), Log: log.logger(),
 		TrustCaller: func(halibut.Thumbprint) bool { return true },
-		Limits:      wire.Limits{Message: 1 << 20, Stream: 1 << 20, Idle: 50 * time.Millisecond},
+		Limits:      wire.Limits{Message: 1 << 20, Stream: 1 << 20, Idle: 400 * time.Millisecond},
 	})
 	ln := listen(t)
 	serve(t, node, ln)
@@ -390,7 +390,7 @@ func TestHostileMessages(t *testing.T) {
 func TestSlowStrangers(t *testing.T) {
 	t.Parallel()
 	timing := quick()
-	timing.Hello = 50 * time.Millisecond
+	timing.Hello = 400 * time.Millisecond
 	serverID := newID(t)
 	a := newAgent()
 	node := halibut.New(halibut.Config{
@@ -400,7 +400,7 @@ func TestSlowStrangers(t *testing.T) {
 	ln := listen(t)
 	serve(t, node, ln)
 	var wg sync.WaitGroup
-	for i := range 8 {
+	for i := range 4 {
 		wg.Go(func() {
 			c, err := new(net.Dialer).DialContext(t.Context(), "tcp", ln.Addr().String())
 			if err != nil {
