@@ -290,7 +290,7 @@ func TestQueue(t *testing.T) {
 	server := quick()
 	server.Queue = 20 * time.Millisecond
 	serverID, agentID, sub := newID(t), newID(t), halibut.NewSubscription()
-	n := halibut.New(halibut.Config{Identity: serverID, Timing: server, TrustSubscriber: func(context.Context, halibut.Subscription, halibut.Thumbprint) bool { return true }})
+	n := halibut.New(halibut.Config{Identity: serverID, Timing: server, TrustSubscriber: func(context.Context, halibut.Subscription, halibut.Thumbprint) (bool, error) { return true, nil }})
 	absent := n.Polling(sub, agentID.Thumbprint)
 	if err := absent.Call(t.Context(), call("Do", "a"), new(string)); !errors.Is(err, halibut.ErrNotSent) {
 		t.Fatalf("nobody is there: %v", err)
@@ -299,7 +299,7 @@ func TestQueue(t *testing.T) {
 		t.Errorf("%d agents are remembered", n.Queues())
 	}
 	server.Queue = patience
-	n = halibut.New(halibut.Config{Identity: serverID, Timing: server, TrustSubscriber: func(context.Context, halibut.Subscription, halibut.Thumbprint) bool { return true }})
+	n = halibut.New(halibut.Config{Identity: serverID, Timing: server, TrustSubscriber: func(context.Context, halibut.Subscription, halibut.Thumbprint) (bool, error) { return true, nil }})
 	caller := n.Polling(sub, agentID.Thumbprint)
 	// One is withdrawn, others wait.
 	ctx, cancel := context.WithCancel(t.Context())
@@ -367,7 +367,7 @@ func TestShutdown(t *testing.T) {
 	both(t, func(t *testing.T, polling bool) {
 		serverID, agentID, sub := newID(t), newID(t), halibut.NewSubscription()
 		a := newAgent()
-		server := halibut.New(halibut.Config{Identity: serverID, Timing: quick(), TrustSubscriber: func(context.Context, halibut.Subscription, halibut.Thumbprint) bool { return true }})
+		server := halibut.New(halibut.Config{Identity: serverID, Timing: quick(), TrustSubscriber: func(context.Context, halibut.Subscription, halibut.Thumbprint) (bool, error) { return true, nil }})
 		node := halibut.New(halibut.Config{Identity: agentID, Services: a.services(), Timing: quick(), TrustCaller: func(halibut.Thumbprint) bool { return true }})
 		ln := listen(t)
 		var caller halibut.Caller

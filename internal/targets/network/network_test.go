@@ -93,8 +93,8 @@ func connect(t *testing.T, polling bool, serve func(agent.API) []halibut.Service
 	}
 	serverID, agentID, sub := ids[0], ids[1], halibut.NewSubscription()
 	quick := halibut.Timing{Pause: time.Millisecond, Again: 5 * time.Millisecond, AgainMax: 20 * time.Millisecond}
-	server := halibut.New(halibut.Config{Identity: serverID, Timing: quick, TrustSubscriber: func(_ context.Context, s halibut.Subscription, p halibut.Thumbprint) bool {
-		return s == sub && p == agentID.Thumbprint
+	server := halibut.New(halibut.Config{Identity: serverID, Timing: quick, TrustSubscriber: func(_ context.Context, s halibut.Subscription, p halibut.Thumbprint) (bool, error) {
+		return s == sub && p == agentID.Thumbprint, nil
 	}})
 	node := halibut.New(halibut.Config{Identity: agentID, Timing: quick, Services: serve(svc), TrustCaller: func(p halibut.Thumbprint) bool { return p == serverID.Thumbprint }})
 	ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
