@@ -97,10 +97,24 @@ func (w *recorder) Write(b []byte) (int, error) { return w.body.Write(b) }
 // scripts is the script service V2 by an agent.
 type scripts struct{ svc agent.Scripts }
 
+// errorType begins the type of errors that say what kind of refusal they are. Peers
+// of other makes take them as errors without a type.
+const errorType = "Tako.Fault."
+
+// KindOf tells the kind of refusal from an error that an agent of ours answered.
+func KindOf(e *wire.ServerError) (fault.Kind, bool) {
+	for k := fault.Internal; k <= fault.TooMany; k++ {
+		if e.Type == errorType+k.String() {
+			return k, true
+		}
+	}
+	return fault.Internal, false
+}
+
 // refused is an error as the peer sees it: our own sentences without their causes.
 func refused(err error) error {
 	if m := fault.Messages(err); len(m) > 0 {
-		return &wire.ServerError{Message: strings.Join(m, " "), Details: err.Error()}
+		return &wire.ServerError{Message: strings.Join(m, " "), Details: err.Error(), Type: errorType + fault.KindOf(err).String()}
 	}
 	return err
 }

@@ -84,6 +84,9 @@ func translated(err error) error {
 	case err == nil:
 		return nil
 	case errors.As(err, &answer):
+		if kind, ok := remote.KindOf(answer); ok {
+			return fault.New(kind, "%s", answer.Message)
+		}
 		return &fault.Error{Kind: fault.Internal, Message: "The agent answered: " + answer.Message, Cause: errors.New(answer.Details)}
 	case errors.Is(err, halibut.ErrUnanswered):
 		return fmt.Errorf("%w: %w", agent.ErrUnanswered, err)
