@@ -40,7 +40,7 @@ unit: build
 
 # The race detector makes the pure-Go SQLite thirty times slower: it goes over the
 # packages whose concurrency is their own, at small sizes.
-RACE := ./internal/agent ./internal/deploy ./internal/tasks ./internal/orchestrator ./internal/octostache ./internal/variables ./internal/lifecycle ./internal/failpoint ./internal/blob
+RACE := ./internal/agent ./internal/deploy ./internal/tasks ./internal/orchestrator ./internal/octostache ./internal/variables ./internal/lifecycle ./internal/failpoint ./internal/blob ./internal/halibut/...
 race:
 	CGO_ENABLED=1 go test -race -short -parallel 4 -timeout 15m $(RACE)
 

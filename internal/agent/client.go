@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -18,7 +19,7 @@ import (
 	"github.com/takodeploy/tako/internal/fault"
 )
 
-// Client reaches an agent over its unix socket. It holds no state but idle
+// Client reaches an agent, over its unix socket or what Via is given. It holds no state but idle
 // connections: an agent may be restarted or replaced beneath it.
 type Client struct {
 	socket string
@@ -44,6 +45,13 @@ func Dial(socket string) *Client {
 	}}}
 }
 
+// Via returns a client whose calls are carried by something else than a socket,
+// which name tells in errors. Errors of rt that wrap ErrUnanswered stay that; any
+// other is ErrNotSent. What it carries is for Handler on the other side.
+func Via(rt http.RoundTripper, name string) *Client {
+	return &Client{socket: name, http: &http.Client{Transport: rt}}
+}
+
 // Close drops the idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
@@ -65,7 +73,7 @@ func (c *Client) do(ctx context.Context, method, path string, body io.Reader, si
 	resp, err := c.http.Do(req)
 	if err != nil {
 		kind := ErrNotSent
-		if sent.Load() {
+		if sent.Load() || errors.Is(err, ErrUnanswered) {
 			kind = ErrUnanswered
 		}
 		return nil, fmt.Errorf("call agent at %s: %w: %w", c.socket, kind, err)

@@ -20,7 +20,7 @@ import (
 // root and the caller's own user are served. It closes ln.
 func Serve(ctx context.Context, ln net.Listener, svc API) error {
 	srv := &http.Server{
-		Handler:           handler(svc),
+		Handler:           Handler(svc),
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    16 << 10,
@@ -60,7 +60,8 @@ func (l *peerListener) Accept() (net.Conn, error) {
 	}
 }
 
-func handler(svc API) http.Handler {
+// Handler answers the calls of a Client, whoever carries them.
+func Handler(svc API) http.Handler {
 	mux := http.NewServeMux()
 	handle := func(pattern string, f func(w http.ResponseWriter, r *http.Request) error) {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {

@@ -167,14 +167,21 @@ func (n *Node) admit(ctx context.Context, id wire.Identity, peer Thumbprint, rem
 			n.refuse.say("a caller was refused: its certificate is not trusted", remote, "thumbprint", peer)
 			return nil, false
 		}
-		return n.serveCalls, true
+		return func(ctx, hard context.Context, c *wire.Conn) error { return n.serveCalls(ctx, hard, c, peer) }, true
 	case wire.KindSubscriber:
 		sub, err := ParseSubscription(id.Subscription)
 		if err != nil {
 			n.refuse.say("a polling agent was refused: its subscription is none", remote, "thumbprint", peer, "err", err)
 			return nil, false
 		}
-		if n.cfg.TrustSubscriber == nil || !n.cfg.TrustSubscriber(ctx, sub, peer) {
+		trusted := false
+		if n.cfg.TrustSubscriber != nil {
+			if trusted, err = n.cfg.TrustSubscriber(ctx, sub, peer); err != nil {
+				n.refuse.say("a polling agent is sent away: whether it is trusted cannot be told", "everybody", "err", err)
+				return nil, false
+			}
+		}
+		if !trusted {
 			n.refuse.say("a polling agent was refused: this subscription is not known with its certificate", remote, "thumbprint", peer, "subscription", sub)
 			return nil, false
 		}
@@ -192,7 +199,7 @@ func (n *Node) admit(ctx context.Context, id wire.Identity, peer Thumbprint, rem
 func (n *Node) ended(err error, remote string, peer Thumbprint) {
 	switch {
 	case err == nil, errors.Is(err, context.Canceled):
-	case errors.Is(err, wire.ErrProtocol), errors.Is(err, bson.ErrMalformed), errors.Is(err, errTurn), errors.Is(err, errOutOfStep), errors.Is(err, errTooMany):
+	case errors.Is(err, wire.ErrProtocol), errors.Is(err, bson.ErrMalformed), errors.Is(err, errTurn), errors.Is(err, errOutOfStep), errors.Is(err, errTooMany), errors.Is(err, errTrust):
 		n.refuse.say("a connection was closed", remote, "thumbprint", peer, "err", err)
 	default:
 		n.log.Debug("a connection ended", "peer", remote, "thumbprint", peer, "err", err)
@@ -213,11 +220,14 @@ func (n *Node) answerHTTP(c *wire.Conn, until time.Time) {
 }
 
 // serveCalls answers the requests of a peer that has dialled.
-func (n *Node) serveCalls(ctx, hard context.Context, c *wire.Conn) error {
+func (n *Node) serveCalls(ctx, hard context.Context, c *wire.Conn, peer Thumbprint) error {
 	for {
 		r, err := n.nextRequest(ctx, c, n.timing.Idle)
 		if err != nil {
 			return err
+		}
+		if !n.cfg.TrustCaller(peer) {
+			return errTrust
 		}
 		if r == nil {
 			return fmt.Errorf("%w: a caller that asks nothing", wire.ErrProtocol)

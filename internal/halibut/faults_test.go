@@ -128,8 +128,8 @@ func benchmarkPolling(b *testing.B, agents int) {
 	serverID := newID(b)
 	server := halibut.New(halibut.Config{
 		Identity: serverID,
-		TrustSubscriber: func(_ context.Context, s halibut.Subscription, p halibut.Thumbprint) bool {
-			return all[s] == p
+		TrustSubscriber: func(_ context.Context, s halibut.Subscription, p halibut.Thumbprint) (bool, error) {
+			return all[s] == p, nil
 		},
 	})
 	ln := listen(b)

@@ -198,29 +198,38 @@ func TestIdleConnectionsEnd(t *testing.T) {
 			return len(w.proxy.conns) == 0
 		})
 	}
-	for name, set := range map[string]func(server, agent *halibut.Timing){
-		"agent closes": func(_, agent *halibut.Timing) { agent.Idle = 10 * time.Millisecond },
-		"too old":      func(server, _ *halibut.Timing) { server.PoolLife = time.Nanosecond },
-	} {
-		server, agent := quick(), quick()
-		set(&server, &agent)
-		w = newWorld(t, false, server, agent)
-		for i := range 3 {
-			if err := w.Call(t.Context(), call("Count"), &n); err != nil || n != int64(i+1) {
-				t.Fatal(name, n, err)
-			}
-			if name == "agent closes" {
-				eventually(t, "connections", func() bool {
-					w.proxy.mu.Lock()
-					defer w.proxy.mu.Unlock()
-					return len(w.proxy.conns) == 0
-				})
-			}
-		}
-		if w.proxy.count() != 3 {
-			t.Errorf("%s: %d connections", name, w.proxy.count())
+	timing = quick()
+	timing.PoolLife = time.Nanosecond
+	w = newWorld(t, false, timing, quick())
+	for i := range 3 {
+		if err := w.Call(t.Context(), call("Count"), &n); err != nil || n != int64(i+1) {
+			t.Fatal(n, err)
 		}
 	}
+	if w.proxy.count() != 3 {
+		t.Errorf("%d connections, each too old for a second call", w.proxy.count())
+	}
+	w = newWorld(t, false, quick(), quick())
+	for i := range 3 {
+		if err := w.Call(t.Context(), call("Count"), &n); err != nil || n != int64(i+1) {
+			t.Fatal(n, err)
+		}
+		w.proxy.cut()
+	}
+	if w.proxy.count() != 3 {
+		t.Errorf("%d connections, each cut after its call", w.proxy.count())
+	}
+	// An agent, too, closes what nobody uses.
+	timing = quick()
+	timing.Idle = 10 * time.Millisecond
+	id := newID(t)
+	node := halibut.New(halibut.Config{Identity: id, Timing: timing, TrustCaller: func(halibut.Thumbprint) bool { return true }})
+	ln := listen(t)
+	serve(t, node, ln)
+	c := dialRaw(t, ln.Addr().String(), id)
+	c.say(t, "MX\r\n\r\nMX-CLIENT 1.0\r\n\r\n")
+	c.hear(t, "MX-SERVER 1.0\r\n\r\n")
+	c.gone(t)
 }
 
 // TestCancel ends calls in every state.
@@ -281,7 +290,7 @@ func TestQueue(t *testing.T) {
 	server := quick()
 	server.Queue = 20 * time.Millisecond
 	serverID, agentID, sub := newID(t), newID(t), halibut.NewSubscription()
-	n := halibut.New(halibut.Config{Identity: serverID, Timing: server, TrustSubscriber: func(context.Context, halibut.Subscription, halibut.Thumbprint) bool { return true }})
+	n := halibut.New(halibut.Config{Identity: serverID, Timing: server, TrustSubscriber: func(context.Context, halibut.Subscription, halibut.Thumbprint) (bool, error) { return true, nil }})
 	absent := n.Polling(sub, agentID.Thumbprint)
 	if err := absent.Call(t.Context(), call("Do", "a"), new(string)); !errors.Is(err, halibut.ErrNotSent) {
 		t.Fatalf("nobody is there: %v", err)
@@ -290,7 +299,7 @@ func TestQueue(t *testing.T) {
 		t.Errorf("%d agents are remembered", n.Queues())
 	}
 	server.Queue = patience
-	n = halibut.New(halibut.Config{Identity: serverID, Timing: server, TrustSubscriber: func(context.Context, halibut.Subscription, halibut.Thumbprint) bool { return true }})
+	n = halibut.New(halibut.Config{Identity: serverID, Timing: server, TrustSubscriber: func(context.Context, halibut.Subscription, halibut.Thumbprint) (bool, error) { return true, nil }})
 	caller := n.Polling(sub, agentID.Thumbprint)
 	// One is withdrawn, others wait.
 	ctx, cancel := context.WithCancel(t.Context())
@@ -358,7 +367,7 @@ func TestShutdown(t *testing.T) {
 	both(t, func(t *testing.T, polling bool) {
 		serverID, agentID, sub := newID(t), newID(t), halibut.NewSubscription()
 		a := newAgent()
-		server := halibut.New(halibut.Config{Identity: serverID, Timing: quick(), TrustSubscriber: func(context.Context, halibut.Subscription, halibut.Thumbprint) bool { return true }})
+		server := halibut.New(halibut.Config{Identity: serverID, Timing: quick(), TrustSubscriber: func(context.Context, halibut.Subscription, halibut.Thumbprint) (bool, error) { return true, nil }})
 		node := halibut.New(halibut.Config{Identity: agentID, Services: a.services(), Timing: quick(), TrustCaller: func(halibut.Thumbprint) bool { return true }})
 		ln := listen(t)
 		var caller halibut.Caller

@@ -137,8 +137,8 @@ func TestConversationOfAPollingAgent(t *testing.T) {
 	timing.Null = 10 * time.Millisecond
 	node := halibut.New(halibut.Config{
 		Identity: newID(t), Timing: timing,
-		TrustSubscriber: func(_ context.Context, s halibut.Subscription, p halibut.Thumbprint) bool {
-			return s == sub && p == agentID.Thumbprint
+		TrustSubscriber: func(_ context.Context, s halibut.Subscription, p halibut.Thumbprint) (bool, error) {
+			return s == sub && p == agentID.Thumbprint, nil
 		},
 	})
 	ln := listen(t)
@@ -236,8 +236,8 @@ func TestStrangers(t *testing.T) {
 	node := halibut.New(halibut.Config{
 		Identity: newID(t), Services: a.services(), Timing: quick(), Log: log.logger(),
 		TrustCaller: func(p halibut.Thumbprint) bool { return p == serverID.Thumbprint },
-		TrustSubscriber: func(_ context.Context, s halibut.Subscription, p halibut.Thumbprint) bool {
-			return s == mine && p == agentID.Thumbprint || s == others && p == otherID.Thumbprint
+		TrustSubscriber: func(_ context.Context, s halibut.Subscription, p halibut.Thumbprint) (bool, error) {
+			return s == mine && p == agentID.Thumbprint || s == others && p == otherID.Thumbprint, nil
 		},
 	})
 	ln := listen(t)
@@ -276,7 +276,7 @@ func TestStrangers(t *testing.T) {
 	serve2 := listen(t)
 	everybody := halibut.New(halibut.Config{
 		Identity: newID(t), Timing: halibut.Timing{Queue: 30 * time.Millisecond},
-		TrustSubscriber: func(context.Context, halibut.Subscription, halibut.Thumbprint) bool { return true },
+		TrustSubscriber: func(context.Context, halibut.Subscription, halibut.Thumbprint) (bool, error) { return true, nil },
 	})
 	serve(t, everybody, serve2)
 	thief := dialRaw(t, serve2.Addr().String(), otherID)
@@ -285,6 +285,65 @@ func TestStrangers(t *testing.T) {
 	if err := everybody.Polling(mine, agentID.Thumbprint).Call(t.Context(), call("Say", "secret"), new(string)); !errors.Is(err, halibut.ErrNotSent) {
 		t.Errorf("a call for another agent: %v", err)
 	}
+}
+
+// TestTrustEnds closes the connections of those who are trusted no longer, and keeps
+// those of whom it cannot be told.
+func TestTrustEnds(t *testing.T) {
+	t.Parallel()
+	peer, sub := newID(t), halibut.NewSubscription()
+	timing := quick()
+	timing.Null = 5 * time.Millisecond
+	var mu sync.Mutex
+	trusted, failure, asked := true, error(nil), 0
+	set := func(ok bool, err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		trusted, failure, asked = ok, err, 0
+	}
+	a := newAgent()
+	node := halibut.New(halibut.Config{
+		Identity: newID(t), Services: a.services(), Timing: timing,
+		TrustCaller: func(halibut.Thumbprint) bool {
+			mu.Lock()
+			defer mu.Unlock()
+			return trusted
+		},
+		TrustSubscriber: func(context.Context, halibut.Subscription, halibut.Thumbprint) (bool, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			asked++
+			return trusted, failure
+		},
+	})
+	ln := listen(t)
+	serve(t, node, ln)
+	caller := dialRaw(t, ln.Addr().String(), peer)
+	caller.say(t, "MX\r\n\r\nMX-CLIENT 1.0\r\n\r\n")
+	caller.hear(t, "MX-SERVER 1.0\r\n\r\n")
+	polling := halibut.New(halibut.Config{Identity: peer, Services: a.services(), Timing: quick()})
+	stop := poll(t, polling, halibut.Server{Addr: ln.Addr().String(), Thumbprint: node.Thumbprint(), Subscription: sub})
+	connected := func() bool { return node.Connected(sub, peer.Thumbprint) == 1 }
+	eventually(t, "the agent is connected", connected)
+	set(false, errors.New("the database is away"))
+	eventually(t, "it is looked at again", func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return asked > 3
+	})
+	if !connected() {
+		t.Error("it was sent away though nobody knew")
+	}
+	set(false, nil)
+	eventually(t, "the agent is sent away", func() bool { return !connected() })
+	stop()
+	caller.say(t, string(request(t, service, "Say", "x")))
+	caller.gone(t)
+	// Nobody new comes in while it cannot be told.
+	set(true, errors.New("the database is away"))
+	c := dialRaw(t, ln.Addr().String(), peer)
+	c.say(t, "MX\r\n\r\nMX-SUBSCRIBER 1.0 "+string(sub)+"\r\n\r\n")
+	c.gone(t)
 }
 
 // TestWrongServer has both diallers turn away from somebody else's certificate.
@@ -335,7 +394,7 @@ func TestHostileMessages(t *testing.T) {
 	node := halibut.New(halibut.Config{
 		Identity: newID(t), Services: a.services(), Timing: quick(), Log: log.logger(),
 		TrustCaller: func(halibut.Thumbprint) bool { return true },
-		Limits:      wire.Limits{Message: 1 << 20, Stream: 1 << 20, Idle: 50 * time.Millisecond},
+		Limits:      wire.Limits{Message: 1 << 20, Stream: 1 << 20, Idle: 400 * time.Millisecond},
 	})
 	ln := listen(t)
 	serve(t, node, ln)
@@ -390,7 +449,7 @@ func TestHostileMessages(t *testing.T) {
 func TestSlowStrangers(t *testing.T) {
 	t.Parallel()
 	timing := quick()
-	timing.Hello = 50 * time.Millisecond
+	timing.Hello = 400 * time.Millisecond
 	serverID := newID(t)
 	a := newAgent()
 	node := halibut.New(halibut.Config{
@@ -400,7 +459,7 @@ func TestSlowStrangers(t *testing.T) {
 	ln := listen(t)
 	serve(t, node, ln)
 	var wg sync.WaitGroup
-	for i := range 8 {
+	for i := range 4 {
 		wg.Go(func() {
 			c, err := new(net.Dialer).DialContext(t.Context(), "tcp", ln.Addr().String())
 			if err != nil {

@@ -80,8 +80,11 @@ type Config struct {
 	Services    []Service
 	TrustCaller func(Thumbprint) bool
 	// TrustSubscriber says whether the polling agent of that subscription has that
-	// thumbprint.
-	TrustSubscriber func(context.Context, Subscription, Thumbprint) bool
+	// thumbprint. Both are asked again while a connection lasts: a caller before each
+	// of its requests, an agent whenever it was not called for Timing.Null. An error
+	// says that it cannot be told: then a new connection is closed, and one that is
+	// there stays.
+	TrustSubscriber func(context.Context, Subscription, Thumbprint) (bool, error)
 
 	Timing Timing
 	Limits wire.Limits

@@ -55,6 +55,9 @@ const (
 // errUnused says that a connection was taken, but nothing was sent on it.
 var errUnused = errors.New("nothing was sent")
 
+// errTrust says that a peer has lost its trust since it came.
+var errTrust = errors.New("it is no longer trusted")
+
 // errTurn says that an agent spoke though nobody had asked it.
 var errTurn = errors.New("the agent sent something unasked")
 
@@ -263,6 +266,9 @@ func (q *queue) turn(ctx context.Context, c *wire.Conn) error {
 		return errTurn
 	case !errors.Is(err, os.ErrDeadlineExceeded):
 		return err
+	}
+	if ok, err := q.node.cfg.TrustSubscriber(ctx, q.key.sub, q.key.thumb); err == nil && !ok {
+		return errTrust
 	}
 	return c.Send(wire.Null())
 }

@@ -76,6 +76,7 @@ func (n *Node) poll(ctx, hard context.Context, s Server) (identified bool, err e
 	}
 	defer func() { _ = c.Close() }()
 	defer context.AfterFunc(hard, c.Abort)()
+	n.log.Info("connected to the server", "addr", s.Addr)
 	for {
 		r, err := n.nextRequest(ctx, c, n.timing.Poll)
 		if err != nil {

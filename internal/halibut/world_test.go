@@ -220,8 +220,8 @@ func newWorld(t testing.TB, polling bool, server, agent halibut.Timing, limits .
 	sub := halibut.NewSubscription()
 	w.server = halibut.New(halibut.Config{
 		Identity: serverID, Timing: server, Limits: bounds, Log: w.serverLog.logger(),
-		TrustSubscriber: func(_ context.Context, s halibut.Subscription, p halibut.Thumbprint) bool {
-			return s == sub && p == agentID.Thumbprint
+		TrustSubscriber: func(_ context.Context, s halibut.Subscription, p halibut.Thumbprint) (bool, error) {
+			return s == sub && p == agentID.Thumbprint, nil
 		},
 	})
 	w.node = halibut.New(halibut.Config{

@@ -183,6 +183,11 @@ type server struct {
 var brisk = tasks.Timing{Look: 20 * time.Millisecond, Seal: 50 * time.Millisecond, Retry: 5 * time.Millisecond}
 
 func newServer(ctx context.Context, dir string, d *db.DB, node string, log *slog.Logger) (*server, error) {
+	return newServerOf(ctx, dir, d, node, log, nil)
+}
+
+// newServerOf is newServer with agents of its own, unless they are nil.
+func newServerOf(ctx context.Context, dir string, d *db.DB, node string, log *slog.Logger, agents orchestrator.Agents) (*server, error) {
 	box, err := secret.Open(ctx, d, secret.Source{Dir: dir})
 	if err != nil {
 		return nil, err
@@ -196,14 +201,17 @@ func newServer(ctx context.Context, dir string, d *db.DB, node string, log *slog
 		return nil, err
 	}
 	s := &server{db: d, targets: targets.New(targets.Config{Exe: exe, Home: filepath.Join(dir, "worker"), Log: log})}
+	if agents == nil {
+		agents = near{s.targets, dir}
+	}
 	runners := map[octopus.TaskName]tasks.Runner{
-		octopus.TaskDeploy: orchestrator.New(orchestrator.Config{DB: d, Source: source{dir}, Agents: near{s.targets, dir}, Blobs: blobs, Sealer: box, Log: log}),
+		octopus.TaskDeploy: orchestrator.New(orchestrator.Config{DB: d, Source: source{dir}, Agents: agents, Blobs: blobs, Sealer: box, Log: log}),
 	}
 	s.tasks, err = tasks.Open(ctx, tasks.Config{DB: d, Blobs: blobs, Log: log, RunDir: filepath.Join(dir, "run"), Node: node, Version: "test", Runners: runners, Timing: brisk})
 	if err != nil {
 		return nil, err
 	}
-	s.janitor = orchestrator.NewJanitor(s.tasks, s.targets, log)
+	s.janitor = orchestrator.NewJanitor(s.tasks, agents, log)
 	return s, nil
 }
 
@@ -248,7 +256,8 @@ type world struct {
 	dir  string
 	sc   scenario
 	d    *db.DB
-	desk *server // queues, cancels, answers and reads; it runs nothing
+	desk *server             // queues, cancels, answers and reads; it runs nothing
+	far  orchestrator.Agents // what servers in this process call; the built-in worker if nil
 }
 
 func newWorld(t testing.TB, dialect db.Dialect) *world {
@@ -312,7 +321,7 @@ func (w *world) killIn(ticket, file string) bool {
 // serve runs a server in this process until stop.
 func (w *world) serve(node string) (stop func()) {
 	w.t.Helper()
-	s, err := newServer(w.t.Context(), w.dir, w.d, node, dbtest.Log(w.t))
+	s, err := newServerOf(w.t.Context(), w.dir, w.d, node, dbtest.Log(w.t), w.far)
 	if err != nil {
 		w.t.Fatal(err)
 	}

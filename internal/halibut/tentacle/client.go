@@ -6,6 +6,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/takodeploy/tako/internal/halibut"
 	"github.com/takodeploy/tako/internal/halibut/wire"
@@ -14,9 +15,13 @@ import (
 // Client calls an agent's services. Errors are those of halibut.Caller.
 type Client struct{ halibut.Caller }
 
+// lingerFor is how long an answer that nobody waits for any longer may keep its
+// connection from being closed.
+const lingerFor = 30 * time.Second
+
 func ask[R any](ctx context.Context, c Client, service, method string, params ...any) (R, error) {
 	var r R
-	err := c.Call(ctx, halibut.Call{Service: service, Method: method, Params: params}, &r)
+	err := c.Call(ctx, halibut.Call{Service: service, Method: method, Params: params, Linger: lingerFor}, &r)
 	return r, err
 }
 
@@ -68,7 +73,7 @@ func (c Client) CancelScript(ctx context.Context, cmd CancelV2) (StatusV2, error
 
 // CompleteScript forgets a script and its workspace.
 func (c Client) CompleteScript(ctx context.Context, cmd CompleteV2) error {
-	return c.Call(ctx, halibut.Call{Service: ScriptServiceV2, Method: "CompleteScript", Params: []any{cmd}}, nil)
+	return c.Call(ctx, halibut.Call{Service: ScriptServiceV2, Method: "CompleteScript", Params: []any{cmd}, Linger: lingerFor}, nil)
 }
 
 // StartScriptV1 starts a script. It is started each time: never send it again.

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -339,16 +340,16 @@ func (s store) DownloadFile(_ context.Context, path string) (*wire.DataStream, e
 	return wire.NewStream(int64(len(b)), bytes.NewReader(b)), nil
 }
 
+var identity = sync.OnceValues(func() (*halibut.Identity, error) { return halibut.NewIdentity("test", time.Now()) })
+
 func connect(t *testing.T, services ...halibut.Service) tentacle.Client {
 	t.Helper()
-	id := func() *halibut.Identity {
-		id, err := halibut.NewIdentity("test", time.Now())
-		if err != nil {
-			t.Fatal(err)
-		}
-		return id
+	id, err := identity()
+	if err != nil {
+		t.Fatal(err)
 	}
-	node := halibut.New(halibut.Config{Identity: id(), Services: services, TrustCaller: func(halibut.Thumbprint) bool { return true }})
+	// Both sides have one certificate: making keys takes long.
+	node := halibut.New(halibut.Config{Identity: id, Services: services, TrustCaller: func(halibut.Thumbprint) bool { return true }})
 	ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -356,7 +357,7 @@ func connect(t *testing.T, services ...halibut.Service) tentacle.Client {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	ended := make(chan error)
 	go func() { ended <- node.Serve(ctx, ln) }()
-	l := halibut.New(halibut.Config{Identity: id()}).Listening(ln.Addr().String(), node.Thumbprint(), nil)
+	l := halibut.New(halibut.Config{Identity: id}).Listening(ln.Addr().String(), node.Thumbprint(), nil)
 	t.Cleanup(func() {
 		l.Close()
 		cancel()

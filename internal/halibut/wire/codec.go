@@ -312,14 +312,16 @@ func (d *decoder) list(e bson.Element, v reflect.Value) error {
 	if err != nil {
 		return err
 	}
-	n := raw.Len()
-	v.Set(reflect.MakeSlice(v.Type(), n, n))
-	i := 0
+	// It grows with what could be read: nothing is reserved for what is only counted.
+	v.Set(reflect.MakeSlice(v.Type(), 0, 0))
 	for item := range raw.Elements() {
-		if err := d.value(item, v.Index(i)); err != nil {
+		v.Grow(1)
+		v.SetLen(v.Len() + 1)
+		last := v.Index(v.Len() - 1)
+		last.SetZero()
+		if err := d.value(item, last); err != nil {
 			return err
 		}
-		i++
 	}
 	return nil
 }
