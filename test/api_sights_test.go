@@ -123,6 +123,7 @@ func routeSights() map[string]sight {
 		"GET /api/{space}/packages/all":                                             shared,
 		"GET /api/{space}/packages/bulk":                                            shared,
 		"GET /api/{space}/packages/notes":                                           shared,
+		"GET /api/{space}/packages/retention":                                       shared,
 		"GET /api/{space}/packages/{id}":                                            shared,
 		"GET /api/{space}/packages/{id}/raw":                                        shared,
 		"GET /api/{space}/packages/{packageId}/{version}/delta-signature":           {shared: space4all, missing: true},

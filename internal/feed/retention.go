@@ -88,6 +88,8 @@ func days(n int) string {
 // usedBy names the releases that use a version, or the first of many.
 func (p *Stored) usedBy() string {
 	switch n := p.used(); {
+	case n == 1 && len(p.Releases) == 0:
+		return "a release uses it"
 	case len(p.Releases) == 0:
 		return fmt.Sprintf("%d releases use it", n)
 	case n == 1:

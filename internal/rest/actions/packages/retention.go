@@ -21,8 +21,20 @@ type verdict struct {
 	Links     octopus.Links
 }
 
-// byID leaves it at the ids of releases: who sees packages need not see projects.
-func byID(context.Context, *db.Tx, []string) (map[string]string, error) { return nil, nil }
+// called leaves it at the ids of releases: who sees packages need not see projects.
+// Who does not see all releases is not told which they are.
+func called(r *rest.Request) feed.Names {
+	return func(_ context.Context, _ *db.Tx, owners []string) (map[string]string, error) {
+		if r.Grants(string(octopus.PermReleaseView)) == nil {
+			return nil, nil
+		}
+		names := make(map[string]string, len(owners))
+		for _, id := range owners {
+			names[id] = ""
+		}
+		return names, nil
+	}
+}
 
 func (a *api) retention(r *rest.Request) (any, error) {
 	page, err := r.Page()
@@ -36,7 +48,7 @@ func (a *api) retention(r *rest.Request) (any, error) {
 		if err != nil {
 			return err
 		}
-		found, total, err = a.repo.Verdicts(r.Context(), tx, r.Space, policy, byID, page)
+		found, total, err = a.repo.Verdicts(r.Context(), tx, r.Space, policy, called(r), page)
 		return err
 	})
 	if err != nil {
