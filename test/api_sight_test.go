@@ -281,7 +281,6 @@ type viewer struct {
 	// what it is.
 	words  []string
 	hidden map[string]string
-	sights map[string]sight
 }
 
 // shows reports what of the hidden stands in an answer. What the answer of a kind has
