@@ -96,6 +96,7 @@ type furnished struct {
 func furnish(t testing.TB, s *apptest.Server) *furnished {
 	t.Helper()
 	w := newWalker(t, s)
+	standing := state(t, w.d)["due"] // the server's own
 	f := &furnished{walker: w, ops: operations(t, s.Client), far: map[string]string{}}
 	project := apptest.Get[octopus.Project](t, s.Client, "/api/projects/"+w.of["project"])
 	w.of["builtin"] = "feeds-builtin"
@@ -159,7 +160,7 @@ func furnish(t testing.TB, s *apptest.Server) *furnished {
 	f.far["machine"] = w.make(at+"machines", `{"Name":"Far","EnvironmentIds":["`+f.far["dev"]+`"],"Roles":["web"],"MachinePolicyId":"`+f.far["policy"]+`","Endpoint":{"CommunicationStyle":"None"}}`)
 	f.far["worker"] = w.make(at+"workers", `{"Name":"Far","WorkerPoolIds":["`+f.far["pool"]+`"],"MachinePolicyId":"`+f.far["policy"]+`","Endpoint":{"CommunicationStyle":"None"}}`)
 	// What a pushed package sets off is looked at behind the answer.
-	for deadline := time.Now().Add(2 * time.Minute); state(t, w.d)["due"] != 1; {
+	for deadline := time.Now().Add(2 * time.Minute); state(t, w.d)["due"] != standing; {
 		if time.Now().After(deadline) {
 			t.Fatal("the pushes are still to be looked at")
 		}
