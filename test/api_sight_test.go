@@ -15,6 +15,7 @@ import (
 	"github.com/getkin/kin-openapi/openapi3"
 
 	"github.com/takodeploy/tako/internal/apptest"
+	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/db/dbtest"
 	"github.com/takodeploy/tako/internal/permission"
 	"github.com/takodeploy/tako/internal/resource"
@@ -60,6 +61,7 @@ func newTwins(t *testing.T, s *apptest.Server) *twins {
 	w.values("Zebra", w.other)
 	w.deployments()
 	w.tenantValues()
+	w.oldPackages()
 	w.of["identity"] = w.make("serviceaccounts/"+w.of["user"]+"/oidcidentities/create/v1", `{"Name":"CI","Issuer":"https://ci.example.com","Subject":"repo:acme/*"}`)
 	w.of["key"] = w.make("users/"+w.of["user"]+"/apikeys", `{"Purpose":"test"}`)
 	w.of["node"] = w.ids("/api/octopusservernodes")[0]
@@ -141,12 +143,35 @@ func (w *twins) values(animal string, ids map[string]string) {
 new_octopusartifact report.txt "#{Octopus.Project.Name} in #{Octopus.Environment.Name}.txt"`)
 	report.Actions[0].Properties[octopus.PropTemplateID] = octopus.Plain(w.of["actiontemplate"])
 	report.Actions[0].Properties[octopus.PropTemplateVersion] = octopus.Plain("0")
+	report.Actions[0].Packages = octopus.List[octopus.PackageReference]{{Name: "web", PackageID: "Acme.Web", FeedID: "feeds-builtin", AcquisitionLocation: octopus.AcquireNever}}
 	report.Actions[0].Properties["Account"] = octopus.Plain(w.of["account"])
 	ask := octopus.Step{Name: animal + " question", Actions: octopus.List[octopus.Action]{{Name: animal + " question", ActionType: octopus.ActionManual, Properties: octopus.Properties{
 		octopus.PropManualInstructions: octopus.Plain("Shall #{Octopus.Project.Name} go on in #{Octopus.Environment.Name}?"),
 	}}}}
 	m.process(w.t, report, ask)
 	ids["release"], ids["version"] = m.release(w.t, map[string]any{"releaseNotes": animal + " notes", "releaseVersion": fmt.Sprint(len(animal), ".1.1")})
+}
+
+// oldPackages lets the packages that releases use be older than the feed keeps others,
+// and the newest one young: what is kept is kept for the releases.
+func (w *twins) oldPackages() {
+	feed := w.get("/api/feeds/feeds-builtin")
+	feed["DeleteUnreleasedPackagesAfterDays"] = 3
+	w.Must(w.t, http.MethodPut, "/api/feeds/feeds-builtin", feed, nil)
+	long := db.Micros(time.Now().Add(-100 * 24 * time.Hour))
+	err := w.d.Write(w.t.Context(), func(tx *db.Tx) error {
+		_, err := tx.Exec(w.t.Context(), `UPDATE package SET published = ?`, long)
+		return err
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if r := w.Upload(w.t, "/api/packages/raw", "Acme.Web.9.0.0.zip", archive(w.t, map[string]string{"a": "9"})); r.Status != http.StatusCreated {
+		w.t.Fatalf("push: %d %s", r.Status, r.Body)
+	}
+	if all := string(w.Must(w.t, http.MethodGet, "/api/packages/retention", nil, nil).Body); !strings.Contains(all, w.of["release"]) {
+		w.t.Errorf("nobody is told which releases use the packages: %s", all)
+	}
 }
 
 // tenantValues gives both tenants values in each of their environments, and lets them
@@ -256,7 +281,6 @@ type viewer struct {
 	// what it is.
 	words  []string
 	hidden map[string]string
-	sights map[string]sight
 }
 
 // shows reports what of the hidden stands in an answer. What the answer of a kind has

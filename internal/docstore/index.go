@@ -242,18 +242,49 @@ func referrers(ctx context.Context, tx *db.Tx, k *resource.Kind, id string) ([]u
 	return users, rows.Err()
 }
 
-// inUse names the first users of a document that cannot be deleted.
+// UsedError refuses to delete a document that others refer to. Its message names the
+// first of them, whoever asks; [Store.UsedBy] names those that somebody may know of.
+type UsedError struct {
+	kind  *resource.Kind
+	id    string
+	users []usage // one for each document
+	said  error
+}
+
+// Error names the document and its first users.
+func (e *UsedError) Error() string { return e.said.Error() }
+
+// Unwrap is a fault of the kind fault.Conflict.
+func (e *UsedError) Unwrap() error { return e.said }
+
+// inUse refuses to delete a document because of its users.
 func (s *Store) inUse(ctx context.Context, tx *db.Tx, k *resource.Kind, id string, users []usage) error {
-	const named = 5
-	var names []string
+	e := &UsedError{kind: k, id: id}
 	seen := map[usage]bool{}
 	for _, u := range users {
 		u.field = ""
-		if seen[u] {
-			continue
+		if !seen[u] {
+			seen[u] = true
+			e.users = append(e.users, u)
 		}
-		seen[u] = true
+	}
+	e.said = s.UsedBy(ctx, tx, e, func(*resource.Kind, string) (bool, error) { return true, nil })
+	return e
+}
+
+// UsedBy is the refusal in words: it names the first users that sees says yes to, and
+// counts the others. It asks about no more than fifty of them.
+func (s *Store) UsedBy(ctx context.Context, tx *db.Tx, e *UsedError, sees func(k *resource.Kind, id string) (bool, error)) error {
+	const named, asked = 5, 50
+	var names []string
+	for _, u := range e.users[:min(len(e.users), asked)] {
 		if len(names) == named {
+			break
+		}
+		switch ok, err := sees(s.kinds[u.kind], u.id); {
+		case err != nil:
+			return err
+		case !ok:
 			continue
 		}
 		label, err := s.label(ctx, tx, u)
@@ -262,10 +293,13 @@ func (s *Store) inUse(ctx context.Context, tx *db.Tx, k *resource.Kind, id strin
 		}
 		names = append(names, label)
 	}
-	if more := len(seen) - len(names); more > 0 {
+	switch more := len(e.users) - len(names); {
+	case more > 0 && len(names) == 0:
+		names = append(names, fmt.Sprintf("%d others that you may not see", more))
+	case more > 0:
 		names = append(names, fmt.Sprintf("%d more", more))
 	}
-	return fault.New(fault.Conflict, "The %s '%s' cannot be deleted because it is used by %s; change or delete these first.", k.Noun, id, strings.Join(names, ", "))
+	return fault.New(fault.Conflict, "The %s '%s' cannot be deleted because it is used by %s; change or delete these first.", e.kind.Noun, e.id, strings.Join(names, ", "))
 }
 
 // label names a document for people.

@@ -24,8 +24,7 @@ const (
 )
 
 // Names tells what people call owners of packages (see [Use]), by their ids. One
-// that it leaves out is told by its id. Where there is no Names, only their number is
-// told: who sees packages need not see releases.
+// that it leaves out is told by its id; one that it calls "" is not told of but counted.
 type Names func(ctx context.Context, tx *db.Tx, owners []string) (map[string]string, error)
 
 // PolicyOf is the retention policy that a space's built-in feed has.
@@ -93,11 +92,17 @@ func judge(ctx context.Context, tx *db.Tx, space ident.SpaceID, policy Retention
 	out := make([]judged, len(all))
 	for i := range all {
 		f := &all[i]
-		for j, owner := range f.Releases {
-			if name := called[owner]; name != "" {
-				f.Releases[j] = name
+		var told []string
+		for _, owner := range f.Releases {
+			name, known := called[owner]
+			if !known {
+				name = owner
+			}
+			if name != "" {
+				told = append(told, name)
 			}
 		}
+		f.Releases = told
 		f.Verdict = policy.decide(tx.Now(), &f.Stored, f.newest)
 		out[i] = f.judged
 	}

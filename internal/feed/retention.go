@@ -88,7 +88,7 @@ func days(n int) string {
 // usedBy names the releases that use a version, or the first of many.
 func (p *Stored) usedBy() string {
 	switch n := p.used(); {
-	case len(p.Releases) == 0 && n == 1:
+	case n == 1 && len(p.Releases) == 0:
 		return "a release uses it"
 	case len(p.Releases) == 0:
 		return fmt.Sprintf("%d releases use it", n)

@@ -3,6 +3,7 @@ package rest
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -226,4 +227,23 @@ func (r *Request) crud(kind string) (*crud, error) {
 		return nil, err
 	}
 	return &crud{s: r.srv, k: k, links: r.srv.links[kind]}, nil
+}
+
+// Refusal is the error of a deletion as the caller may read it: of what uses the
+// document it names what they may see.
+func (r *Request) Refusal(ctx context.Context, tx *db.Tx, err error) error {
+	var used *docstore.UsedError
+	if !errors.As(err, &used) {
+		return err
+	}
+	return r.srv.Store.UsedBy(ctx, tx, used, func(k *resource.Kind, id string) (bool, error) {
+		doc, err := r.srv.Store.Get(ctx, tx, k, r.Space, id)
+		if fault.Is(err, fault.NotFound) {
+			return false, nil
+		}
+		if err != nil {
+			return false, err
+		}
+		return r.srv.covers(ctx, tx, r, k, doc, k.Permissions.View)
+	})
 }

@@ -489,6 +489,6 @@ func (c *crud) remove(r *Request, ref string) (any, error) {
 		if expect != 0 && expect != doc.Version {
 			return fault.New(fault.Conflict, "The %s '%s' was modified by somebody else since it was read; read it again before you delete it.", c.k.Noun, doc.ID)
 		}
-		return c.s.Store.Delete(r.Context(), tx, c.k, doc.Space, doc.ID)
+		return r.Refusal(r.Context(), tx, c.s.Store.Delete(r.Context(), tx, c.k, doc.Space, doc.ID))
 	})
 }

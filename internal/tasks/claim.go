@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/takodeploy/tako/internal/db"
@@ -224,24 +223,25 @@ func (s *Service) candidates(ctx context.Context, tx *db.Tx, free, draining bool
 	if err != nil || !free {
 		return all, err
 	}
-	now, begun, node := db.Micros(tx.Now()), "", []any(nil)
-	if draining {
-		begun, node = ` AND t.state <> 'Queued' AND t.node = ?`, []any{s.cfg.Node}
+	// Its tag is free, or its own: one that goes on after an answer may hold it already.
+	const tag = `(t.tag = '' OR t.tag NOT IN (SELECT h.tag FROM tag_holder h) OR t.state <> 'Queued' AND EXISTS (SELECT 1 FROM tag_holder h WHERE h.tag = t.tag AND h.task = t.id))`
+	if draining { // by the states: the queue may be long, and is none of its business
+		return readCandidates(ctx, tx, all, `t.state = 'Executing' AND t.runnable <> 0 AND t.node = ? AND `+tag+`
+			ORDER BY t.priority DESC, t.queue_time, t.seq LIMIT ?`, s.cfg.Node, max(limit-len(all), 0))
 	}
+	now := db.Micros(tx.Now())
 	// Each priority by itself: so the index gives the tasks in their order, and the
 	// reading ends with the last one that is wanted.
 	for _, priority := range []int64{1, 0} {
 		if len(all) >= limit {
 			break
 		}
-		// A task that goes on after an answer is not stopped with the queue, and may
-		// hold its tag already.
+		// A task that goes on after an answer is not stopped with the queue.
 		all, err = readCandidates(ctx, tx, all, `t.runnable <> 0 AND t.priority = ? AND t.queue_time <= ? AND t.state <> 'Cancelling'
 			AND (t.expiry = 0 OR t.expiry > ? OR t.state <> 'Queued')
 			AND (t.state <> 'Queued' OR t.space_id = '' OR t.space_id NOT IN (SELECT x.id FROM document_index x
 				WHERE x.kind = 'spaces' AND x.field = 'TaskQueueStopped' AND x.value = 'true'))
-			AND (t.tag = '' OR t.tag NOT IN (SELECT h.tag FROM tag_holder h) OR t.state <> 'Queued' AND EXISTS (SELECT 1 FROM tag_holder h WHERE h.tag = t.tag AND h.task = t.id))`+
-			begun+` ORDER BY t.queue_time, t.seq LIMIT ?`, slices.Concat([]any{priority, now, now}, node, []any{limit - len(all)})...)
+			AND `+tag+` ORDER BY t.queue_time, t.seq LIMIT ?`, priority, now, now, limit-len(all))
 		if err != nil {
 			return nil, err
 		}

@@ -33,7 +33,7 @@ type Query struct {
 	Environment     []string
 	Tenant          []string
 	Runbook         []string
-	Node            string
+	Node            string // an id or a name
 	Partial         string // a part of the description
 	// Pending keeps tasks that have, or have not, a pending interruption;
 	// Warnings those with, or without, warnings or errors.
@@ -41,6 +41,9 @@ type Query struct {
 	From, To          time.Time // of the queue time
 	Page              ident.Page
 }
+
+// NodePrefix begins the ids of nodes; their number follows.
+const NodePrefix = "OctopusServerNodes"
 
 // maxIDs bounds the ids of one query.
 const maxIDs = 5000
@@ -138,7 +141,11 @@ func (q *Query) filter() *filter {
 		f.and(`t.state IN ('Executing', 'Cancelling')`)
 	}
 	if q.Node != "" {
-		f.and(`t.node = ?`, q.Node)
+		seq := int64(0) // nobody's
+		if head, _, _ := strings.Cut(q.Node, "-"); strings.EqualFold(head, NodePrefix) {
+			seq, _ = ident.Seq(q.Node)
+		}
+		f.and(`(t.node = ? OR t.node IN (SELECT n.name FROM node_setting n WHERE lower(n.name) = ? OR n.seq = ?))`, q.Node, strings.ToLower(q.Node), seq)
 	}
 	if q.Partial != "" {
 		f.and(`lower(t.description) LIKE ? ESCAPE '\'`, db.Containing(lowerASCII(q.Partial)))

@@ -1,6 +1,7 @@
 package packages
 
 import (
+	"context"
 	"net/url"
 
 	"github.com/takodeploy/tako/internal/db"
@@ -20,6 +21,21 @@ type verdict struct {
 	Links     octopus.Links
 }
 
+// called leaves it at the ids of releases: who sees packages need not see projects.
+// Who does not see all releases is not told which they are.
+func called(r *rest.Request) feed.Names {
+	return func(_ context.Context, _ *db.Tx, owners []string) (map[string]string, error) {
+		if r.Grants(string(octopus.PermReleaseView)) == nil {
+			return nil, nil
+		}
+		names := make(map[string]string, len(owners))
+		for _, id := range owners {
+			names[id] = ""
+		}
+		return names, nil
+	}
+}
+
 func (a *api) retention(r *rest.Request) (any, error) {
 	page, err := r.Page()
 	if err != nil {
@@ -32,7 +48,7 @@ func (a *api) retention(r *rest.Request) (any, error) {
 		if err != nil {
 			return err
 		}
-		found, total, err = a.repo.Verdicts(r.Context(), tx, r.Space, policy, nil, page)
+		found, total, err = a.repo.Verdicts(r.Context(), tx, r.Space, policy, called(r), page)
 		return err
 	})
 	if err != nil {

@@ -288,7 +288,7 @@ func (a *api) deleteProject(r *rest.Request) (any, error) {
 		if expect != 0 && expect != doc.Version {
 			return fault.New(fault.Conflict, "The project '%s' was modified by somebody else since it was read; read it again before you delete it.", doc.ID)
 		}
-		return a.service.DeleteProject(r.Context(), tx, r.Space, doc.ID)
+		return r.Refusal(r.Context(), tx, a.service.DeleteProject(r.Context(), tx, r.Space, doc.ID))
 	})
 }
 

@@ -14,12 +14,11 @@ import (
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/ident"
 	"github.com/takodeploy/tako/internal/rest"
+	"github.com/takodeploy/tako/internal/tasks"
 	"github.com/takodeploy/tako/octopus"
 )
 
 const (
-	// nodePrefix begins the ids of nodes.
-	nodePrefix = "OctopusServerNodes"
 	// offlineAfter is how long a node on PostgreSQL may be silent before it is
 	// called offline; it says so every few seconds.
 	offlineAfter = time.Minute
@@ -61,7 +60,7 @@ func (a *api) nodeQuery(ctx context.Context, tx *db.Tx, condition string, args .
 		if err := rows.Scan(&seq, &n.Name, &n.MaxConcurrentTasks, &draining, &heartbeat, &n.RunningTaskCount, &clock); err != nil {
 			return nil, fmt.Errorf("read nodes: %w", err)
 		}
-		n.ID, n.IsInMaintenanceMode = ident.ID(nodePrefix, seq), draining != 0
+		n.ID, n.IsInMaintenanceMode = ident.ID(tasks.NodePrefix, seq), draining != 0
 		seen := db.Time(heartbeat)
 		n.IsOffline = clock-heartbeat > offlineAfter.Microseconds()
 		if tx.Dialect() == db.SQLite {
@@ -142,7 +141,7 @@ func (a *api) nodeSummary(r *rest.Request) (any, error) {
 
 // nodeSeq reads the number of a node from its id; 0 is nobody's.
 func nodeSeq(id string) (int64, bool) {
-	if len(id) <= len(nodePrefix) || !strings.EqualFold(id[:len(nodePrefix)+1], nodePrefix+"-") {
+	if len(id) <= len(tasks.NodePrefix) || !strings.EqualFold(id[:len(tasks.NodePrefix)+1], tasks.NodePrefix+"-") {
 		return 0, false
 	}
 	return ident.Seq(id)

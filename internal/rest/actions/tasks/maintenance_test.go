@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -143,6 +144,16 @@ func TestDrainedNode(t *testing.T) {
 		w.project("Web", ask("Gate", ""))
 		old, asking := start(), w.deploy("Web", "1.0.0", "Dev")
 		question := w.asked(asking)
+		var n octopus.ServerNode
+		w.Get("/api/octopusservernodes/node").Into(&n)
+		for _, path := range []string{n.Links["Tasks"], "/api/tasks?node=NODE"} {
+			if ids := w.Get(path + "&running=true").IDs(); !slices.Contains(ids, old) {
+				t.Errorf("%s has %v, and not %s", path, ids, old)
+			}
+		}
+		if ids := w.Get("/api/tasks?node=OctopusServerNodes-77").IDs(); len(ids) != 0 {
+			t.Errorf("a node that there is not has %v", ids)
+		}
 		on("node", false, 1) // who waits for an answer holds no slot
 		drain("node", true)
 		waits := w.queued(octopus.TaskHealth)
