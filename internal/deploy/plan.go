@@ -72,6 +72,10 @@ type Machine struct {
 	ID    string   `json:"id"`
 	Name  string   `json:"name"`
 	Roles []string `json:"roles"`
+	// OnWorker tells that nothing can run on it: a worker does, on its behalf, in the
+	// pool WorkerPoolID where the action names none.
+	OnWorker     bool   `json:"onWorker,omitempty"`
+	WorkerPoolID string `json:"workerPoolId,omitempty"`
 }
 
 // Step is a step of a plan.
@@ -222,6 +226,9 @@ func Build(in Input) (*Plan, error) {
 	}
 	return &p, nil
 }
+
+// PerLane reports whether the step's condition is looked at for each target by itself.
+func (s *Step) PerLane() bool { return s.Condition == octopus.StepConditionVariable && !s.once() }
 
 // AllDone reports whether nothing of the step is left to do, since an earlier
 // deployment has done it.

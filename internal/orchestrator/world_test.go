@@ -162,6 +162,13 @@ func (n near) ByName(ctx context.Context, name string) (targets.Agent, error) {
 	return n.Targets.ByName(ctx, name)
 }
 
+func (n near) Worker(ctx context.Context, pool string) (targets.Agent, error) {
+	if pool != "" && pool != "WorkerPools-1" {
+		return targets.Agent{}, fault.New(fault.Unsupported, "The worker pool %s has no workers.", pool)
+	}
+	return n.Targets.Worker(ctx, pool)
+}
+
 func (source) Child(context.Context, *db.Tx, *deploy.Plan, releases.Child) (task, skipped string, err error) {
 	return "", "", fault.New(fault.Unsupported, "There is no other project here.")
 }

@@ -37,7 +37,7 @@ func TestDeploy(t *testing.T) {
 		if plan.OwnerID != d.ID || plan.ManifestID != d.ManifestVariableSetID || plan.ProcessID != r.ProjectDeploymentProcessSnapshotID {
 			t.Errorf("plan is of %s with %s and %s", plan.OwnerID, plan.ManifestID, plan.ProcessID)
 		}
-		if len(plan.Steps) != 2 || len(plan.Machines) != 1 || plan.Machines[0].ID != w.devTarget {
+		if len(plan.Steps) != 2 || len(plan.Machines) != 1 || plan.Machines[0].ID != w.devTarget || !plan.Machines[0].OnWorker {
 			t.Errorf("plan has %d steps and targets %v", len(plan.Steps), plan.Machines)
 		}
 		if p := plan.Steps[0].Actions[0].Packages; len(p) != 1 || p[0].Version != "1.0.0" {
