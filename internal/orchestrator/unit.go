@@ -82,6 +82,9 @@ func (r *run) start(ctx context.Context, unit deploy.Unit, n int) error {
 	if err := a.mask(); err != nil {
 		return a.refuse(ctx, err)
 	}
+	if err := steps.Supported(a.planned.Type); err != nil {
+		return a.refuse(ctx, err) // wherever it would run
+	}
 	place, pool, err := a.place()
 	if err != nil {
 		return a.refuse(ctx, err)

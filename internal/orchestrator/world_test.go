@@ -84,6 +84,7 @@ type scenario struct {
 type plainVariable struct {
 	Name, Value string
 	Sensitive   bool
+	Scope       octopus.Scope
 }
 
 func readScenario(dir string) (scenario, error) {
@@ -107,7 +108,7 @@ func (s source) Variables(context.Context, *deploy.Plan) ([]variables.Variable, 
 	sc, err := readScenario(s.dir)
 	var all []variables.Variable
 	for _, v := range sc.Vars {
-		all = append(all, variables.Variable{Name: v.Name, Value: v.Value, Sensitive: v.Sensitive})
+		all = append(all, variables.Variable{Name: v.Name, Value: v.Value, Sensitive: v.Sensitive, Scope: v.Scope, Source: variables.Source{Kind: variables.KindProject}})
 	}
 	return all, err
 }
