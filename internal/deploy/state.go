@@ -369,8 +369,8 @@ func (s *State) answer(unit Unit, f Fact) {
 // Settled are the lanes, by the id of their step, that need not run again when the
 // deployment is made once more: those that have succeeded as a whole, in steps up to
 // the first that has failed and those beside it. What ran after that, such as what
-// cleans up behind a failure, is not among them, nor is a health check: what it found
-// out may have changed.
+// cleans up behind a failure, is not among them, nor is a health check or the acquisition
+// of packages: what they found out may have changed.
 func (s *State) Settled() map[string][]string {
 	out := map[string][]string{}
 	failed := false
@@ -408,7 +408,8 @@ func (s *State) settled(i int, lane string) (settled, failed bool) {
 			whole = false
 			failed = failed || u.Final && bad && !u.Ignored
 		}
-		whole = whole && s.Plan.Steps[i].Actions[a].Type != octopus.ActionHealthCheck
+		kind := s.Plan.Steps[i].Actions[a].Type
+		whole = whole && kind != octopus.ActionHealthCheck && kind != AcquirePackages
 	}
 	return settled && whole, failed
 }

@@ -105,3 +105,30 @@ func TestParallelism(t *testing.T) {
 		}
 	})
 }
+
+// TestAcquisition: a deployment that lacks a package fails before it changes anything that
+// needs one; what is to run before goes on, and what cleans up runs.
+func TestAcquisition(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		w.serve("a")
+		uses := func(id string) func(*octopus.Step) {
+			return func(s *octopus.Step) {
+				s.Actions[0].Packages = []octopus.PackageReference{{Name: id, PackageID: id, FeedID: "feeds-builtin", Version: "1.0"}}
+			}
+		}
+		id := w.queue(false,
+			step("Before", w.run("before", "")), step("First", w.run("first", ""), uses("Gone")), step("Second", w.run("second", ""), uses("Lost")), step("Again", w.run("again", ""), uses("Gone")),
+			step("Cleanup", w.run("cleanup", `echo "then $(get_octopusvariable "Octopus.Deployment.ErrorDetail")"`), when(octopus.StepConditionFailure)),
+		)
+		w.ends(id, octopus.TaskFailed)
+		for word, want := range map[string]int{"before": 1, "first": 0, "second": 0, "again": 0, "cleanup": 1} {
+			if got := w.ran(word); got != want {
+				t.Errorf("%s ran %d times, want %d", word, got, want)
+			}
+		}
+		if want := "Info then There is no package Gone 1.0. There is no package Lost 1.0."; !slices.Contains(w.log(id), want) {
+			t.Errorf("nothing says %q:\n%s", want, strings.Join(w.log(id), "\n"))
+		}
+	})
+}

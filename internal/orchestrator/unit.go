@@ -82,7 +82,7 @@ func (r *run) start(ctx context.Context, unit deploy.Unit, n int) error {
 	if err := a.mask(); err != nil {
 		return a.refuse(ctx, err)
 	}
-	if err := steps.Supported(a.planned.Type); err != nil {
+	if err := steps.Supported(a.planned.Type); err != nil && a.planned.Type != deploy.AcquirePackages {
 		return a.refuse(ctx, err) // wherever it would run
 	}
 	place, pool, err := a.place()
@@ -326,10 +326,7 @@ func (a *attempt) request(ctx context.Context) (agent.StartRequest, error) {
 func (a *attempt) acquire(ctx context.Context, workspace string) ([]steps.Package, []octostache.Pair, error) {
 	var acquired []steps.Package
 	var extra []octostache.Pair
-	for _, p := range a.planned.Packages {
-		if strings.EqualFold(p.Location, string(octopus.AcquireNever)) {
-			continue
-		}
+	for _, p := range a.planned.Acquired() {
 		id, feed, version := a.vars.Evaluate(p.PackageID).Text, a.vars.Evaluate(p.FeedID).Text, a.vars.Evaluate(p.Version).Text
 		found, err := a.r.o.cfg.Source.Package(ctx, &a.r.plan, feed, id, version)
 		if err != nil {
