@@ -116,7 +116,7 @@ write_highlight "Answers at $url"
 		// Details, outputs and artifacts.
 		details := apptest.Get[octopus.TaskDetails](t, c, space+"/tasks/"+task+"/details")
 		root := details.ActivityLogs[0]
-		if len(root.Children) != 3 || root.Children[2].Status != octopus.ActivitySuccessWithWarning || root.Children[0].Status != octopus.ActivitySuccess {
+		if len(root.Children) != 4 || root.Children[3].Status != octopus.ActivitySuccessWithWarning || root.Children[0].Name != "Acquire packages" || root.Children[1].Status != octopus.ActivitySuccess {
 			t.Errorf("the log tree is %+v", root.Children)
 		}
 		artifacts := apptest.Get[octopus.Page[octopus.Artifact]](t, c, space+"/artifacts?regarding="+task)

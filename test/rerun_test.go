@@ -30,6 +30,7 @@ func TestRerunOnTargets(t *testing.T) {
 echo "$name" >> '%s/ran'
 if [ $name = west ] && [ ! -e '%s/repaired' ]; then fail_step "the west is broken"; fi
 set_octopusvariable Port "80 of $name"`, dir, dir))
+		delete(onTargets.Actions[0].Properties, octopus.PropRunOnServer) // a worker runs it all the same
 		onTargets.Properties = octopus.Properties{octopus.PropTargetRoles: octopus.Plain("web")}
 		m.process(t,
 			script("Prepare", fmt.Sprintf(`echo prepare >> '%s/ran'

@@ -51,8 +51,12 @@ type Fact struct {
 	// FactStep, FactUnit: whether it runs, and for people, why not.
 	Run    bool   `json:"run,omitempty"`
 	Reason string `json:"why,omitempty"`
-	// FactStep: how many lanes at a time, at least 1.
+	// FactStep: how many lanes at a time, at least 1, and how many of the steps that
+	// start together, 0 for MaxParallel.
 	Window int `json:"window,omitempty"`
+	Beside int `json:"beside,omitempty"`
+	// FactUnit: that the whole lane does not run, of which this is the first unit.
+	Lane bool `json:"lane,omitempty"`
 
 	Intent *Intent `json:"intent,omitempty"`
 	Result *Result `json:"result,omitempty"`

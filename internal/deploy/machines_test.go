@@ -87,3 +87,27 @@ func TestMachinesChange(t *testing.T) {
 		t.Errorf("the plan itself was changed:\n%s", diff)
 	}
 }
+
+// TestBeside: of the steps that start together no more run at a time than was decided.
+func TestBeside(t *testing.T) {
+	t.Parallel()
+	var process []octopus.Step
+	for _, name := range []string{"a", "b", "c"} {
+		process = append(process, octopus.Step{ID: name, Name: name, StartTrigger: octopus.StartWithPrevious, Actions: octopus.List[octopus.Action]{{ID: "x" + name, Name: name}}})
+	}
+	plan, err := deploy.Build(deploy.Input{Process: process})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for beside, want := range map[int]int{0: 3, 1: 1, 2: 2, 7: 3} {
+		s := deploy.NewState(plan)
+		for i := range plan.Steps {
+			if err := s.Apply(deploy.Fact{Kind: deploy.FactStep, Step: i, Run: true, Beside: beside}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := len(s.Next()); got != want {
+			t.Errorf("of %d at a time %d start", beside, got)
+		}
+	}
+}

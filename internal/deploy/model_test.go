@@ -237,7 +237,7 @@ func (w *watcher) see(f deploy.Fact) string {
 		}
 	case deploy.FactCancel:
 		w.canceled = true
-	case deploy.FactAck, deploy.FactOutput:
+	case deploy.FactAck, deploy.FactOutput, deploy.FactMachines:
 	}
 	return ""
 }

@@ -116,8 +116,11 @@ func (s *State) group(start, end int) (moves []Move, done bool) {
 		return moves, false
 	}
 	done = true
-	open := 0
-	for i := start; i < end && open < MaxParallel; i++ {
+	open, limit := 0, s.Steps[start].Beside
+	if limit <= 0 {
+		limit = MaxParallel
+	}
+	for i := start; i < end && open < limit; i++ {
 		more, stepDone := s.step(i)
 		if !stepDone {
 			done = false
@@ -142,7 +145,7 @@ func (s *State) decideStep(i int) Move {
 		}
 	case octopus.StepConditionAlways:
 	case octopus.StepConditionVariable:
-		m.Evaluate = true
+		m.Evaluate = !step.PerLane()
 	default:
 		if s.Error {
 			m.Run, m.Reason = false, "a previous step has failed"
@@ -217,6 +220,10 @@ func (s *State) lane(i int, name string) lane {
 		if u.Decided || u.Attempt > 0 {
 			l.started = true
 		}
+		if u.LaneOut {
+			l.done = true
+			return l
+		}
 		if u.Final {
 			if u.Outcome == Failed && !u.Ignored || u.Outcome == Unknown {
 				l.done, l.failed = true, true
@@ -250,7 +257,7 @@ func (s *State) unitMove(unit Unit, u UnitState, a *Action) *Move {
 		return m
 	case !u.Decided && a.Skip:
 		return &Move{Kind: MoveDecideUnit, Unit: unit, Reason: "it was left out of this deployment"}
-	case !u.Decided && a.Variable:
+	case !u.Decided && (a.Variable || unit.Action == 0 && s.Plan.Steps[unit.Step].PerLane()):
 		return &Move{Kind: MoveDecideUnit, Unit: unit, Evaluate: true}
 	default:
 		return &Move{Kind: MoveStart, Unit: unit, Attempt: 1}

@@ -72,6 +72,10 @@ type Machine struct {
 	ID    string   `json:"id"`
 	Name  string   `json:"name"`
 	Roles []string `json:"roles"`
+	// OnWorker tells that nothing can run on it: a worker does, on its behalf, in the
+	// pool WorkerPoolID where the action names none.
+	OnWorker     bool   `json:"onWorker,omitempty"`
+	WorkerPoolID string `json:"workerPoolId,omitempty"`
 }
 
 // Step is a step of a plan.
@@ -220,8 +224,55 @@ func Build(in Input) (*Plan, error) {
 			p.Machines = append(p.Machines, m)
 		}
 	}
+	p.Steps = withAcquisition(p.Steps, in.Process)
 	return &p, nil
 }
+
+// AcquirePackages is what the step does that plans have of their own: it makes sure that
+// all packages are there, before the first of them is used.
+const AcquirePackages octopus.ActionType = "Tako.AcquirePackages"
+
+// Acquires reports whether the step is no step of the process but the acquisition of
+// packages.
+func (s *Step) Acquires() bool { return len(s.Actions) == 1 && s.Actions[0].Type == AcquirePackages }
+
+// withAcquisition adds the acquisition of packages before the group of the first step
+// that uses one, or that is to come after it. Steps that are to come before it get
+// their packages by themselves.
+func withAcquisition(steps []Step, process []octopus.Step) []Step {
+	wants := map[string]octopus.PackageRequirement{}
+	for i := range process {
+		wants[process[i].ID] = process[i].PackageRequirement
+	}
+	needed, at := false, -1
+	for i := range steps {
+		uses := slices.ContainsFunc(steps[i].Actions, func(a Action) bool { return !a.Skip && len(a.Acquired()) > 0 })
+		needed = needed || uses
+		want := wants[steps[i].ID]
+		if at < 0 && (uses && want != octopus.PackageRequirementBefore || want == octopus.PackageRequirementAfter) {
+			at = i
+		}
+	}
+	if !needed || at < 0 {
+		return steps
+	}
+	for at > 0 && steps[at].WithPrevious {
+		at--
+	}
+	const name = "Acquire packages"
+	return slices.Insert(steps, at, Step{
+		ID: string(AcquirePackages), Name: name, Condition: octopus.StepConditionSuccess, Lanes: []string{""},
+		Actions: []Action{{ID: string(AcquirePackages), Name: name, Type: AcquirePackages, Place: OnServer, Required: true}},
+	})
+}
+
+// Acquired are the packages of an action that must be fetched.
+func (a *Action) Acquired() []Package {
+	return slices.DeleteFunc(slices.Clone(a.Packages), func(p Package) bool { return strings.EqualFold(p.Location, string(octopus.AcquireNever)) })
+}
+
+// PerLane reports whether the step's condition is looked at for each target by itself.
+func (s *Step) PerLane() bool { return s.Condition == octopus.StepConditionVariable && !s.once() }
 
 // AllDone reports whether nothing of the step is left to do, since an earlier
 // deployment has done it.

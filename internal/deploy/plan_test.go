@@ -236,7 +236,7 @@ func TestBuildPackages(t *testing.T) {
 		{PackageID: "Acme.Web", FeedID: "feeds-builtin", Version: "1.2.3", Location: "Server", Extract: true},
 		{Name: "Tools", PackageID: "#{Tool}", FeedID: "Feeds-1", Version: "2.0", Location: "NotAcquired"},
 	}
-	if diff := cmp.Diff(want, p.Steps[0].Actions[0].Packages); diff != "" {
+	if diff := cmp.Diff(want, p.Steps[1].Actions[0].Packages); diff != "" {
 		t.Error(diff)
 	}
 }

@@ -42,6 +42,7 @@ type StepState struct {
 	Decided, Run bool
 	Reason       string
 	Window       int
+	Beside       int       // how many steps of the group run at a time, 0 for MaxParallel
 	At           time.Time // of the decision
 }
 
@@ -60,6 +61,9 @@ type UnitState struct {
 	// Final tells that nothing more happens to the unit; Outcome says how it ended.
 	Final   bool
 	Outcome Outcome
+	// LaneOut tells that nothing of the unit's lane runs, since the step's condition is
+	// false there.
+	LaneOut bool
 	// Ignored tells that a person let a failure pass.
 	Ignored bool
 	Started time.Time // of the first attempt
@@ -124,10 +128,10 @@ func (s *State) Apply(f Fact) error {
 	s.Facts++
 	switch f.Kind {
 	case FactStep:
-		s.Steps[f.Step] = StepState{Decided: true, Run: f.Run, Reason: f.Reason, Window: max(f.Window, 1), At: f.At}
+		s.Steps[f.Step] = StepState{Decided: true, Run: f.Run, Reason: f.Reason, Window: max(f.Window, 1), Beside: f.Beside, At: f.At}
 	case FactUnit:
 		u := s.unit(*f.Unit)
-		u.Decided, u.Run, u.Reason = true, f.Run, f.Reason
+		u.Decided, u.Run, u.Reason, u.LaneOut = true, f.Run, f.Reason, f.Lane
 		if !f.Run {
 			u.Final, u.Outcome, u.Started, u.Ended = true, Skipped, f.At, f.At
 		}
@@ -176,7 +180,7 @@ func (s *State) check(f Fact) error {
 	bad := false
 	switch f.Kind {
 	case FactUnit:
-		bad = !s.Steps[f.Unit.Step].Run || u.Decided || u.Attempt > 0
+		bad = !s.Steps[f.Unit.Step].Run || u.Decided || u.Attempt > 0 || f.Lane && (f.Run || f.Unit.Action > 0)
 	case FactIntent:
 		bad = f.Intent == nil || !s.Steps[f.Unit.Step].Run || f.Attempt != u.Attempt+1 || u.Open || u.Final || u.Asked != nil
 	case FactAck:
@@ -365,8 +369,8 @@ func (s *State) answer(unit Unit, f Fact) {
 // Settled are the lanes, by the id of their step, that need not run again when the
 // deployment is made once more: those that have succeeded as a whole, in steps up to
 // the first that has failed and those beside it. What ran after that, such as what
-// cleans up behind a failure, is not among them, nor is a health check: what it found
-// out may have changed.
+// cleans up behind a failure, is not among them, nor is a health check or the acquisition
+// of packages: what they found out may have changed.
 func (s *State) Settled() map[string][]string {
 	out := map[string][]string{}
 	failed := false
@@ -404,7 +408,8 @@ func (s *State) settled(i int, lane string) (settled, failed bool) {
 			whole = false
 			failed = failed || u.Final && bad && !u.Ignored
 		}
-		whole = whole && s.Plan.Steps[i].Actions[a].Type != octopus.ActionHealthCheck
+		kind := s.Plan.Steps[i].Actions[a].Type
+		whole = whole && kind != octopus.ActionHealthCheck && kind != AcquirePackages
 	}
 	return settled && whole, failed
 }

@@ -80,10 +80,18 @@ func (s *State) Tree(task string, name string, state octopus.TaskState, started,
 	return root
 }
 
+// title is how a step is called in a log.
+func (s *Step) title() string {
+	if s.Number == "" {
+		return s.Name // none that people have made
+	}
+	return "Step " + s.Number + ": " + s.Name
+}
+
 func (s *State) stepNode(task string, i int, over bool) octopus.Activity {
 	step, st := &s.Plan.Steps[i], s.Steps[i]
 	node := octopus.Activity{
-		ID: StepActivity(task, i), Name: "Step " + step.Number + ": " + step.Name,
+		ID: StepActivity(task, i), Name: step.title(),
 		Status: octopus.ActivityPending, ShowAtSummaryLevel: true, Started: octopus.OptionalTime(st.At),
 	}
 	if st.Decided && !st.Run || !st.Decided && over {

@@ -117,7 +117,7 @@ func (a *attempt) checkups(now []releases.Target, join bool) []*checkup {
 		t := &now[i]
 		wanted := slices.ContainsFunc(a.r.plan.Steps, func(s deploy.Step) bool { return s.Wants(t.Roles) })
 		if room > 0 && wanted && a.r.plan.Steps[a.unit.Step].Checks(t.Roles) && a.r.state.Machine(t.ID) == nil {
-			add(deploy.Machine{ID: t.ID, Name: t.Name, Roles: t.Roles}, t, true)
+			add(releases.Planned(&t.Machine), t, true)
 			room--
 		}
 	}

@@ -4,6 +4,9 @@ package orchestrator_test
 
 import (
 	"context"
+	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -236,6 +239,48 @@ func TestPoint09StepsAfterAFailure(t *testing.T) {
 		}
 		if diff := cmp.Diff(map[string]int{"early": 0, "fails": 1, "success": 0, "failure": 1, "always": 1, "variable": 1, "unless": 0}, got); diff != "" {
 			t.Errorf("%s\n%q", diff, w.log(id))
+		}
+	})
+}
+
+// A cancellation reaches every process that a script has started, in sessions of their own
+// too, and takes no longer than it may.
+func TestPoint19CancelReachesTheProcessTree(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		w.serve("a")
+		file := filepath.Join(w.dir, "pid")
+		id := w.queue(false, step("Long", fmt.Sprintf(`trap '' TERM
+setsid bash -c 'trap "" TERM HUP; echo $$ > "%[1]s.tmp"; mv "%[1]s.tmp" "%[1]s"; while true; do sleep 0.1; done' &
+wait`, file)))
+		var pid string
+		await(t, "the process runs", func() bool {
+			body, err := os.ReadFile(file)
+			pid = strings.TrimSpace(string(body))
+			return err == nil && pid != ""
+		})
+		// Who it is, since its number may belong to somebody else later.
+		is := func() string {
+			stat, err := os.ReadFile("/proc/" + pid + "/stat")
+			fields := strings.Fields(string(stat))
+			if err != nil || len(fields) < 22 || fields[2] == "Z" {
+				return ""
+			}
+			return fields[21]
+		}
+		began := is()
+		if began == "" {
+			t.Fatalf("there is no process %s", pid)
+		}
+		w.cancel(id)
+		w.ends(id, octopus.TaskCanceled)
+		await(t, "the process is gone", func() bool { return is() != began })
+		var canceled, ended int64
+		w.read(func(ctx context.Context, tx *db.Tx) error {
+			return tx.QueryRow(ctx, `SELECT t.cancel_at, t.completed_time FROM task t WHERE t.id = ?`, id).Scan(&canceled, &ended)
+		})
+		if took := time.Duration(ended-canceled) * time.Microsecond; canceled == 0 || took > 15*time.Second {
+			t.Errorf("the task ended %s after it was canceled", took)
 		}
 	})
 }

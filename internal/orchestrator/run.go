@@ -240,10 +240,12 @@ func (r *run) reattach(ctx context.Context) {
 func (r *run) decide(f deploy.Fact, m deploy.Move) {
 	f.At, f.Run, f.Reason = now(), m.Run, m.Reason
 	if m.Evaluate {
-		f.Run, f.Reason = r.condition(f)
+		r.condition(&f)
 	}
 	if f.Kind == deploy.FactStep {
-		f.Window = r.window(m.Step)
+		if f.Beside = parallelism(r.resolved(-1, nil)); f.Run {
+			f.Window = r.window(m.Step)
+		}
 		if !f.Run {
 			r.say(deploy.StepActivity(r.l.ID, m.Step), octopus.LogInfo, "Step \""+r.plan.Steps[m.Step].Name+"\" skipped: "+f.Reason+".")
 		}

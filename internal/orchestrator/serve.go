@@ -14,6 +14,9 @@ import (
 
 // serve does what the server does itself, without any agent.
 func (a *attempt) serve(ctx context.Context) error {
+	if a.planned.Type == deploy.AcquirePackages {
+		return a.acquireAll(ctx)
+	}
 	work, err := a.prepared()
 	if err != nil {
 		return a.refuse(ctx, err)
@@ -47,6 +50,9 @@ func (a *attempt) serve(ctx context.Context) error {
 func (a *attempt) serveAgain(ctx context.Context) error {
 	if a.planned.Type == octopus.ActionDeployRelease {
 		return a.childEnded(ctx)
+	}
+	if a.planned.Type == deploy.AcquirePackages {
+		return a.acquireAll(ctx)
 	}
 	work, err := a.prepared()
 	switch {

@@ -1,6 +1,7 @@
 package orchestrator
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -81,7 +82,14 @@ func (r *run) start(ctx context.Context, unit deploy.Unit, n int) error {
 	if err := a.mask(); err != nil {
 		return a.refuse(ctx, err)
 	}
-	switch a.planned.Place {
+	if err := steps.Supported(a.planned.Type); err != nil && a.planned.Type != deploy.AcquirePackages {
+		return a.refuse(ctx, err) // wherever it would run
+	}
+	place, pool, err := a.place()
+	if err != nil {
+		return a.refuse(ctx, err)
+	}
+	switch place {
 	case deploy.OnServer:
 		return a.serve(ctx)
 	case deploy.OnTarget:
@@ -89,9 +97,8 @@ func (r *run) start(ctx context.Context, unit deploy.Unit, n int) error {
 	case deploy.OnWorker:
 	}
 	worker := func(ctx context.Context) (targets.Agent, error) {
-		return r.o.cfg.Agents.Worker(ctx, a.planned.WorkerPoolID)
+		return r.o.cfg.Agents.Worker(ctx, pool)
 	}
-	var err error
 	if a.agent, err = a.reach(ctx, worker); err != nil {
 		return a.refuse(ctx, err)
 	}
@@ -120,6 +127,29 @@ func (r *run) start(ctx context.Context, unit deploy.Unit, n int) error {
 		return err
 	}
 	return a.send(ctx, req)
+}
+
+// place is where the attempt runs, and of what pool a worker must be, "" for the default
+// one. What is to run on a target that nothing can run on is run by a worker.
+func (a *attempt) place() (place deploy.Place, pool string, err error) {
+	place, pool = a.planned.Place, a.planned.WorkerPoolID
+	if m := a.r.machine(a.unit.Lane); m != nil && m.OnWorker && place != deploy.OnServer {
+		place = deploy.OnWorker
+		if a.planned.WorkerPoolVariable == "" {
+			pool = cmp.Or(pool, m.WorkerPoolID)
+		}
+	}
+	name := a.planned.WorkerPoolVariable
+	if place != deploy.OnWorker || name == "" || pool != "" {
+		return place, pool, nil
+	}
+	if text, ok := a.vars.Get(name); ok {
+		pool = strings.TrimSpace(text)
+	}
+	if pool == "" {
+		return place, "", &steps.Error{Message: fmt.Sprintf("The variable %s, which names the step's worker pool, has no value here.", name)}
+	}
+	return place, pool, nil
 }
 
 // reach finds an agent, for as long as it may take one to start. What is refused is
@@ -296,10 +326,7 @@ func (a *attempt) request(ctx context.Context) (agent.StartRequest, error) {
 func (a *attempt) acquire(ctx context.Context, workspace string) ([]steps.Package, []octostache.Pair, error) {
 	var acquired []steps.Package
 	var extra []octostache.Pair
-	for _, p := range a.planned.Packages {
-		if strings.EqualFold(p.Location, string(octopus.AcquireNever)) {
-			continue
-		}
+	for _, p := range a.planned.Acquired() {
 		id, feed, version := a.vars.Evaluate(p.PackageID).Text, a.vars.Evaluate(p.FeedID).Text, a.vars.Evaluate(p.Version).Text
 		found, err := a.r.o.cfg.Source.Package(ctx, &a.r.plan, feed, id, version)
 		if err != nil {

@@ -1,6 +1,7 @@
 package orchestrator
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -219,41 +220,59 @@ func statusCode(s octopus.ActivityStatus) variables.StepStatus {
 	return variables.StepStatus(s)
 }
 
-// condition evaluates the run condition of a step or an action. What cannot be
-// resolved is false.
-func (r *run) condition(f deploy.Fact) (run bool, reason string) {
-	var expression string
-	var vars *octostache.Variables
+// condition evaluates the run condition of a step or of a unit: that of its action and,
+// for the first one on a target, that of the step. What cannot be resolved is false.
+func (r *run) condition(f *deploy.Fact) {
+	const isFalse = "its run condition is false"
+	stepTrue := func(vars *octostache.Variables, step int) bool {
+		return vars.EvaluateTruthy(r.step(step).Properties.Get(octopus.PropConditionExpression))
+	}
 	if f.Kind == deploy.FactStep {
-		expression = r.step(f.Step).Properties.Get(octopus.PropConditionExpression)
-		vars = r.resolved(f.Step, nil)
-	} else {
-		_, a, _ := r.action(*f.Unit)
-		expression = a.Properties.Get("Octopus.Action.ConditionVariableExpression")
-		vars = r.resolved(f.Unit.Step, f.Unit)
+		if f.Run = stepTrue(r.resolved(f.Step, nil), f.Step); !f.Run {
+			f.Reason = isFalse
+		}
+		return
 	}
-	if vars.EvaluateTruthy(expression) {
-		return true, ""
+	f.Run = true
+	vars := r.resolved(f.Unit.Step, f.Unit)
+	step := &r.plan.Steps[f.Unit.Step]
+	if f.Unit.Action == 0 && step.PerLane() && !stepTrue(vars, f.Unit.Step) {
+		f.Run, f.Lane, f.Reason = false, true, isFalse
+		return
 	}
-	return false, "its run condition is false"
+	_, a, _ := r.action(*f.Unit)
+	if step.Actions[f.Unit.Action].Variable && !vars.EvaluateTruthy(a.Properties.Get("Octopus.Action.ConditionVariableExpression")) {
+		f.Run, f.Reason = false, isFalse
+	}
 }
 
-// window is how many lanes of a step run at a time.
+// window is how many lanes of a step run at a time. A rolling step's own window goes
+// before the variable, which it says where that would allow more.
 func (r *run) window(step int) int {
 	vars := r.resolved(step, nil)
-	limit := deploy.MaxParallel
+	limit := parallelism(vars)
+	own := r.step(step).Properties.Get(octopus.PropMaxParallelism)
+	if own == "" {
+		return cmp.Or(limit, deploy.MaxParallel)
+	}
+	window := 1
+	if n, err := strconv.Atoi(strings.TrimSpace(vars.Evaluate(own).Text)); err == nil && n > 0 {
+		window = n
+	}
+	if limit > window {
+		r.say(deploy.StepActivity(r.l.ID, step), octopus.LogWarning, fmt.Sprintf("The variable %s allows %d targets at a time; the window of the rolling step, %d, goes before it.", octopus.PropMaxParallelism, limit, window))
+	}
+	return window
+}
+
+// parallelism is what the variable for it says, 0 for nothing.
+func parallelism(vars *octostache.Variables) int {
 	if text, ok := vars.Get(octopus.PropMaxParallelism); ok {
 		if n, err := strconv.Atoi(strings.TrimSpace(text)); err == nil && n > 0 {
-			limit = n
-		}
-	}
-	if own := r.step(step).Properties.Get(octopus.PropMaxParallelism); own != "" {
-		if n, err := strconv.Atoi(strings.TrimSpace(vars.Evaluate(own).Text)); err == nil && n > 0 {
 			return n
 		}
-		return 1
 	}
-	return limit
+	return 0
 }
 
 // machine finds a target of the deployment, nil for none.

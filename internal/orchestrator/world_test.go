@@ -84,6 +84,7 @@ type scenario struct {
 type plainVariable struct {
 	Name, Value string
 	Sensitive   bool
+	Scope       octopus.Scope
 }
 
 func readScenario(dir string) (scenario, error) {
@@ -107,7 +108,7 @@ func (s source) Variables(context.Context, *deploy.Plan) ([]variables.Variable, 
 	sc, err := readScenario(s.dir)
 	var all []variables.Variable
 	for _, v := range sc.Vars {
-		all = append(all, variables.Variable{Name: v.Name, Value: v.Value, Sensitive: v.Sensitive})
+		all = append(all, variables.Variable{Name: v.Name, Value: v.Value, Sensitive: v.Sensitive, Scope: v.Scope, Source: variables.Source{Kind: variables.KindProject}})
 	}
 	return all, err
 }
@@ -160,6 +161,13 @@ func (n near) ByName(ctx context.Context, name string) (targets.Agent, error) {
 		name = targets.Builtin
 	}
 	return n.Targets.ByName(ctx, name)
+}
+
+func (n near) Worker(ctx context.Context, pool string) (targets.Agent, error) {
+	if pool != "" && pool != "WorkerPools-1" {
+		return targets.Agent{}, fault.New(fault.Unsupported, "The worker pool %s has no workers.", pool)
+	}
+	return n.Targets.Worker(ctx, pool)
 }
 
 func (source) Child(context.Context, *db.Tx, *deploy.Plan, releases.Child) (task, skipped string, err error) {

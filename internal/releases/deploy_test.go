@@ -37,10 +37,10 @@ func TestDeploy(t *testing.T) {
 		if plan.OwnerID != d.ID || plan.ManifestID != d.ManifestVariableSetID || plan.ProcessID != r.ProjectDeploymentProcessSnapshotID {
 			t.Errorf("plan is of %s with %s and %s", plan.OwnerID, plan.ManifestID, plan.ProcessID)
 		}
-		if len(plan.Steps) != 2 || len(plan.Machines) != 1 || plan.Machines[0].ID != w.devTarget {
+		if len(plan.Steps) != 3 || !plan.Steps[0].Acquires() || len(plan.Machines) != 1 || plan.Machines[0].ID != w.devTarget || !plan.Machines[0].OnWorker {
 			t.Errorf("plan has %d steps and targets %v", len(plan.Steps), plan.Machines)
 		}
-		if p := plan.Steps[0].Actions[0].Packages; len(p) != 1 || p[0].Version != "1.0.0" {
+		if p := plan.Steps[1].Actions[0].Packages; len(p) != 1 || p[0].Version != "1.0.0" {
 			t.Errorf("packages are %v", p)
 		}
 		if task.Description != "Deploy Web Shop release 1.0.0 to Dev" || task.Argument("DeploymentId") != d.ID || task.Tag != w.project.ID+"/"+w.dev {
@@ -471,7 +471,7 @@ func TestBoundPackages(t *testing.T) {
 		_, err := w.tryRelease("1.0.0")
 		refused(t, err, fault.Invalid, "must be given")
 		r := w.release("1.0.0", func(in *releases.NewRelease) { in.Packages = []string{"Deploy:2.0"} })
-		if p := w.plan(w.deploy(r.ID, w.dev)).Steps[0].Actions[0].Packages; p[0].PackageID != "Acme.Web.Dev" || p[0].Version != "2.0" {
+		if p := w.plan(w.deploy(r.ID, w.dev)).Steps[1].Actions[0].Packages; p[0].PackageID != "Acme.Web.Dev" || p[0].Version != "2.0" {
 			t.Errorf("packages are %v", p)
 		}
 	})

@@ -64,11 +64,21 @@ func (sc *scene) think(ctx context.Context, tx *db.Tx, p place, o *Options, ids 
 		Done: o.before.lanes(),
 	}
 	for i := range out.machines {
-		m := &out.machines[i]
-		in.Machines = append(in.Machines, deploy.Machine{ID: m.ID, Name: m.Name, Roles: m.Roles})
+		in.Machines = append(in.Machines, Planned(&out.machines[i]))
 	}
 	out.Plan, err = deploy.Build(in)
 	return out, err
+}
+
+// Planned is a target as plans know it.
+func Planned(m *octopus.Machine) deploy.Machine {
+	out := deploy.Machine{ID: m.ID, Name: m.Name, Roles: m.Roles}
+	switch m.Endpoint.CommunicationStyle {
+	case octopus.StyleNone, octopus.StyleKubernetes, octopus.StyleAzureWebApp, octopus.StyleServiceFabric, octopus.StyleCloudService, octopus.StyleECS, octopus.StyleStepPackage:
+		out.OnWorker, out.WorkerPoolID = true, m.Endpoint.DefaultWorkerPoolID
+	case octopus.StyleListening, octopus.StylePolling, octopus.StyleSSH, octopus.StyleOfflineDrop, octopus.StyleKubernetesAgent:
+	}
+	return out
 }
 
 // versionsOf are the selected versions as plans look for them.

@@ -51,6 +51,9 @@ func (s *Service) Preview(ctx context.Context, tx *db.Tx, r *octopus.Release, en
 	}
 	for i := range pl.Steps {
 		step := &pl.Steps[i]
+		if step.Acquires() {
+			continue // none that people have made
+		}
 		for _, a := range step.Actions {
 			out.StepsToExecute = append(out.StepsToExecute, previewStep(step, &a, pl, machines))
 		}

@@ -1,6 +1,7 @@
 package steps
 
 import (
+	"cmp"
 	"encoding/json"
 	"path"
 	"strings"
@@ -28,11 +29,17 @@ const (
 // script is an action of type Octopus.Script: Bash, Python or PowerShell, written
 // in the process or found in the action's primary package.
 func script(in Input) (*Work, error) {
+	if c := in.Action.Container; c != nil && (c.Image != "" || c.GitURL != "" || c.Dockerfile != "") {
+		return nil, failf("This server cannot run scripts in a container; take the container image out of the step.")
+	}
+	if len(in.Action.GitDependencies) > 0 {
+		return nil, failf("This server cannot fetch files from Git; take the Git dependencies out of the step.")
+	}
 	syntax, err := in.property(octopus.PropScriptSyntax)
 	if err != nil {
 		return nil, err
 	}
-	body, where, err := in.scriptBody()
+	body, where, err := in.scriptBody(syntax)
 	if err != nil {
 		return nil, err
 	}
@@ -97,14 +104,19 @@ func (p Package) Dir() string {
 }
 
 // scriptBody returns the text of an inline script, or the path of one in a package.
-func (in Input) scriptBody() (body, where string, err error) {
+// Some step types keep an inline one for each language.
+func (in Input) scriptBody(syntax string) (body, where string, err error) {
 	source, err := in.property(octopus.PropScriptSource)
 	if err != nil {
 		return "", "", err
 	}
 	switch octopus.ScriptSource(source) {
 	case octopus.ScriptInline, "":
-		body, err := in.property(octopus.PropScriptBody)
+		key := octopus.PropScriptBody
+		if own := key + "[" + cmp.Or(syntax, string(octopus.SyntaxBash)) + "]"; in.Action.Properties.Get(key) == "" && in.Action.Properties.Get(own) != "" {
+			key = own
+		}
+		body, err := in.property(key)
 		return strings.ReplaceAll(body, "\r\n", "\n"), "", err
 	case octopus.ScriptPackage:
 		file, err := in.property(octopus.PropScriptFileName)

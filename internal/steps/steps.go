@@ -80,7 +80,17 @@ func Prepare(in Input) (*Work, error) {
 	case octopus.ActionHealthCheck:
 		return health(in)
 	default:
-		return nil, failf("This server cannot run steps of type %s.", in.Action.ActionType)
+		return nil, Supported(in.Action.ActionType)
+	}
+}
+
+// Supported is nil for the types of actions that can be run, else what people are told.
+func Supported(kind octopus.ActionType) error {
+	switch kind {
+	case octopus.ActionScript, octopus.ActionManual, octopus.ActionEmail, octopus.ActionDeployRelease, octopus.ActionHealthCheck:
+		return nil
+	default:
+		return failf("This server cannot run steps of type %s.", kind)
 	}
 }
 

@@ -40,6 +40,16 @@ func TestPrepareRefuses(t *testing.T) {
 			return in
 		}(), "cannot run steps of type Octopus.Juggle"},
 		{"another language", input(map[string]string{octopus.PropScriptSyntax: "FSharp"}), "written in FSharp; use Bash, Python or PowerShell"},
+		{"a container", func() steps.Input {
+			in := input(nil)
+			in.Action.Container = &octopus.ActionContainer{Image: "ubuntu"}
+			return in
+		}(), "cannot run scripts in a container"},
+		{"files from Git", func() steps.Input {
+			in := input(nil)
+			in.Action.GitDependencies = octopus.List[octopus.GitDependency]{{RepositoryURI: "https://example.com/x.git"}}
+			return in
+		}(), "cannot fetch files from Git"},
 		{"another source", input(map[string]string{octopus.PropScriptSource: "GitRepository"}), "from the source GitRepository"},
 		{"a property that cannot be evaluated", input(map[string]string{octopus.PropScriptBody: "#{Loop}"}), octopus.PropScriptBody},
 		{"no file", input(map[string]string{octopus.PropScriptSource: "Package"}, primary), "give the path of a file"},
@@ -154,5 +164,27 @@ func TestModulesByLanguage(t *testing.T) {
 	want := map[string]string{".tako/modules/Shell.psm1": "function Get-It { 'it' }\n", ".tako/modules/éa1.psm1": "2\n", ".tako/modules/éa_1.psm1": "2\n"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// TestBodyOfLanguage: some steps keep a script for each language.
+func TestBodyOfLanguage(t *testing.T) {
+	t.Parallel()
+	for syntax, want := range map[string]string{"": "echo bash\n", "Bash": "echo bash\n", "Python": "print('python')\n"} {
+		work, err := steps.Prepare(input(map[string]string{
+			octopus.PropScriptSyntax: syntax, octopus.PropScriptBody + "[Bash]": "echo bash", octopus.PropScriptBody + "[Python]": "print('python')",
+		}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := ""
+		for _, f := range work.Script.Files {
+			if f.Name == ".tako/script.sh" || f.Name == ".tako/script.py" {
+				found = string(f.Content)
+			}
+		}
+		if found != want {
+			t.Errorf("the script in %q is %q", syntax, found)
+		}
 	}
 }
