@@ -48,6 +48,7 @@ func documents() []any {
 		octopus.EventDocumentType{},
 		octopus.EventAgent{},
 		octopus.WebhookPayload{},
+		octopus.SubscriptionDelivery{},
 		octopus.CreateReleaseCommand{},
 		octopus.CreateReleaseResponse{},
 		octopus.DeployUntenantedCommand{},
