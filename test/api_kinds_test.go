@@ -134,10 +134,10 @@ func examples() []example {
 		},
 		{
 			kind:   "projecttriggers",
-			create: `{"Name":"Ex 1","ProjectId":"{project}","Filter":{"FilterType":"OnceDailySchedule","StartTime":"2026-01-01T09:00:00.000+00:00","Timezone":"UTC"},"Action":{"ActionType":"DeployNewRelease","EnvironmentId":"{dev}"}}`,
+			create: `{"Name":"Ex 1","ProjectId":"{project}","Filter":{"FilterType":"OnceDailySchedule","StartTime":"2026-01-01T09:00:00.000","Timezone":"UTC"},"Action":{"ActionType":"DeployNewRelease","EnvironmentId":"{dev}"}}`,
 			full: `{"Name":"Ex 2","ProjectId":"{project}","Description":"d","IsDisabled":true,"Filter":{"FilterType":"CronExpressionSchedule","CronExpression":"0 0 6 * * Mon-Fri","Timezone":"Europe/Berlin","Shape":"new"},
 				"Action":{"ActionType":"DeployLatestRelease","SourceEnvironmentIds":["{dev}"],"DestinationEnvironmentId":"{production}","ShouldRedeployWhenReleaseIsCurrent":true,"TenantIds":["{tenant}"],"TenantTags":["Ring/One"],"Variables":"{}"}}`,
-			cleared: `{"Description":"","IsDisabled":false,"Filter":{"FilterType":"OnceDailySchedule","StartTime":"2026-01-01T09:00:00.000+00:00","Timezone":"UTC"},"Action":{"ActionType":"DeployNewRelease","EnvironmentId":"{dev}"}}`,
+			cleared: `{"Description":"","IsDisabled":false,"Filter":{"FilterType":"OnceDailySchedule","StartTime":"2026-01-01T09:00:00.000","Timezone":"UTC"},"Action":{"ActionType":"DeployNewRelease","EnvironmentId":"{dev}"}}`,
 		},
 		{
 			kind:     "proxies",

@@ -267,7 +267,7 @@ func (s *Service) post(ctx context.Context, v *octopus.Subscription, id string, 
 		}
 		req.Header.Set(key, value)
 	}
-	resp, err := s.client.Do(req) //nolint:bodyclose // closed below
+	resp, err := s.client.Do(req)
 	switch {
 	case errors.Is(err, errAddress):
 		return 0, errAddress
