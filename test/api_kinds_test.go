@@ -555,7 +555,7 @@ func (w *walker) audited(k *resource.Kind, id string) {
 	var got []string
 	err := w.d.Read(t.Context(), func(tx *db.Tx) error {
 		rows, err := tx.Query(t.Context(), `SELECT e.category, e.document_type, e.username, e.details FROM events e JOIN event_related r ON r.event_id = e.id
-			WHERE r.document_id = ? AND e.document_type = ? ORDER BY e.id`, id, k.ItemType)
+			WHERE r.document_id = ? AND e.document_type = ? AND e.category NOT LIKE 'Machine%' ORDER BY e.id`, id, k.ItemType)
 		if err != nil {
 			return err
 		}
