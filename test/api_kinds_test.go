@@ -168,7 +168,7 @@ func examples() []example {
 		{
 			kind:    "subscriptions",
 			create:  `{"Name":"Ex 1"}`,
-			full:    `{"Name":"Ex 2","IsDisabled":true,"EventNotificationSubscription":{"Filter":{"Projects":["{project}"],"EventCategories":["DeploymentFailed"]},"EmailTeams":["{team}"],"EmailPriority":"High","EmailFrequencyPeriod":"02:00:00","WebhookURI":"https://hooks.example.com/x","WebhookTimeout":"00:00:20","WebhookHeaderKey":"X-Key"}}`,
+			full:    `{"Name":"Ex 2","IsDisabled":true,"EventNotificationSubscription":{"Filter":{"Projects":["{project}"],"EventCategories":["DeploymentFailed"]},"EmailTeams":["{team}"],"EmailPriority":"High","EmailFrequencyPeriod":"02:00:00","WebhookURI":"https://hooks.example.com/x","WebhookTimeout":"00:00:20","WebhookHeaderKey":"X-Key","WebhookHeaderValue":{"HasValue":true,"NewValue":"hush-header"},"WebhookSecret":{"HasValue":true,"NewValue":"hush-signing"}}}`,
 			cleared: `{"IsDisabled":false,"Type":"Event"}`,
 		},
 		{
@@ -445,12 +445,20 @@ func (w *walker) hide(doc map[string]any) map[string]any {
 	w.t.Helper()
 	out := parse(w.t, asJSON(w.t, doc))
 	delete(out, "LastModifiedOn")
+	hideIn(out)
+	return out
+}
+
+// hideIn takes the secrets out of an object and the objects in it.
+func hideIn(out map[string]any) {
 	for name, value := range out {
-		if s, ok := value.(map[string]any); ok && s["NewValue"] != nil {
+		switch s, ok := value.(map[string]any); {
+		case ok && s["NewValue"] != nil:
 			out[name] = map[string]any{"HasValue": true, "NewValue": nil}
+		case ok:
+			hideIn(s)
 		}
 	}
-	return out
 }
 
 // found looks for a document in all the ways in which it can be found.
