@@ -20,7 +20,7 @@ var ranks = [][]string{
 	{"internal/supervisor", "internal/config", "internal/rest", "internal/web", "internal/schedule"},
 	{"internal/upgrade", "internal/backup"},
 	{"internal/orchestrator", "internal/steps", "internal/targets", "internal/retention"},
-	{"internal/releases"},
+	{"internal/releases", "internal/notify"},
 	{"internal/tasks", "internal/feed", "internal/events", "internal/auth", "internal/mail", "internal/resources"},
 	{"internal/docstore", "internal/resource", "internal/agent", "internal/halibut", "internal/blob", "internal/git"},
 	{"internal/secret", "internal/db"},

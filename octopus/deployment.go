@@ -104,7 +104,17 @@ type DeploymentPreview struct {
 	UseGuidedFailureModeByDefault bool                 `json:"UseGuidedFailureModeByDefault"`
 	Changes                       List[ReleaseChanges] `json:"Changes"`
 	ChangesMarkdown               string               `json:"ChangesMarkdown"`
-	Links                         Links                `json:"Links"`
+	// DeploymentFreezes hold now, and would keep the deployment from being made.
+	DeploymentFreezes List[PreviewFreeze] `json:"DeploymentFreezes"`
+	Links             Links               `json:"Links"`
+}
+
+// PreviewFreeze is a deployment freeze that holds.
+type PreviewFreeze struct {
+	ID   string `json:"Id"`
+	Name string `json:"Name"`
+	// End is when it no longer holds.
+	End Time `json:"End"`
 }
 
 // PreviewStep is an action that a deployment would run.

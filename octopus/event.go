@@ -166,13 +166,15 @@ type EventNotificationSubscription struct {
 	EmailDigestLastProcessed            *Time         `json:"EmailDigestLastProcessed"`
 	EmailDigestLastProcessedEventAutoID *int64        `json:"EmailDigestLastProcessedEventAutoId"`
 
-	WebhookURI                      NullString    `json:"WebhookURI"`
-	WebhookTeams                    List[string]  `json:"WebhookTeams"`
-	WebhookTimeout                  TimeSpan      `json:"WebhookTimeout"`
-	WebhookHeaderKey                NullString    `json:"WebhookHeaderKey"`
-	WebhookHeaderValue              PropertyValue `json:"WebhookHeaderValue"`
-	WebhookLastProcessed            *Time         `json:"WebhookLastProcessed"`
-	WebhookLastProcessedEventAutoID *int64        `json:"WebhookLastProcessedEventAutoId"`
+	WebhookURI         NullString    `json:"WebhookURI"`
+	WebhookTeams       List[string]  `json:"WebhookTeams"`
+	WebhookTimeout     TimeSpan      `json:"WebhookTimeout"`
+	WebhookHeaderKey   NullString    `json:"WebhookHeaderKey"`
+	WebhookHeaderValue PropertyValue `json:"WebhookHeaderValue"`
+	// WebhookSecret signs what is posted, if there is one.
+	WebhookSecret                   Sensitive `json:"WebhookSecret"`
+	WebhookLastProcessed            *Time     `json:"WebhookLastProcessed"`
+	WebhookLastProcessedEventAutoID *int64    `json:"WebhookLastProcessedEventAutoId"`
 
 	SlackChannelIDs                     List[string]       `json:"SlackChannelIds"`
 	SlackChannelNames                   List[string]       `json:"SlackChannelNames"`
@@ -216,9 +218,38 @@ type WebhookPayload struct {
 
 // WebhookEventBody is an event and the subscription that sends it.
 type WebhookEventBody struct {
-	ServerURI           string       `json:"ServerUri"`
-	ServerAuditURI      string       `json:"ServerAuditUri"`
-	BatchProcessingDate Time         `json:"BatchProcessingDate"`
-	Subscription        Subscription `json:"Subscription"`
-	Event               Event        `json:"Event"`
+	// ServerURI and ServerAuditURI are null when nobody has said where people reach
+	// the server.
+	ServerURI      NullString   `json:"ServerUri"`
+	ServerAuditURI NullString   `json:"ServerAuditUri"`
+	Subscription   Subscription `json:"Subscription"`
+	Event          Event        `json:"Event"`
+	// Events are looked for in batches; these say which one the event is of.
+	BatchProcessingDate Time   `json:"BatchProcessingDate"`
+	BatchID             string `json:"BatchId"`
+	TotalEventsInBatch  int    `json:"TotalEventsInBatch"`
+	EventNumberInBatch  int    `json:"EventNumberInBatch"`
+}
+
+// SubscriptionDelivery is an attempt to send something to a subscriber.
+type SubscriptionDelivery struct {
+	ID             string `json:"Id"`
+	SubscriptionID string `json:"SubscriptionId"`
+	// Channel is Webhook or Email.
+	Channel string `json:"Channel"`
+	// DeliveryID is the same for all attempts to send the same.
+	DeliveryID   string   `json:"DeliveryId"`
+	FirstEventID string   `json:"FirstEventId"`
+	LastEventID  string   `json:"LastEventId"`
+	Occurred     Time     `json:"Occurred"`
+	Duration     TimeSpan `json:"Duration"`
+	Attempt      int64    `json:"Attempt"`
+	// Outcome is Delivered, Failed (it is tried again) or GivenUp.
+	Outcome string `json:"Outcome"`
+	// Status is that of a webhook's answer, 0 if there was none.
+	Status int64 `json:"Status"`
+	// Recipient is the user that an e-mail was for.
+	Recipient NullString `json:"Recipient"`
+	Message   string     `json:"Message"`
+	Links     Links      `json:"Links"`
 }

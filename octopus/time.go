@@ -47,29 +47,66 @@ func (t Time) MarshalJSON() ([]byte, error) {
 // out, a text without a zone is UTC, and a date alone is its midnight. null and
 // "" leave t as it is.
 func (t *Time) UnmarshalJSON(data []byte) error {
+	u, ok, err := readTime(data)
+	if ok && err == nil {
+		t.Time = u.UTC()
+	}
+	return err
+}
+
+// readTime reads a time in the zone that its text has; ok is false for null and "".
+func readTime(data []byte) (u time.Time, ok bool, err error) {
 	if firstByte(data) == 'n' {
-		return nil
+		return u, false, nil
 	}
 	var s string
 	if err := json.Unmarshal(data, &s); err != nil {
-		return fmt.Errorf("time %s: want a text such as \"2026-01-02T03:04:05+00:00\"", excerpt(data))
+		return u, false, fmt.Errorf("time %s: want a text such as \"2026-01-02T03:04:05+00:00\"", excerpt(data))
 	}
 	if s = strings.TrimSpace(s); s == "" {
-		return nil
+		return u, false, nil
 	}
 	for _, layout := range []string{
 		time.RFC3339, "2006-01-02T15:04Z07:00", "2006-01-02 15:04:05Z07:00", "2006-01-02 15:04:05 Z07:00",
 		"2006-01-02T15:04:05", "2006-01-02T15:04", time.DateTime, "2006-01-02 15:04", time.DateOnly,
 	} {
 		if u, err := time.Parse(layout, s); err == nil {
-			if err := checkYear(u); err != nil {
-				return err
-			}
-			t.Time = u.UTC()
-			return nil
+			return u, true, checkYear(u)
 		}
 	}
-	return fmt.Errorf("time %s: want the form 2026-01-02T03:04:05+00:00", excerpt(data))
+	return u, false, fmt.Errorf("time %s: want the form 2026-01-02T03:04:05+00:00", excerpt(data))
+}
+
+// ClockTime is what a wall clock shows ("2026-01-02T09:00:00.000"); where that clock
+// hangs is said elsewhere. It is written without a zone, as clients expect who would
+// turn an instant into their own time.
+type ClockTime struct {
+	// Time shows it in UTC.
+	time.Time
+}
+
+const clockLayout = "2006-01-02T15:04:05.000"
+
+// String returns the text that the wire carries.
+func (t ClockTime) String() string { return t.UTC().Format(clockLayout) }
+
+// MarshalJSON writes what the clock shows.
+func (t ClockTime) MarshalJSON() ([]byte, error) {
+	if err := checkYear(t.Time); err != nil {
+		return nil, err
+	}
+	return []byte(`"` + t.String() + `"`), nil
+}
+
+// UnmarshalJSON reads the texts that Time reads. A zone in the text is that of whoever
+// wrote it and has no meaning: "2026-01-02T09:00:00+02:00" is nine o'clock.
+func (t *ClockTime) UnmarshalJSON(data []byte) error {
+	u, ok, err := readTime(data)
+	if err != nil || !ok {
+		return err
+	}
+	t.Time = time.Date(u.Year(), u.Month(), u.Day(), u.Hour(), u.Minute(), u.Second(), u.Nanosecond(), time.UTC)
+	return checkYear(t.Time)
 }
 
 func checkYear(t time.Time) error {

@@ -130,3 +130,29 @@ func FuzzParseTimeSpan(f *testing.F) {
 		}
 	})
 }
+
+// TestClockTime: a zone in the text does not move the clock, and none is written.
+func TestClockTime(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		`"2026-01-01T09:00:00.000Z"`: "2026-01-01T09:00:00.000", `"2026-01-01T09:00:00+02:00"`: "2026-01-01T09:00:00.000", `"2026-01-01T23:30:00-11:00"`: "2026-01-01T23:30:00.000",
+		`"2022-09-14T09:00:00.000"`: "2022-09-14T09:00:00.000", `"2026-01-01 09:00"`: "2026-01-01T09:00:00.000",
+	} {
+		var at octopus.ClockTime
+		if err := json.Unmarshal([]byte(text), &at); err != nil {
+			t.Errorf("%s: %v", text, err)
+			continue
+		}
+		out, err := json.Marshal(at)
+		if err != nil || string(out) != `"`+want+`"` {
+			t.Errorf("%s is %s, %v, want %s", text, out, err, want)
+		}
+	}
+	var at octopus.ClockTime
+	if err := json.Unmarshal([]byte(`null`), &at); err != nil || !at.IsZero() {
+		t.Errorf("null is %v, %v", at, err)
+	}
+	if err := json.Unmarshal([]byte(`"nine"`), &at); err == nil {
+		t.Error("nine is a time")
+	}
+}

@@ -125,9 +125,9 @@ type TriggerFilter struct {
 
 	// The following are a schedule's. Of the times only the clock matters, and
 	// it is the clock of Timezone, a name of the IANA database or of Windows.
-	StartTime      *Time            `json:"StartTime,omitempty"`
-	RunAfter       *Time            `json:"RunAfter,omitempty"`
-	RunUntil       *Time            `json:"RunUntil,omitempty"`
+	StartTime      *ClockTime       `json:"StartTime,omitempty"`
+	RunAfter       *ClockTime       `json:"RunAfter,omitempty"`
+	RunUntil       *ClockTime       `json:"RunUntil,omitempty"`
 	RunType        ScheduleRunType  `json:"RunType,omitempty"`
 	Interval       ScheduleInterval `json:"Interval,omitempty"`
 	HourInterval   *int             `json:"HourInterval,omitempty"`

@@ -48,6 +48,7 @@ func documents() []any {
 		octopus.EventDocumentType{},
 		octopus.EventAgent{},
 		octopus.WebhookPayload{},
+		octopus.SubscriptionDelivery{},
 		octopus.CreateReleaseCommand{},
 		octopus.CreateReleaseResponse{},
 		octopus.DeployUntenantedCommand{},
@@ -239,7 +240,7 @@ func members(s reflect.Type) []member {
 // hasOwnJSON tells the types that write their JSON themselves.
 func hasOwnJSON(s reflect.Type) bool {
 	switch s {
-	case reflect.TypeFor[octopus.Time](), reflect.TypeFor[octopus.PropertyValue](), reflect.TypeFor[octopus.PersistenceSettings]():
+	case reflect.TypeFor[octopus.Time](), reflect.TypeFor[octopus.ClockTime](), reflect.TypeFor[octopus.PropertyValue](), reflect.TypeFor[octopus.PersistenceSettings]():
 		return true
 	}
 	return false
@@ -316,6 +317,9 @@ func fill(t *testing.T, v reflect.Value, depth int) {
 	switch v.Type() {
 	case reflect.TypeFor[octopus.Time]():
 		v.Set(reflect.ValueOf(octopus.NewTime(time.Date(2026, 1, 2, 3, 4, 5, 678e6, time.UTC))))
+		return
+	case reflect.TypeFor[octopus.ClockTime]():
+		v.Set(reflect.ValueOf(octopus.ClockTime{Time: time.Date(2026, 1, 2, 3, 4, 5, 678e6, time.UTC)}))
 		return
 	case reflect.TypeFor[octopus.TimeSpan]():
 		v.SetInt(int64(26 * time.Hour))
@@ -413,7 +417,7 @@ func TestRoundTrip(t *testing.T) {
 func TestNullEverywhere(t *testing.T) {
 	t.Parallel()
 	for _, s := range structs() {
-		if s == reflect.TypeFor[octopus.Time]() {
+		if s == reflect.TypeFor[octopus.Time]() || s == reflect.TypeFor[octopus.ClockTime]() {
 			continue
 		}
 		var b strings.Builder

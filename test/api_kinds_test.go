@@ -134,10 +134,10 @@ func examples() []example {
 		},
 		{
 			kind:   "projecttriggers",
-			create: `{"Name":"Ex 1","ProjectId":"{project}","Filter":{"FilterType":"OnceDailySchedule","StartTime":"2026-01-01T09:00:00.000+00:00","Timezone":"UTC"},"Action":{"ActionType":"DeployNewRelease","EnvironmentId":"{dev}"}}`,
+			create: `{"Name":"Ex 1","ProjectId":"{project}","Filter":{"FilterType":"OnceDailySchedule","StartTime":"2026-01-01T09:00:00.000","Timezone":"UTC"},"Action":{"ActionType":"DeployNewRelease","EnvironmentId":"{dev}"}}`,
 			full: `{"Name":"Ex 2","ProjectId":"{project}","Description":"d","IsDisabled":true,"Filter":{"FilterType":"CronExpressionSchedule","CronExpression":"0 0 6 * * Mon-Fri","Timezone":"Europe/Berlin","Shape":"new"},
 				"Action":{"ActionType":"DeployLatestRelease","SourceEnvironmentIds":["{dev}"],"DestinationEnvironmentId":"{production}","ShouldRedeployWhenReleaseIsCurrent":true,"TenantIds":["{tenant}"],"TenantTags":["Ring/One"],"Variables":"{}"}}`,
-			cleared: `{"Description":"","IsDisabled":false,"Filter":{"FilterType":"OnceDailySchedule","StartTime":"2026-01-01T09:00:00.000+00:00","Timezone":"UTC"},"Action":{"ActionType":"DeployNewRelease","EnvironmentId":"{dev}"}}`,
+			cleared: `{"Description":"","IsDisabled":false,"Filter":{"FilterType":"OnceDailySchedule","StartTime":"2026-01-01T09:00:00.000","Timezone":"UTC"},"Action":{"ActionType":"DeployNewRelease","EnvironmentId":"{dev}"}}`,
 		},
 		{
 			kind:     "proxies",
@@ -168,7 +168,7 @@ func examples() []example {
 		{
 			kind:    "subscriptions",
 			create:  `{"Name":"Ex 1"}`,
-			full:    `{"Name":"Ex 2","IsDisabled":true,"EventNotificationSubscription":{"Filter":{"Projects":["{project}"],"EventCategories":["DeploymentFailed"]},"EmailTeams":["{team}"],"EmailPriority":"High","EmailFrequencyPeriod":"02:00:00","WebhookURI":"https://hooks.example.com/x","WebhookTimeout":"00:00:20","WebhookHeaderKey":"X-Key"}}`,
+			full:    `{"Name":"Ex 2","IsDisabled":true,"EventNotificationSubscription":{"Filter":{"Projects":["{project}"],"EventCategories":["DeploymentFailed"]},"EmailTeams":["{team}"],"EmailPriority":"High","EmailFrequencyPeriod":"02:00:00","WebhookURI":"https://hooks.example.com/x","WebhookTimeout":"00:00:20","WebhookHeaderKey":"X-Key","WebhookHeaderValue":{"HasValue":true,"NewValue":"hush-header"},"WebhookSecret":{"HasValue":true,"NewValue":"hush-signing"}}}`,
 			cleared: `{"IsDisabled":false,"Type":"Event"}`,
 		},
 		{
@@ -445,12 +445,20 @@ func (w *walker) hide(doc map[string]any) map[string]any {
 	w.t.Helper()
 	out := parse(w.t, asJSON(w.t, doc))
 	delete(out, "LastModifiedOn")
+	hideIn(out)
+	return out
+}
+
+// hideIn takes the secrets out of an object and the objects in it.
+func hideIn(out map[string]any) {
 	for name, value := range out {
-		if s, ok := value.(map[string]any); ok && s["NewValue"] != nil {
+		switch s, ok := value.(map[string]any); {
+		case ok && s["NewValue"] != nil:
 			out[name] = map[string]any{"HasValue": true, "NewValue": nil}
+		case ok:
+			hideIn(s)
 		}
 	}
-	return out
 }
 
 // found looks for a document in all the ways in which it can be found.
@@ -555,7 +563,7 @@ func (w *walker) audited(k *resource.Kind, id string) {
 	var got []string
 	err := w.d.Read(t.Context(), func(tx *db.Tx) error {
 		rows, err := tx.Query(t.Context(), `SELECT e.category, e.document_type, e.username, e.details FROM events e JOIN event_related r ON r.event_id = e.id
-			WHERE r.document_id = ? AND e.document_type = ? ORDER BY e.id`, id, k.ItemType)
+			WHERE r.document_id = ? AND e.document_type = ? AND e.category NOT LIKE 'Machine%' ORDER BY e.id`, id, k.ItemType)
 		if err != nil {
 			return err
 		}

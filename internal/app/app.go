@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"time"
@@ -23,9 +24,11 @@ import (
 	"github.com/takodeploy/tako/internal/config"
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/docstore"
+	"github.com/takodeploy/tako/internal/events"
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/feed"
 	"github.com/takodeploy/tako/internal/mail"
+	"github.com/takodeploy/tako/internal/notify"
 	"github.com/takodeploy/tako/internal/orchestrator"
 	"github.com/takodeploy/tako/internal/releases"
 	"github.com/takodeploy/tako/internal/resource"
@@ -64,6 +67,7 @@ type App struct {
 	targets  *targets.Targets
 	janitor  *orchestrator.Janitor
 	schedule *schedule.Scheduler
+	notify   *notify.Service
 	handler  *rest.Server
 	listener net.Listener
 	tls      *certificates
@@ -150,8 +154,16 @@ func (a *App) wire(ctx context.Context, opt Options, p parts) error {
 		return err
 	}
 	service := releases.New(releases.Config{DB: a.db, Store: p.store, Queue: a.tasks, Packages: feeds{a.db, packages}, Sealer: p.keys, Log: a.log, ServerURI: a.cfg.ServerURI})
+	post := mail.New(a.db, p.store)
 	runners[octopus.TaskDeploy] = orchestrator.New(orchestrator.Config{
-		DB: a.db, Source: service, Agents: a.targets, Blobs: p.blobs, Sealer: p.keys, Mail: mail.New(a.db, p.store), Log: a.log,
+		DB: a.db, Source: service, Agents: a.targets, Blobs: p.blobs, Sealer: p.keys, Mail: post, Log: a.log,
+	})
+	allow := notify.AllowWebhook
+	if a.cfg.WebhooksToSelf {
+		allow = func(at netip.Addr) bool { return at.Unmap().IsLoopback() || notify.AllowWebhook(at) }
+	}
+	a.notify = notify.New(notify.Config{
+		DB: a.db, Store: p.store, Auth: a.auth, Trail: events.New(p.store.Kinds()), Mail: post, Log: a.log, ServerURI: a.cfg.ServerURI, Allow: allow,
 	})
 	packages.Notify(func(ctx context.Context, tx *db.Tx, p *feed.Package) error {
 		return schedule.Pushed(ctx, tx, p.Space, p.PackageID, p.Version)
@@ -283,6 +295,7 @@ func (a *App) Run(ctx context.Context) error {
 	g.Go(func() error { return a.tasks.Run(ctx) })
 	g.Go(func() error { return a.janitor.Run(ctx) })
 	g.Go(func() error { return a.schedule.Run(ctx) })
+	g.Go(func() error { return a.notify.Run(ctx) })
 	g.Go(func() error { return a.auth.Run(ctx) })
 	g.Go(func() error { return a.db.KeepStatistics(ctx) })
 	g.Go(func() error { return a.keys.Follow(ctx, a.tasks.Incarnation(), a.log) })

@@ -27,8 +27,39 @@ func (s *Service) facts(ctx context.Context, tx *db.Tx, user string) (Facts, err
 	case !fault.Is(err, fault.NotFound): // it comes with the first start
 		return f, err
 	}
+	return f, s.addRoles(ctx, tx, &f)
+}
+
+// AccessIn is what a user may do as the transaction sees it.
+func (s *Service) AccessIn(ctx context.Context, tx *db.Tx, user string) (*Access, error) {
+	f, err := s.facts(ctx, tx, user)
+	if err != nil {
+		return nil, err
+	}
+	return NewAccess(f), nil
+}
+
+// AccessOfTeams is what teams may do together, whoever is in them. Teams that are not
+// there may do nothing.
+func (s *Service) AccessOfTeams(ctx context.Context, tx *db.Tx, teams []string) (*Access, error) {
+	f := Facts{}
+	var err error
+	if len(teams) > 0 {
+		f.Teams, err = docstore.All[octopus.Team](ctx, s.store, tx, s.teams.Name, docstore.Query{IDs: teams})
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := s.addRoles(ctx, tx, &f); err != nil {
+		return nil, err
+	}
+	return NewAccess(f), nil
+}
+
+// addRoles reads what the teams of f were given.
+func (s *Service) addRoles(ctx context.Context, tx *db.Tx, f *Facts) (err error) {
 	if len(f.Teams) == 0 {
-		return f, nil
+		return nil
 	}
 	ids := make([]string, len(f.Teams))
 	for i, t := range f.Teams {
@@ -36,7 +67,7 @@ func (s *Service) facts(ctx context.Context, tx *db.Tx, user string) (Facts, err
 	}
 	f.Scoped, err = docstore.All[octopus.ScopedUserRole](ctx, s.store, tx, s.scoped.Name, docstore.Query{Where: []docstore.Match{{Path: "TeamId", Any: ids}}})
 	if err != nil || len(f.Scoped) == 0 {
-		return f, err
+		return err
 	}
 	var roles, tenants []string
 	for _, scoped := range f.Scoped {
@@ -46,11 +77,11 @@ func (s *Service) facts(ctx context.Context, tx *db.Tx, user string) (Facts, err
 	slices.Sort(roles)
 	f.Roles, err = docstore.All[octopus.UserRole](ctx, s.store, tx, s.roles.Name, docstore.Query{IDs: slices.Compact(roles)})
 	if err != nil {
-		return f, err
+		return err
 	}
 	slices.Sort(tenants)
 	f.Connected, err = connected(ctx, tx, slices.Compact(tenants))
-	return f, err
+	return err
 }
 
 // connected lists the projects that each tenant is connected to: those that its

@@ -244,6 +244,10 @@ func (t *Trail) named(c *clause, q *Query) {
 	}
 }
 
+// CategoriesOf lists the categories that are named by their ids, and those of the named
+// groups. Ids that are not known add nothing.
+func CategoriesOf(categories, groups []string) []string { return categoriesOf(categories, groups) }
+
 // categoriesOf lists categories and those of groups.
 func categoriesOf(categories, groups []string) []string {
 	var all []string

@@ -81,34 +81,47 @@ func usable(c *octopus.SMTPConfiguration) bool { return c.SMTPHost != "" && c.Se
 func (s *Service) Addresses(ctx context.Context, teams []string) ([]string, error) {
 	var out []string
 	err := s.db.Read(ctx, func(tx *db.Tx) error {
+		members, err := s.Members(ctx, tx, teams)
 		out = nil
-		seen := map[string]bool{}
-		for _, id := range teams {
-			var team octopus.Team
-			switch err := s.store.Load(ctx, tx, "teams", id, &team); {
-			case fault.Is(err, fault.NotFound):
-				continue
-			case err != nil:
-				return err
-			}
-			for _, member := range team.MemberUserIDs {
-				if seen[member] {
-					continue
-				}
-				seen[member] = true
-				var user octopus.User
-				switch err := s.store.Load(ctx, tx, "users", member, &user); {
-				case fault.Is(err, fault.NotFound):
-				case err != nil:
-					return err
-				case user.IsActive && user.EmailAddress != "" && !slices.Contains(out, user.EmailAddress):
-					out = append(out, user.EmailAddress)
-				}
+		for i := range members {
+			if !slices.Contains(out, members[i].EmailAddress) {
+				out = append(out, members[i].EmailAddress)
 			}
 		}
-		return nil
+		return err
 	})
 	return out, err
+}
+
+// Members are the active members of teams that have an address, each once. A team that
+// is not there has none.
+func (s *Service) Members(ctx context.Context, tx *db.Tx, teams []string) ([]octopus.User, error) {
+	var out []octopus.User
+	seen := map[string]bool{}
+	for _, id := range teams {
+		var team octopus.Team
+		switch err := s.store.Load(ctx, tx, "teams", id, &team); {
+		case fault.Is(err, fault.NotFound):
+			continue
+		case err != nil:
+			return nil, err
+		}
+		for _, member := range team.MemberUserIDs {
+			if seen[member] {
+				continue
+			}
+			seen[member] = true
+			var user octopus.User
+			switch err := s.store.Load(ctx, tx, "users", member, &user); {
+			case fault.Is(err, fault.NotFound):
+			case err != nil:
+				return nil, err
+			case user.IsActive && user.EmailAddress != "":
+				out = append(out, user)
+			}
+		}
+	}
+	return out, nil
 }
 
 // Send sends an e-mail. It fails with a fault when nobody has set up a server, or the

@@ -15,10 +15,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 
 	"github.com/takodeploy/tako/internal/blob"
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/deploy"
+	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/mail"
 	"github.com/takodeploy/tako/internal/releases"
 	"github.com/takodeploy/tako/internal/targets"
@@ -39,6 +41,9 @@ type Source interface {
 	Targets(ctx context.Context, p *deploy.Plan) ([]releases.Target, error)
 	// Checked is told of the health of targets.
 	Checked(ctx context.Context, found []releases.Health) error
+	// MayStart checks that nothing keeps a deployment that waited from starting now;
+	// fault.Invalid says what does.
+	MayStart(ctx context.Context, tx *db.Tx, p *deploy.Plan) error
 	// Child makes the deployment that a step of another one asks for, in the
 	// caller's transaction, and returns its task; or it says why it need not be made.
 	Child(ctx context.Context, tx *db.Tx, p *deploy.Plan, c releases.Child) (task, skipped string, err error)
@@ -115,7 +120,11 @@ func (o *Orchestrator) Ended(ctx context.Context, tx *db.Tx, t *tasks.Task, stat
 func (o *Orchestrator) Run(ctx context.Context, l *tasks.Lease) error {
 	r, err := o.load(ctx, l)
 	var damaged *damagedError
+	var blocked *blockedError
 	switch {
+	case errors.As(err, &blocked):
+		lines := []tasks.Line{line(l.ID, octopus.LogFatal, blocked.Error())}
+		return l.Finish(ctx, octopus.TaskFailed, blocked.Error(), tasks.Batch{Lines: lines, Warnings: true})
 	case errors.As(err, &damaged):
 		// Nothing that runs again will read it better.
 		return l.Finish(ctx, octopus.TaskFailed, damaged.Error(), tasks.Batch{Warnings: true})
@@ -130,6 +139,11 @@ type damagedError struct{ err error }
 
 func (e *damagedError) Error() string { return "The deployment cannot go on: " + e.err.Error() }
 func (e *damagedError) Unwrap() error { return e.err }
+
+// blockedError says why a deployment that waited may not start.
+type blockedError struct{ why string }
+
+func (e *blockedError) Error() string { return e.why }
 
 // load reads everything that a run works from.
 func (o *Orchestrator) load(ctx context.Context, l *tasks.Lease) (*run, error) {
@@ -146,6 +160,9 @@ func (o *Orchestrator) load(ctx context.Context, l *tasks.Lease) (*run, error) {
 		return nil, err
 	}
 	if len(rows) == 0 {
+		if err := r.mayStart(ctx); err != nil {
+			return nil, err
+		}
 		r.pending.Also = r.started // told once, with the first fact
 	}
 	facts := make([]deploy.Fact, len(rows))
@@ -165,6 +182,20 @@ func (o *Orchestrator) load(ctx context.Context, l *tasks.Lease) (*run, error) {
 	}
 	r.loadOthers()
 	return r, r.loadVariables(ctx)
+}
+
+// mayStart asks whether the deployment may still begin. Nobody asks once it has.
+func (r *run) mayStart(ctx context.Context) error {
+	select {
+	case <-r.l.Canceled:
+		return nil // it is not going to
+	default:
+	}
+	err := r.o.cfg.DB.Read(ctx, func(tx *db.Tx) error { return r.o.cfg.Source.MayStart(ctx, tx, &r.plan) })
+	if fault.Is(err, fault.Invalid) {
+		return &blockedError{strings.Join(fault.Messages(err), " ")}
+	}
+	return err
 }
 
 // started writes the audit event of a deployment that begins.

@@ -99,6 +99,8 @@ func readScenario(dir string) (scenario, error) {
 // source answers from the scenario's file.
 type source struct{ dir string }
 
+func (s source) MayStart(context.Context, *db.Tx, *deploy.Plan) error { return nil }
+
 func (s source) Process(context.Context, *deploy.Plan) ([]octopus.Step, error) {
 	sc, err := readScenario(s.dir)
 	return sc.Steps, err

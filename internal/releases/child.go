@@ -69,12 +69,14 @@ func (s *Service) Child(ctx context.Context, tx *db.Tx, p *deploy.Plan, c Child)
 	o := Options{
 		Comments: "Deployed by a step of " + parent.ID + ".", Priority: parent.Priority,
 		Variables: map[string]string{}, passed: c.Passed, from: p.ProjectID,
+		// Who overrode a freeze for the deployment did so for what it is made of.
+		FreezeNames: parent.DeploymentFreezeNames, FreezeReason: string(parent.DeploymentFreezeOverrideReason),
 	}
 	for _, v := range c.Passed {
 		o.Variables[v.Name] = v.Value // they answer prompts, too
 	}
 	ctx = db.WithActor(ctx, db.Actor{UserID: string(parent.DeployedByID), Username: string(parent.DeployedBy)})
-	d, err := sc.deploy(ctx, tx, to, o)
+	d, err := sc.deploy(ctx, tx, to, o, nil)
 	if err != nil {
 		return "", "", err
 	}

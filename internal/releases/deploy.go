@@ -26,6 +26,7 @@ const (
 	maxDeployments = 1000
 	maxComments    = 1 << 16 // bytes
 	maxAnswers     = 5000
+	maxFreezeNames = 100
 )
 
 // Options are how a deployment goes.
@@ -47,9 +48,12 @@ type Options struct {
 	// QueueTime is when to start, zero for now; at Expiry it is given up if it
 	// has not started, zero for never.
 	QueueTime, Expiry time.Time
-	// FreezeNames and FreezeReason override deployment freezes.
+	// FreezeNames, by name or id, and FreezeReason override deployment freezes.
 	FreezeNames  []string
 	FreezeReason string
+	// IgnoreFreezes deploys in spite of all freezes: a target that was added is
+	// brought to what the others have.
+	IgnoreFreezes bool
 
 	// passed are values that another deployment, of the project from, hands over.
 	passed []PassedValue
@@ -123,7 +127,7 @@ func (s *Service) Deploy(ctx context.Context, in NewDeployments, allow Allow) ([
 			return err
 		}
 		for _, p := range places {
-			d, err := sc.deploy(ctx, tx, p, in.Options)
+			d, err := sc.deploy(ctx, tx, p, in.Options, allow)
 			if err != nil {
 				return err
 			}
@@ -152,6 +156,12 @@ func (in *NewDeployments) check() error {
 		return invalid("FormValues", "FormValues has %d entries; use at most %d.", len(o.FormValues)+len(o.Variables), maxAnswers)
 	case !o.Expiry.IsZero() && !o.QueueTime.IsZero() && !o.Expiry.After(o.QueueTime):
 		return invalid("QueueTimeExpiry", "QueueTimeExpiry is %s, which is not after QueueTime, %s; give a later time.", octopus.NewTime(o.Expiry), octopus.NewTime(o.QueueTime))
+	case len(o.FreezeNames) > maxFreezeNames:
+		return invalid("DeploymentFreezeNames", "DeploymentFreezeNames has %d entries; use at most %d.", len(o.FreezeNames), maxFreezeNames)
+	case len(o.FreezeReason) > maxComments:
+		return invalid("DeploymentFreezeOverrideReason", "DeploymentFreezeOverrideReason has %d bytes; use at most %d.", len(o.FreezeReason), maxComments)
+	case len(o.FreezeNames) > 0 && strings.TrimSpace(o.FreezeReason) == "":
+		return invalid("DeploymentFreezeOverrideReason", "DeploymentFreezeOverrideReason is empty; say why the freeze is overridden.")
 	case o.Priority != "" && o.Priority != octopus.PriorityOn && o.Priority != octopus.PriorityOff && o.Priority != octopus.PriorityLifecycleDefault:
 		return invalid("Priority", "Priority is '%.40s'; use On, Off or LifecycleDefault.", o.Priority)
 	}
@@ -179,6 +189,9 @@ func (s *Service) stage(ctx context.Context, tx *db.Tx, in *NewDeployments, rele
 		}
 		progress := sc.progress(p.tenant)
 		if err := sc.allowed(p, &progress); err != nil {
+			return nil, nil, err
+		}
+		if _, err := sc.thaw(ctx, tx, p, &in.Options, allow); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -293,7 +306,7 @@ func (sc *scene) allowed(p place, progress *lifecycle.Result) error {
 }
 
 // deploy makes one deployment, its manifest and its task.
-func (sc *scene) deploy(ctx context.Context, tx *db.Tx, p place, o Options) (*octopus.Deployment, error) {
+func (sc *scene) deploy(ctx context.Context, tx *db.Tx, p place, o Options, allow Allow) (*octopus.Deployment, error) {
 	progress := sc.progress(p.tenant)
 	if err := sc.allowed(p, &progress); err != nil {
 		return nil, err
@@ -303,6 +316,13 @@ func (sc *scene) deploy(ctx context.Context, tx *db.Tx, p place, o Options) (*oc
 	}
 	if err := o.when(tx.Now()); err != nil {
 		return nil, err
+	}
+	var err error
+	if o.FreezeNames, err = sc.thaw(ctx, tx, p, &o, allow); err != nil {
+		return nil, err
+	}
+	if len(o.FreezeNames) == 0 {
+		o.FreezeReason = ""
 	}
 	seq, err := tx.NextSeq(ctx, deploymentPrefix)
 	if err != nil {
@@ -353,7 +373,11 @@ func (sc *scene) deploy(ctx context.Context, tx *db.Tx, p place, o Options) (*oc
 		return nil, err
 	}
 	tx.Changed("deployments")
-	tx.Event(sc.event(octopus.EventDeploymentQueued, p, d.ID, d.TaskID, o.did(), o.Comments))
+	did := o.did()
+	if len(o.FreezeNames) > 0 {
+		did += fmt.Sprintf(" in spite of the deployment freeze %s (%s)", strings.Join(o.FreezeNames, ", "), o.FreezeReason)
+	}
+	tx.Event(sc.event(octopus.EventDeploymentQueued, p, d.ID, d.TaskID, did, o.Comments))
 	return d, nil
 }
 

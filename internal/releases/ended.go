@@ -194,7 +194,7 @@ func (sc *scene) automatically(ctx context.Context, tx *db.Tx, p place) (made bo
 			return false, err
 		}
 	}
-	_, err = sc.deploy(ctx, tx, p, Options{Comments: "Deployed automatically by the lifecycle '" + sc.lifecycle.Name + "'."})
+	_, err = sc.deploy(ctx, tx, p, Options{Comments: "Deployed automatically by the lifecycle '" + sc.lifecycle.Name + "'."}, nil)
 	if err == nil || !harmless(err) {
 		return err == nil, err
 	}

@@ -38,6 +38,8 @@ type manifest struct {
 	Carried []carriedOutput `json:"carried,omitempty"`
 	// System are the variables that the server defines.
 	System []manifestValue `json:"system"`
+	// IgnoreFreezes is that of the deployment's options.
+	IgnoreFreezes bool `json:"ignoreFreezes,omitempty"`
 }
 
 // manifestSet is a snapshot of variables.
@@ -61,7 +63,7 @@ type manifestValue struct {
 
 // storeManifest writes the manifest of a deployment.
 func (s *Service) storeManifest(ctx context.Context, tx *db.Tx, sc *scene, d *octopus.Deployment, o *Options, system []variables.Variable) error {
-	m := manifest{Format: manifestFormat, System: make([]manifestValue, len(system))}
+	m := manifest{Format: manifestFormat, System: make([]manifestValue, len(system)), IgnoreFreezes: o.IgnoreFreezes}
 	for _, set := range sc.frozen.sets {
 		m.Sets = append(m.Sets, manifestSet{ID: set.id, Library: set.library, Order: set.order})
 	}

@@ -33,6 +33,7 @@ type scene struct {
 	values *values
 
 	machines map[string][]octopus.Machine // by environment
+	freezes  *[]octopus.DeploymentFreeze  // that name the project; nil until they are read
 }
 
 // scene reads what belongs to a release.

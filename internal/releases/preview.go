@@ -65,7 +65,13 @@ func (s *Service) Preview(ctx context.Context, tx *db.Tx, r *octopus.Release, en
 		return nil, err
 	}
 	out.ChangesMarkdown = markdown(out.Changes)
-	return out, nil
+	holding, err := sc.holding(ctx, tx, p, tx.Now())
+	for _, h := range holding {
+		if h.holds {
+			out.DeploymentFreezes = append(out.DeploymentFreezes, octopus.PreviewFreeze{ID: h.freeze.ID, Name: h.freeze.Name, End: octopus.NewTime(h.until)})
+		}
+	}
+	return out, err
 }
 
 func previewStep(step *deploy.Step, a *deploy.Action, pl *plan, machines []octopus.Machine) octopus.PreviewStep {

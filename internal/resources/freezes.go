@@ -6,7 +6,17 @@ import (
 
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/resource"
+	"github.com/takodeploy/tako/internal/timetable"
 	"github.com/takodeploy/tako/octopus"
+)
+
+// FreezeKind names the kind of deployment freezes.
+const FreezeKind = "deploymentfreezes"
+
+// Where a freeze names projects: by itself, and for tenants. Both are indexed.
+const (
+	FreezeProjects       = "ProjectEnvironmentScope.*key"
+	FreezeTenantProjects = "TenantProjectEnvironmentScope.*.ProjectId"
 )
 
 // DeploymentFreezes are times during which projects are not deployed. They belong
@@ -15,18 +25,18 @@ import (
 func DeploymentFreezes() *resource.Kind {
 	const administer = string(octopus.PermDeploymentFreezeAdminister)
 	return resource.Declare(resource.Declaration[octopus.DeploymentFreeze]{
-		Name: "deploymentfreezes", ItemType: "DeploymentFreeze", Noun: "deployment freeze", Prefix: "DeploymentFreezes", Scope: resource.InSystem,
+		Name: FreezeKind, ItemType: "DeploymentFreeze", Noun: "deployment freeze", Prefix: "DeploymentFreezes", Scope: resource.InSystem,
 		Permissions: resource.Permissions{View: administer, Create: administer, Edit: administer, Delete: administer},
 		Filters: []resource.Filter{
-			{Param: "projectIds", Path: "ProjectEnvironmentScope.*key"},
+			{Param: "projectIds", Path: FreezeProjects},
 			{Param: "environmentIds", Path: "ProjectEnvironmentScope.*"},
 			{Param: "tenantIds", Path: "TenantProjectEnvironmentScope.*.TenantId"},
 		},
 		References: []resource.Reference{
-			{Path: "ProjectEnvironmentScope.*key", To: "projects", OnDelete: resource.Clear},
+			{Path: FreezeProjects, To: "projects", OnDelete: resource.Clear},
 			{Path: "ProjectEnvironmentScope.*", To: "environments", OnDelete: resource.Clear},
 			{Path: "TenantProjectEnvironmentScope.*.TenantId", To: "tenants", OnDelete: resource.Ignore},
-			{Path: "TenantProjectEnvironmentScope.*.ProjectId", To: "projects", OnDelete: resource.Ignore},
+			{Path: FreezeTenantProjects, To: "projects", OnDelete: resource.Ignore},
 			{Path: "TenantProjectEnvironmentScope.*.EnvironmentId", To: "environments", OnDelete: resource.Ignore},
 			{Path: "OwnerId", To: "projects", OnDelete: resource.Cascade},
 		},
@@ -65,5 +75,9 @@ func checkFreeze(v *octopus.DeploymentFreeze) error {
 			faults = append(faults, fault.InvalidField("RecurringSchedule.EndAfterOccurrences", "RecurringSchedule.EndAfterOccurrences is %d; use a number from 1 on.", s.EndAfterOccurrences))
 		}
 	}
-	return errors.Join(faults...)
+	if err := errors.Join(faults...); err != nil {
+		return err
+	}
+	_, err := timetable.FreezeOf(v)
+	return err
 }

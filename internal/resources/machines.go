@@ -54,6 +54,7 @@ func Machines() *resource.Kind {
 			}
 			return err
 		},
+		InTx: machineInTx,
 	})
 }
 

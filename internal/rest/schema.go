@@ -32,6 +32,8 @@ func (s *schemas) of(t reflect.Type, input bool) schema {
 	switch t {
 	case reflect.TypeFor[octopus.Time]():
 		return schema{"type": "string", "format": "date-time"}
+	case reflect.TypeFor[octopus.ClockTime]():
+		return schema{"type": "string", "description": "what a wall clock shows; a zone has no meaning", "example": "2026-01-01T09:00:00.000"}
 	case reflect.TypeFor[octopus.TimeSpan]():
 		return schema{"type": "string", "description": "a period: [d.]hh:mm:ss", "example": "00:02:30"}
 	case reflect.TypeFor[octopus.NullString]():

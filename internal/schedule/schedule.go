@@ -1,6 +1,6 @@
 // Package schedule does things when they are due: the schedules of triggers, the
-// server's own (retention), warnings of certificates that expire, and releases that
-// are made because a package came.
+// server's own (retention), warnings of certificates that expire, releases that are
+// made because a package came, and deployments to targets that came or changed.
 //
 // What is due is a row of the database and never a timer in memory. Every server
 // looks at the rows; one of them takes a row whose time has come, in a transaction
@@ -57,6 +57,7 @@ const (
 	kindPush        = "push"
 	kindRetention   = "retention"
 	kindCertificate = "certificate"
+	kindMachines    = resources.MachineChanges
 )
 
 // RetentionID is the row of the server's retention.
@@ -189,6 +190,8 @@ func (s *Scheduler) one(ctx context.Context, id string) error {
 		err = s.pushed(ctx, r)
 	case kindRetention:
 		err = s.retain(ctx, r)
+	case kindMachines:
+		err = s.machines(ctx, r)
 	default:
 		err = fault.New(fault.Unsupported, "This server knows no schedule of the kind '%s'.", r.kind)
 	}

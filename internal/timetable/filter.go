@@ -67,9 +67,9 @@ func invalid(field, format string, args ...any) error {
 }
 
 // clockOf is the time of day of a member, in seconds.
-func clockOf(name string, at *octopus.Time) (int, error) {
+func clockOf(name string, at *octopus.ClockTime) (int, error) {
 	if at == nil {
-		return 0, invalid(name, "%s is missing; give the time of day, such as \"2026-01-01T09:00:00.000Z\", of which the date does not matter.", name)
+		return 0, invalid(name, "%s is missing; give the time of day, such as \"2026-01-01T09:00:00\", of which the date and a zone do not matter.", name)
 	}
 	u := at.UTC()
 	return u.Hour()*3600 + u.Minute()*60 + u.Second(), nil

@@ -16,12 +16,12 @@ import (
 	"github.com/takodeploy/tako/octopus"
 )
 
-func at(text string) *octopus.Time {
+func at(text string) *octopus.ClockTime {
 	t, err := time.Parse("15:04:05", text)
 	if err != nil {
 		panic(err) //nolint:forbidigo // a test's own constant
 	}
-	return &octopus.Time{Time: t.AddDate(2026, 0, 0)}
+	return &octopus.ClockTime{Time: t.AddDate(2026, 0, 0)}
 }
 
 func number(n int) *int { return &n }
@@ -279,7 +279,7 @@ var zones = []string{
 // means: whether it fires when the clock shows a reading.
 func anyFilter(t *rapid.T) (octopus.TriggerFilter, func(wall time.Time) bool) {
 	minute := func(name string) int { return rapid.IntRange(0, 24*60-1).Draw(t, name) }
-	clock := func(m int) *octopus.Time { return at(fmt.Sprintf("%02d:%02d:00", m/60, m%60)) }
+	clock := func(m int) *octopus.ClockTime { return at(fmt.Sprintf("%02d:%02d:00", m/60, m%60)) }
 	ofDay := func(w time.Time) int { return w.Hour()*60 + w.Minute() }
 	f := octopus.TriggerFilter{Timezone: rapid.SampledFrom(zones).Draw(t, "zone")}
 	switch rapid.IntRange(0, 3).Draw(t, "form") {

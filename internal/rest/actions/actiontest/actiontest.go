@@ -42,9 +42,11 @@ type World struct {
 	DB    *db.DB
 	Store *docstore.Store
 	Keys  *secret.Box
-	Auth  *auth.Service
-	API   *rest.Server
-	URL   string
+	// KeyDir has the master key, for other processes on the database.
+	KeyDir string
+	Auth   *auth.Service
+	API    *rest.Server
+	URL    string
 	// Client sends requests; every answer is held against the OpenAPI document.
 	Client *http.Client
 
@@ -70,11 +72,12 @@ func Each(t *testing.T, routes func(w *World) []rest.Route, fn func(t *testing.T
 func With(t testing.TB, d *db.DB, setup func(w *World, cfg *rest.Config)) *World {
 	t.Helper()
 	ctx := t.Context()
-	keys, err := secret.Open(ctx, d, secret.Source{Dir: t.TempDir()})
+	keyDir := t.TempDir()
+	keys, err := secret.Open(ctx, d, secret.Source{Dir: keyDir})
 	check(t, err)
 	kinds, err := resource.NewSet(append(resources.All(), releases.Kinds()...)...)
 	check(t, err)
-	w := &World{T: t, DB: d, Store: docstore.New(kinds, keys), Keys: keys}
+	w := &World{T: t, DB: d, Store: docstore.New(kinds, keys), Keys: keys, KeyDir: keyDir}
 	w.Auth, err = auth.Open(d, w.Store, auth.Options{
 		Log: dbtest.Log(t), Argon2: auth.Argon2{Memory: 8, Time: 1, Threads: 1}, Installation: "9b1deb4d",
 	})

@@ -22,7 +22,7 @@ type api struct {
 // community's templates.
 func Routes(d *db.DB, store *docstore.Store) []rest.Route {
 	a := &api{d, store}
-	return slices.Concat(a.certificateRoutes(), a.templateRoutes(), a.retentionRoutes(), a.freezeRoutes())
+	return slices.Concat(a.certificateRoutes(), a.templateRoutes(), a.retentionRoutes(), a.freezeRoutes(), a.subscriptionRoutes())
 }
 
 // change changes a document's tree as the server does, after a check that the

@@ -1,6 +1,7 @@
 package triggers_test
 
 import (
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -116,4 +117,26 @@ func TestPreview(t *testing.T) {
 	w.Must(400, http.MethodPost, "/api/scheduledprojecttriggers/preview?runs=1000", `{"FilterType":"CronExpressionSchedule","CronExpression":"0 0 0 1 1 *"}`)
 	viewer := w.Person(actiontest.Role{Space: "Spaces-1", Permissions: []string{"ProjectView"}})
 	w.MustAs(viewer, 403, http.MethodGet, "/api/scheduledprojecttriggers", "")
+}
+
+// TestPoint28OffsetOfATime: whatever zone a client writes a time of day in, it is that
+// time in the trigger's own zone, and is served without one.
+func TestPoint28OffsetOfATime(t *testing.T) {
+	t.Parallel()
+	actiontest.Each(t, routes, func(t *testing.T, w *actiontest.World) {
+		env := w.Create("/api/environments", `{"Name":"Dev"}`)
+		project := w.Create("/api/projects", `{"Name":"Web","ProjectGroupId":"ProjectGroups-1","LifecycleId":"Lifecycles-1"}`)
+		for name, start := range map[string]string{"UTC": "2026-01-01T09:00:00.000Z", "east": "2026-01-01T09:00:00+10:00", "west": "2026-07-01T09:00:00-07:00", "none": "2026-01-01T09:00:00"} {
+			id := w.Create("/api/projecttriggers", fmt.Sprintf(`{"Name":%q,"ProjectId":%q,"Filter":{"FilterType":"OnceDailySchedule","StartTime":%q,"Timezone":"Asia/Tokyo"},
+				"Action":{"ActionType":"DeployNewRelease","EnvironmentId":%q}}`, name, project, start, env))
+			if body := string(w.Get("/api/projecttriggers/" + id).Body); !strings.Contains(body, `T09:00:00.000",`) {
+				t.Errorf("%s is served as %s", name, body)
+			}
+			var v struct{ NextRunTimes []octopus.Time }
+			w.Get("/api/scheduledprojecttriggers/" + id + "?runs=1").Into(&v)
+			if len(v.NextRunTimes) != 1 || v.NextRunTimes[0].Hour() != 0 || v.NextRunTimes[0].Minute() != 0 {
+				t.Errorf("%s runs at %v, want nine o'clock in Tokyo", name, v.NextRunTimes)
+			}
+		}
+	}, nested)
 }
