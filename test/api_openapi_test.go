@@ -362,15 +362,3 @@ func (c *counter) RoundTrip(req *http.Request) (*http.Response, error) {
 	c.n++
 	return c.next.RoundTrip(req)
 }
-
-// pushes counts the packages that came, and certificates, that are still to be looked at.
-func pushes(t testing.TB, d *db.DB) (n int) {
-	t.Helper()
-	err := d.Read(t.Context(), func(tx *db.Tx) error {
-		return tx.QueryRow(t.Context(), `SELECT count(*) FROM due WHERE kind = 'push' OR kind = 'certificate' AND at = 0`).Scan(&n)
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return n
-}

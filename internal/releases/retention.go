@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"math"
 	"reflect"
 	"slices"
@@ -114,18 +113,15 @@ type judged struct {
 // one transaction after the other. The channels' releases come together, so that a
 // page takes the same few statements however many channels there are.
 func (j *judge) next(ctx context.Context, tx *db.Tx) ([]judged, error) {
-	ids := slices.Sorted(maps.Keys(j.rules))
-	var args []any
-	inChannels := in("r.channel_id", ids, &args)
-	rows, err := tx.Query(ctx, `SELECT r.id, r.version, r.channel_id, r.created, r.seq FROM release r WHERE `+inChannels+` AND r.project_id = ? AND (r.created, r.seq) < (?, ?)
-		ORDER BY r.created DESC, r.seq DESC LIMIT ?`, append(args, j.project.ID, j.created, j.seq, int64(retentionPage))...)
+	rows, err := tx.Query(ctx, `SELECT r.id, r.version, r.channel_id, r.created, r.seq FROM release r WHERE r.project_id = ? AND (r.created, r.seq) < (?, ?)
+		ORDER BY r.created DESC, r.seq DESC LIMIT ?`, j.project.ID, j.created, j.seq, int64(retentionPage))
 	if err != nil {
 		return nil, fmt.Errorf("read releases of %s: %w", j.project.ID, err)
 	}
 	defer func() { _ = rows.Close() }() // Err tells
 	var page []judged
 	at := map[string]int{}
-	ids = nil
+	var ids []string
 	for rows.Next() {
 		var one judged
 		if err := rows.Scan(&one.ReleaseID, &one.Version, &one.ChannelID, &one.created, &one.seq); err != nil {
@@ -139,7 +135,7 @@ func (j *judge) next(ctx context.Context, tx *db.Tx) ([]judged, error) {
 		return nil, err
 	}
 	deployed := make([]map[string]time.Time, len(page))
-	args = nil
+	var args []any
 	rows, err = tx.Query(ctx, `SELECT d.release_id, d.environment_id, max(CASE WHEN d.completed > d.created THEN d.completed ELSE d.created END), count(*), max(d.seq)
 		FROM deployment d WHERE `+in("d.release_id", ids, &args)+` GROUP BY d.release_id, d.environment_id`, args...)
 	if err != nil {
@@ -164,12 +160,7 @@ func (j *judge) next(ctx context.Context, tx *db.Tx) ([]judged, error) {
 	}
 	for i := range page {
 		one := &page[i]
-		if j.channels[one.ChannelID] == nil {
-			in := j.rules[one.ChannelID]
-			in.Now = tx.Now()
-			j.channels[one.ChannelID] = lifecycle.NewRetention(in)
-		}
-		one.Verdict = j.channels[one.ChannelID].Decide(&lifecycle.RetentionCandidate{
+		one.Verdict = j.channel(one.ChannelID, tx.Now()).Decide(&lifecycle.RetentionCandidate{
 			ID: one.ReleaseID, Version: one.Version, Created: db.Time(one.created), Deployed: deployed[i], Needed: j.needed[one.ReleaseID],
 		})
 		j.created, j.seq = one.created, one.seq

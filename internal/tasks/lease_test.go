@@ -811,7 +811,7 @@ func TestCancelInTheStorm(t *testing.T) {
 				return err
 			}
 			// The second commit from now on began after the snapshot.
-			for seen, until := commits.Load(), time.Now().Add(time.Second); time.Now().Before(until); time.Sleep(time.Millisecond) {
+			for seen, until := commits.Load(), time.Now().Add(time.Second); time.Now().Before(until); <-time.After(time.Millisecond) {
 				if commits.Load() > seen+1 {
 					outrun++
 					break
