@@ -24,7 +24,8 @@ const (
 )
 
 // Names tells what people call owners of packages (see [Use]), by their ids. One
-// that it leaves out is told by its id; one that it calls "" is not told of but counted.
+// that it leaves out is told by its id; one that it calls "" is not told of but counted,
+// as all are where there is no Names.
 type Names func(ctx context.Context, tx *db.Tx, owners []string) (map[string]string, error)
 
 // PolicyOf is the retention policy that a space's built-in feed has.

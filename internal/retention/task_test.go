@@ -62,7 +62,7 @@ func TestPoint15PackageRetention(t *testing.T) {
 				Version, Reason string
 				Keep            bool
 			}]](t, s.Client, "/api/packages/retention")
-			if len(dry.Items) != 3 || !dry.Items[0].Keep || dry.Items[1].Keep || !dry.Items[2].Keep || dry.Items[2].Reason != "Kept: a release uses it." {
+			if len(dry.Items) != 3 || !dry.Items[0].Keep || dry.Items[1].Keep || !dry.Items[2].Keep || dry.Items[2].Reason != "Kept: the release "+r.ID+" uses it." {
 				t.Errorf("beforehand: %+v", dry.Items)
 			}
 			task := retain(t, s)
