@@ -27,6 +27,7 @@ import (
 	"github.com/takodeploy/tako/internal/events"
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/feed"
+	"github.com/takodeploy/tako/internal/feed/external"
 	"github.com/takodeploy/tako/internal/mail"
 	"github.com/takodeploy/tako/internal/notify"
 	"github.com/takodeploy/tako/internal/orchestrator"
@@ -145,6 +146,7 @@ func (a *App) wire(ctx context.Context, opt Options, p parts) error {
 	}
 	a.targets = targets.New(targets.Config{Exe: exe, Home: filepath.Join(a.cfg.Data, "worker"), Disabled: !a.cfg.BuiltinWorker, Log: a.log})
 	packages := feed.New(a.db, p.blobs)
+	others := external.New(external.Config{DB: a.db, Store: p.store, Blobs: p.blobs})
 	runners := map[octopus.TaskName]tasks.Runner{}
 	var err error
 	a.tasks, err = tasks.Open(ctx, tasks.Config{
@@ -153,7 +155,7 @@ func (a *App) wire(ctx context.Context, opt Options, p parts) error {
 	if err != nil {
 		return err
 	}
-	service := releases.New(releases.Config{DB: a.db, Store: p.store, Queue: a.tasks, Packages: feeds{a.db, packages}, Sealer: p.keys, Log: a.log, ServerURI: a.cfg.ServerURI})
+	service := releases.New(releases.Config{DB: a.db, Store: p.store, Queue: a.tasks, Packages: feeds{a.db, packages, others}, Sealer: p.keys, Log: a.log, ServerURI: a.cfg.ServerURI})
 	post := mail.New(a.db, p.store)
 	runners[octopus.TaskDeploy] = orchestrator.New(orchestrator.Config{
 		DB: a.db, Source: service, Agents: a.targets, Blobs: p.blobs, Sealer: p.keys, Mail: post, Log: a.log,
@@ -172,13 +174,13 @@ func (a *App) wire(ctx context.Context, opt Options, p parts) error {
 	if err := a.schedule.Ensure(ctx); err != nil {
 		return err
 	}
-	runners[octopus.TaskRetention] = retention.New(retention.Config{DB: a.db, Store: p.store, Releases: service, Packages: packages, Blobs: p.blobs, Log: a.log})
+	runners[octopus.TaskRetention] = retention.New(retention.Config{DB: a.db, Store: p.store, Releases: service, Packages: packages, Fetched: others, Blobs: p.blobs, Log: a.log})
 	a.janitor = orchestrator.NewJanitor(a.tasks, a.targets, a.log)
 	draining, drain := context.WithCancel(context.WithoutCancel(ctx))
 	a.drain = drain
 	a.handler, err = rest.New(rest.Config{
 		Log: a.log, DB: a.db, Store: p.store, Auth: authenticator(a.auth),
-		Routes:  routes(a, opt.Version, p.store, service, packages, p.blobs),
+		Routes:  routes(a, opt.Version, p.store, service, packages, others, p.blobs),
 		Aliases: aliases(),
 		Guard:   server.Guard(a.db, p.store),
 		Version: opt.Version, InstallationID: p.installation, Base: a.cfg.BasePath, Drain: draining,

@@ -5,33 +5,42 @@ import (
 	"strings"
 
 	"github.com/takodeploy/tako/internal/db"
-	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/feed"
+	"github.com/takodeploy/tako/internal/feed/external"
 	"github.com/takodeploy/tako/internal/ident"
 	"github.com/takodeploy/tako/internal/releases"
 	"github.com/takodeploy/tako/internal/resources"
 )
 
-// feeds finds packages for releases: in the built-in repository, which is the
-// only feed that this version fetches from.
+// feeds finds packages for releases: in the built-in repository, and in external
+// feeds.
 type feeds struct {
-	db   *db.DB
-	repo *feed.Repository
+	db     *db.DB
+	repo   *feed.Repository
+	others *external.Feeds
 }
 
 var _ releases.Packages = feeds{}
 
-func (f feeds) builtin(space ident.SpaceID, id string) error {
-	if id == "" || strings.EqualFold(id, "feeds-builtin") || strings.EqualFold(id, resources.BuiltinFeed(space)) {
-		return nil
+func builtin(space ident.SpaceID, id string) bool {
+	return id == "" || strings.EqualFold(id, "feeds-builtin") || strings.EqualFold(id, resources.BuiltinFeed(space))
+}
+
+// Has is releases.Packages.
+func (f feeds) Has(ctx context.Context, space ident.SpaceID, feedID, packageID, version string) error {
+	if builtin(space, feedID) {
+		_, err := f.Find(ctx, space, feedID, packageID, version)
+		return err
 	}
-	return fault.New(fault.Unsupported, "The feed '%s' is an external one; this server fetches packages from its built-in feed only.", id)
+	_, err := f.others.Version(ctx, space, feedID, packageID, version)
+	return err
 }
 
 // Find is releases.Packages.
 func (f feeds) Find(ctx context.Context, space ident.SpaceID, feedID, packageID, version string) (releases.Package, error) {
-	if err := f.builtin(space, feedID); err != nil {
-		return releases.Package{}, err
+	if !builtin(space, feedID) {
+		file, err := f.others.Fetch(ctx, space, feedID, packageID, version)
+		return releases.Package{FileName: file.Name, SHA256: file.SHA256, Size: file.Size}, err
 	}
 	var found *feed.Package
 	err := f.db.Read(ctx, func(tx *db.Tx) (err error) {
@@ -46,7 +55,10 @@ func (f feeds) Find(ctx context.Context, space ident.SpaceID, feedID, packageID,
 
 // Versions is releases.Packages.
 func (f feeds) Versions(ctx context.Context, space ident.SpaceID, feedID, packageID string, fn func(version string) bool) error {
-	if err := f.builtin(space, feedID); err != nil {
+	if !builtin(space, feedID) {
+		all, err := f.others.Versions(ctx, space, feedID, external.Query{PackageID: packageID})
+		for i := 0; i < len(all) && fn(all[i].Version); i++ {
+		}
 		return err
 	}
 	return f.db.Read(ctx, func(tx *db.Tx) error {

@@ -6,6 +6,7 @@ import (
 	"github.com/takodeploy/tako/internal/blob"
 	"github.com/takodeploy/tako/internal/docstore"
 	"github.com/takodeploy/tako/internal/feed"
+	"github.com/takodeploy/tako/internal/feed/external"
 	"github.com/takodeploy/tako/internal/releases"
 	"github.com/takodeploy/tako/internal/resource"
 	"github.com/takodeploy/tako/internal/resources"
@@ -23,7 +24,7 @@ import (
 )
 
 // routes are the operations that are no plain resources.
-func routes(a *App, version string, store *docstore.Store, service *releases.Service, repo *feed.Repository, blobs *blob.Dir) []rest.Route {
+func routes(a *App, version string, store *docstore.Store, service *releases.Service, repo *feed.Repository, others *external.Feeds, blobs *blob.Dir) []rest.Route {
 	var all []rest.Route
 	all = append(all, users.Routes(a.db, store, a.auth)...)
 	all = append(all, server.Routes(server.Config{
@@ -33,7 +34,7 @@ func routes(a *App, version string, store *docstore.Store, service *releases.Ser
 	all = append(all, triggers.Routes(a.db, store)...)
 	all = append(all, library.Routes(a.db, store)...)
 	all = append(all, tenants.Routes(a.db, store)...)
-	all = append(all, packages.Routes(a.db, store, repo)...)
+	all = append(all, packages.Routes(a.db, store, repo, others)...)
 	all = append(all, releaseroutes.Routes(a.db, service)...)
 	all = append(all, taskroutes.Routes(a.db, store, a.tasks, service, blobs)...)
 	all = append(all, dashboard.Routes(a.db, store, service)...)
@@ -60,7 +61,7 @@ func RouteTable(version string) ([]rest.Line, error) {
 		return nil, err
 	}
 	handler, err := rest.New(rest.Config{
-		Store: docstore.New(kinds, nil), Routes: routes(&App{}, version, docstore.New(kinds, nil), nil, nil, nil), Aliases: aliases(),
+		Store: docstore.New(kinds, nil), Routes: routes(&App{}, version, docstore.New(kinds, nil), nil, nil, nil, nil), Aliases: aliases(),
 		Version: version, InstallationID: "00000000-0000-0000-0000-000000000000",
 	})
 	if err != nil {

@@ -26,8 +26,11 @@ type Package struct {
 // Packages finds packages in feeds. It may ask other servers: it is never called
 // inside of a transaction.
 type Packages interface {
-	// Find returns a version of a package; it MUST answer fault.NotFound when
-	// the feed does not have it.
+	// Has looks a version of a package up, without fetching it; it MUST answer
+	// fault.NotFound when the feed does not have it.
+	Has(ctx context.Context, space ident.SpaceID, feedID, packageID, version string) error
+	// Find returns a version of a package, and has it fetched from where it is; it
+	// MUST answer fault.NotFound when the feed does not have it.
 	Find(ctx context.Context, space ident.SpaceID, feedID, packageID, version string) (Package, error)
 	// Versions calls fn for the versions of a package, the newest first by the
 	// order of its feed, until fn returns false. A package that nobody has
@@ -412,7 +415,7 @@ func (s *Service) exists(ctx context.Context, space ident.SpaceID, feedID, packa
 			return err
 		})
 	} else {
-		_, err = s.cfg.Packages.Find(ctx, space, feedID, packageID, text)
+		err = s.cfg.Packages.Has(ctx, space, feedID, packageID, text)
 	}
 	if fault.Is(err, fault.NotFound) {
 		return false, nil

@@ -57,6 +57,11 @@ func (p packages) Find(ctx context.Context, space ident.SpaceID, _, id, version 
 	return found, err
 }
 
+func (p packages) Has(ctx context.Context, space ident.SpaceID, feedID, id, version string) error {
+	_, err := p.Find(ctx, space, feedID, id, version)
+	return err
+}
+
 func (p packages) Versions(ctx context.Context, space ident.SpaceID, _, id string, fn func(string) bool) error {
 	return p.db.Read(ctx, func(tx *db.Tx) error {
 		return p.feed.Versions(ctx, tx, space, id, func(one *feed.Package) bool { return fn(one.Version) })

@@ -19,6 +19,7 @@ import (
 	"github.com/takodeploy/tako/internal/docstore"
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/feed"
+	"github.com/takodeploy/tako/internal/feed/external"
 	"github.com/takodeploy/tako/internal/ident"
 	"github.com/takodeploy/tako/internal/releases"
 	"github.com/takodeploy/tako/internal/resources"
@@ -32,6 +33,8 @@ type Config struct {
 	Store    *docstore.Store
 	Releases *releases.Service
 	Packages *feed.Repository
+	// Fetched are the packages that were fetched from external feeds; nil for none.
+	Fetched *external.Feeds
 	Blobs    Blobs
 	Log      *slog.Logger
 }
@@ -135,6 +138,15 @@ func (t *Task) apply(ctx context.Context, r *report) error {
 	}
 	if err := t.packages(ctx, r, spaces); err != nil {
 		return err
+	}
+	if t.cfg.Fetched != nil {
+		n, bytes, err := t.cfg.Fetched.Prune(ctx)
+		if err != nil {
+			return err
+		}
+		if err := r.say(ctx, octopus.LogInfo, "Forgot %d packages of external feeds with %d bytes, which can be fetched again.", n, bytes); err != nil {
+			return err
+		}
 	}
 	n, bytes, err := t.Sweep(ctx)
 	if err != nil {

@@ -30,7 +30,7 @@ const (
 )
 
 // namers are the tables whose column sha256 names blobs.
-var namers = []string{"package", "artifact", "task_log_segment"} //nolint:gochecknoglobals // a constant
+var namers = []string{"package", "feed_cache", "artifact", "task_log_segment"} //nolint:gochecknoglobals // a constant
 
 // BlobTables are the tables whose column sha256 names blobs.
 func BlobTables() []string { return slices.Clone(namers) }

@@ -32,6 +32,11 @@ func (noPackages) Find(context.Context, ident.SpaceID, string, string, string) (
 	return releases.Package{}, fault.New(fault.NotFound, "none")
 }
 
+func (p noPackages) Has(ctx context.Context, space ident.SpaceID, feedID, id, version string) error {
+	_, err := p.Find(ctx, space, feedID, id, version)
+	return err
+}
+
 func (noPackages) Versions(context.Context, ident.SpaceID, string, string, func(string) bool) error {
 	return nil
 }

@@ -34,12 +34,15 @@ func (a *api) notesOf(ctx context.Context, p *feed.Package) (string, error) {
 
 // feedNotes answers with the release notes of one version, as a text.
 func (a *api) feedNotes(r *rest.Request) (any, error) {
-	if err := a.builtin(r); err != nil {
-		return nil, err
-	}
 	id, text := r.Query("packageId"), r.Query("version")
 	if id == "" || text == "" {
 		return nil, fault.InvalidField("packageId", "packageId is '%.100s' and version '%.100s'; name the package and the version whose notes you want.", id, text)
+	}
+	if other, err := a.external(r); err != nil {
+		return nil, err
+	} else if other != "" {
+		notes, _, err := a.others.Notes(r.Context(), r.Space, other, id, text)
+		return notes, err
 	}
 	var p *feed.Package
 	err := a.db.Read(r.Context(), func(tx *db.Tx) (err error) {
@@ -64,12 +67,16 @@ func (a *api) notes(r *rest.Request) (any, error) {
 	}
 	out := octopus.PackageNotes{Packages: octopus.List[octopus.PackageNote]{}}
 	found := make([]*feed.Package, len(names))
+	others := map[int]string{}
 	err = a.db.Read(r.Context(), func(tx *db.Tx) error {
 		out.Packages = out.Packages[:0]
 		for i, name := range names {
-			one, p, err := a.named(r, tx, name)
+			one, p, other, err := a.named(r, tx, name)
 			if err != nil {
 				return err
+			}
+			if other != "" {
+				others[i] = other
 			}
 			found[i] = p
 			out.Packages = append(out.Packages, one)
@@ -90,16 +97,17 @@ func (a *api) notes(r *rest.Request) (any, error) {
 		published := octopus.NewTime(p.Published)
 		out.Packages[i].Notes = octopus.PackageNoteResult{Succeeded: true, Notes: octopus.NullString(text), Published: &published}
 	}
-	return out, nil
+	return out, a.externalNotes(r, out.Packages, others)
 }
 
 // named finds the package that "feed:package:version" names, nil when it cannot be
-// had; the reason is then in the note.
-func (a *api) named(r *rest.Request, tx *db.Tx, name string) (octopus.PackageNote, *feed.Package, error) {
+// had; the reason is then in the note. other is the id of the external feed that
+// the package is in.
+func (a *api) named(r *rest.Request, tx *db.Tx, name string) (note octopus.PackageNote, p *feed.Package, other string, err error) {
 	// A Maven artifact's id has a colon of its own.
 	first, last := strings.Index(name, ":"), strings.LastIndex(name, ":")
 	if first < 0 || first == last {
-		return octopus.PackageNote{}, nil, fault.InvalidField("packageIds", "packageIds has '%.200s'; write feed:package:version.", name)
+		return octopus.PackageNote{}, nil, "", fault.InvalidField("packageIds", "packageIds has '%.200s'; write feed:package:version.", name)
 	}
 	parts := [3]string{name[:first], name[first+1 : last], name[last+1:]}
 	for i := range parts {
@@ -108,17 +116,28 @@ func (a *api) named(r *rest.Request, tx *db.Tx, name string) (octopus.PackageNot
 			parts[i] = plain
 		}
 	}
-	note := octopus.PackageNote{FeedID: parts[0], PackageID: parts[1], Version: parts[2]}
-	without := func(why string) (octopus.PackageNote, *feed.Package, error) {
-		note.Notes = octopus.PackageNoteResult{FailureReason: octopus.NullString(why), DisplayMessage: octopus.NullString(why)}
-		return note, nil, nil
-	}
+	note = octopus.PackageNote{FeedID: parts[0], PackageID: parts[1], Version: parts[2]}
 	if !strings.EqualFold(note.FeedID, resources.BuiltinFeed(r.Space)) && !strings.EqualFold(note.FeedID, "feeds-builtin") {
-		return without("Release notes are read from packages of the built-in feed only.")
+		doc, err := r.Find(r.Context(), tx, "feeds", note.FeedID)
+		if fault.Is(err, fault.NotFound) {
+			note.Notes = without(err)
+			return note, nil, "", nil
+		}
+		if err != nil {
+			return note, nil, "", err
+		}
+		return note, nil, doc.ID, nil
 	}
-	p, err := a.repo.Find(r.Context(), tx, r.Space, note.PackageID, note.Version)
+	p, err = a.repo.Find(r.Context(), tx, r.Space, note.PackageID, note.Version)
 	if fault.Is(err, fault.NotFound) {
-		return without(err.Error())
+		note.Notes = without(err)
+		return note, nil, "", nil
 	}
-	return note, p, err
+	return note, p, "", err
+}
+
+// without tells why there are no notes.
+func without(err error) octopus.PackageNoteResult {
+	why := octopus.NullString(strings.Join(fault.Messages(err), " "))
+	return octopus.PackageNoteResult{FailureReason: why, DisplayMessage: why}
 }

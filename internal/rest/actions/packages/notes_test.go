@@ -42,7 +42,7 @@ func TestNotes(t *testing.T) {
 		if n := got.Packages[2]; n.Notes.Succeeded || n.Version != "2.0.0+1" || !strings.Contains(string(n.Notes.FailureReason), "not found") {
 			t.Errorf("%+v", n)
 		}
-		if n := got.Packages[3]; n.Notes.Succeeded || n.PackageID != "com.acme:web" || !strings.Contains(string(n.Notes.FailureReason), "built-in feed only") {
+		if n := got.Packages[3]; n.Notes.Succeeded || n.PackageID != "com.acme:web" || !strings.Contains(string(n.Notes.FailureReason), "was not found") {
 			t.Errorf("%+v", n)
 		}
 		w.Get("/api/packages/notes").Into(&got)

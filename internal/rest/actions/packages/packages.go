@@ -6,12 +6,12 @@ import (
 	"net/http"
 	"net/url"
 	"reflect"
-	"strings"
 
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/docstore"
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/feed"
+	"github.com/takodeploy/tako/internal/feed/external"
 	"github.com/takodeploy/tako/internal/ident"
 	"github.com/takodeploy/tako/internal/resources"
 	"github.com/takodeploy/tako/internal/rest"
@@ -32,11 +32,13 @@ type api struct {
 	db    *db.DB
 	store *docstore.Store
 	repo  *feed.Repository
+	// others are the external feeds.
+	others *external.Feeds
 }
 
 // Routes are the operations on packages.
-func Routes(d *db.DB, store *docstore.Store, repo *feed.Repository) []rest.Route {
-	a := &api{d, store, repo}
+func Routes(d *db.DB, store *docstore.Store, repo *feed.Repository, others *external.Feeds) []rest.Route {
+	a := &api{d, store, repo, others}
 	one, page := reflect.TypeFor[octopus.Package](), reflect.TypeFor[octopus.Page[octopus.Package]]()
 	paged := []rest.Param{{Name: "skip", Type: rest.Number, About: "how many to leave out"}, {Name: "take", Type: rest.Number, About: "how many to give; 30 unless said"}}
 	listed := append(paged[:2:2],
@@ -266,22 +268,7 @@ func (a *api) deleteBulk(r *rest.Request) (any, error) {
 	return nil, a.db.Write(r.Context(), func(tx *db.Tx) error { return a.repo.Delete(r.Context(), tx, r.Space, ids) })
 }
 
-// builtin refuses feeds that this server does not reach.
-func (a *api) builtin(r *rest.Request) error {
-	id := r.PathValue("feedId")
-	if strings.EqualFold(id, resources.BuiltinFeed(r.Space)) || strings.EqualFold(id, "feeds-builtin") {
-		return nil
-	}
-	if _, err := r.Get("feeds", id); err != nil {
-		return err
-	}
-	return fault.New(fault.Unsupported, "The feed '%s' is an external one; this server fetches packages from its built-in feed only.", id)
-}
-
 func (a *api) versions(r *rest.Request) (any, error) {
-	if err := a.builtin(r); err != nil {
-		return nil, err
-	}
 	page, err := r.Page()
 	if err != nil {
 		return nil, err
@@ -289,6 +276,11 @@ func (a *api) versions(r *rest.Request) (any, error) {
 	id := r.Query("packageId")
 	if id == "" {
 		return nil, fault.InvalidField("packageId", "packageId is empty; name the package whose versions you want.")
+	}
+	if other, err := a.external(r); err != nil {
+		return nil, err
+	} else if other != "" {
+		return a.externalVersions(r, other, id, page)
 	}
 	q := feed.Query{Space: r.Space, PackageID: id, VersionFilter: r.Query("filter"), Page: page}
 	if err := restrict(r, &q); err != nil {
@@ -326,12 +318,14 @@ func restrict(r *rest.Request, q *feed.Query) error {
 }
 
 func (a *api) search(r *rest.Request) (any, error) {
-	if err := a.builtin(r); err != nil {
-		return nil, err
-	}
 	page, err := r.Page()
 	if err != nil {
 		return nil, err
+	}
+	if other, err := a.external(r); err != nil {
+		return nil, err
+	} else if other != "" {
+		return a.externalSearch(r, other, page)
 	}
 	docs, total, err := a.find(r, feed.Query{Space: r.Space, Filter: r.Query("term"), Page: page})
 	if err != nil {

@@ -20,6 +20,7 @@ import (
 
 	"github.com/takodeploy/tako/internal/blob"
 	"github.com/takodeploy/tako/internal/feed"
+	"github.com/takodeploy/tako/internal/feed/external"
 	"github.com/takodeploy/tako/internal/rest"
 	"github.com/takodeploy/tako/internal/rest/actions/actiontest"
 	"github.com/takodeploy/tako/internal/rest/actions/packages"
@@ -43,7 +44,7 @@ func each(t *testing.T, fn func(t *testing.T, w *world)) {
 			t.Fatal(err)
 		}
 		dirs[w] = dir
-		return packages.Routes(w.DB, w.Store, feed.New(w.DB, blobs))
+		return packages.Routes(w.DB, w.Store, feed.New(w.DB, blobs), external.New(external.Config{DB: w.DB, Store: w.Store, Blobs: blobs}))
 	}
 	actiontest.Each(t, routes, func(t *testing.T, w *actiontest.World) { fn(t, &world{w, dirs[w]}) })
 }
@@ -341,8 +342,8 @@ func TestListing(t *testing.T) {
 		}
 		external := w.Create("/api/feeds", `{"Name":"NuGet","FeedType":"NuGet"}`)
 		for _, kind := range []string{"search?term=x", "versions?packageId=x"} {
-			a := w.Must(http.StatusNotImplemented, http.MethodGet, "/api/feeds/"+external+"/packages/"+kind, "")
-			if !strings.Contains(string(a.Body), "external") {
+			a := w.Must(http.StatusBadRequest, http.MethodGet, "/api/feeds/"+external+"/packages/"+kind, "")
+			if !strings.Contains(string(a.Body), "has no FeedUri") {
 				t.Errorf("an external feed: %s", a.Body)
 			}
 			w.Must(http.StatusNotFound, http.MethodGet, "/api/feeds/Feeds-99/packages/"+kind, "")

@@ -87,7 +87,7 @@ func TestPoint25UnknownFeed(t *testing.T) {
 			t.Errorf("after a change (-before +after):\n%s", diff)
 		}
 		a := w.Do(http.MethodGet, at+"/packages/versions?packageId=A", "API-ADMINADMINADMINADMIN", "")
-		if a.Status != http.StatusNotImplemented || !strings.Contains(string(a.Body), "built-in feed only") {
+		if a.Status != http.StatusNotImplemented || !strings.Contains(string(a.Body), "QuantumRegistry, which this server cannot read") {
 			t.Errorf("its packages: %d %s", a.Status, a.Body)
 		}
 		w.Must(http.StatusOK, http.MethodDelete, at, "")

@@ -34,6 +34,11 @@ func (f feed) Find(_ context.Context, _ ident.SpaceID, _, id, version string) (r
 	return releases.Package{}, fault.New(fault.NotFound, "The package %s %s was not found.", id, version)
 }
 
+func (f feed) Has(ctx context.Context, space ident.SpaceID, feedID, id, version string) error {
+	_, err := f.Find(ctx, space, feedID, id, version)
+	return err
+}
+
 func (f feed) Versions(_ context.Context, _ ident.SpaceID, _, id string, fn func(string) bool) error {
 	for _, v := range f[id] {
 		if !fn(v) {

@@ -41,6 +41,11 @@ func (noPackages) Find(_ context.Context, _ ident.SpaceID, _, id, version string
 	return releases.Package{}, fault.New(fault.NotFound, "The package %s %s was not found.", id, version)
 }
 
+func (p noPackages) Has(ctx context.Context, space ident.SpaceID, feedID, id, version string) error {
+	_, err := p.Find(ctx, space, feedID, id, version)
+	return err
+}
+
 func (noPackages) Versions(context.Context, ident.SpaceID, string, string, func(string) bool) error {
 	return nil
 }
