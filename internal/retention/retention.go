@@ -35,8 +35,8 @@ type Config struct {
 	Packages *feed.Repository
 	// Fetched are the packages that were fetched from external feeds; nil for none.
 	Fetched *external.Feeds
-	Blobs    Blobs
-	Log      *slog.Logger
+	Blobs   Blobs
+	Log     *slog.Logger
 }
 
 // Task runs the tasks named Retention.

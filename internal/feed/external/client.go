@@ -290,7 +290,7 @@ func (b *bounded) Read(p []byte) (int, error) {
 func (c *client) download(ctx context.Context, u *url.URL, headers http.Header, name string) (*download, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	timer := time.AfterFunc(c.stall, func() { cancel(errStalled) })
-	resp, err := c.get(ctx, u, headers)
+	resp, err := c.get(ctx, u, headers) //nolint:bodyclose // closed with the download
 	if err != nil {
 		timer.Stop()
 		cancel(nil)

@@ -192,6 +192,14 @@ func (f *Feeds) source(doc *octopus.Feed) (source, error) {
 	switch doc.FeedType {
 	case octopus.FeedNuGet:
 		return f.nuget(doc)
+	case octopus.FeedMaven:
+		return f.maven(doc)
+	case octopus.FeedHelm:
+		return f.helm(doc)
+	case octopus.FeedGitHub:
+		return f.github(doc)
+	case octopus.FeedDocker, octopus.FeedOCI, octopus.FeedACR, octopus.FeedGCR:
+		return f.registry(doc)
 	default:
 		return nil, fault.New(fault.Unsupported, "The feed '%s' is of the type %s, which this server cannot read; use a feed of another type, or push the packages to the built-in feed.", doc.Name, doc.FeedType)
 	}
