@@ -198,6 +198,8 @@ func (f *Feeds) source(doc *octopus.Feed) (source, error) {
 		return f.helm(doc)
 	case octopus.FeedGitHub:
 		return f.github(doc)
+	case octopus.FeedS3:
+		return f.s3(doc)
 	case octopus.FeedDocker, octopus.FeedOCI, octopus.FeedACR, octopus.FeedGCR:
 		return f.registry(doc)
 	default:
