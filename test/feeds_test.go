@@ -84,6 +84,12 @@ func TestExternalFeedDay(t *testing.T) {
 		if !strings.Contains(said, "'Artifacts'") || !strings.Contains(said, "check its FeedUri") || strings.Contains(said, password) {
 			t.Errorf("a feed that is down: %s", said)
 		}
+		// A release of what was there the last time would be another one than is asked for.
+		if said := c.Refused(t, http.StatusServiceUnavailable, http.MethodPost, space+"/releases/create/v1", map[string]any{
+			"spaceId": "Spaces-1", "spaceIdOrName": "Spaces-1", "projectName": m.Project.Name,
+		}); !strings.Contains(said, "'Artifacts'") {
+			t.Errorf("a release without its feed: %s", said)
+		}
 		deployed(m.Production)
 	})
 }

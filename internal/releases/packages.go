@@ -368,8 +368,10 @@ func (s *Service) latest(ctx context.Context, space ident.SpaceID, r *reference,
 	switch {
 	case found != "":
 		return found, nil
+	case fault.Is(err, fault.Unavailable):
+		return "", err // what it has now is not known: whoever wants the last version gives it
 	case !seen && sel.last[r.key] != "":
-		return sel.last[r.key], nil // the feed is away or was cleaned: as before
+		return sel.last[r.key], nil // the feed was cleaned, or cannot be asked at all: as before
 	case err != nil:
 		return "", err
 	case seen:
