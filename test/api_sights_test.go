@@ -158,6 +158,7 @@ func routeSights() map[string]sight {
 		"GET /api/{space}/retentionpolicies/{id}":                                   shared,
 		"GET /api/{space}/scheduledprojecttriggers":                                 listed("trigger", "ids"),
 		"GET /api/{space}/scheduledprojecttriggers/{id}":                            ofOwn("trigger"),
+		"GET /api/{space}/subscriptions/{id}/deliveries":                            shared,
 		"GET /api/{space}/tasks":                                                    {own: "task", finds: []string{"ids", "partialName", "project=project", "environment=dev"}, queries: []string{"?active=true", "?hasPendingInterruptions=true"}},
 		"GET /api/{space}/tasks/details/{id}":                                       ofOwn("task"),
 		"GET /api/{space}/tasks/taskTypes":                                          static,

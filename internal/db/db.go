@@ -185,6 +185,8 @@ type Tx struct {
 	after   []func()
 	blocks  map[string]*block // ids taken by this transaction, not yet committed
 
+	collided bool // PostgreSQL: a key was taken
+
 	rows *sql.Rows // the last ones given out, to close what was left open
 	row  *sql.Row
 
@@ -226,7 +228,9 @@ func (t *Tx) Exec(ctx context.Context, query string, args ...any) (int64, error)
 	t.d.told(query)
 	res, err := t.conn.ExecContext(ctx, t.d.bind(query), args...)
 	if err != nil {
-		return 0, t.d.translate(err)
+		err = t.d.translate(err)
+		t.collided = t.collided || t.d.dialect == Postgres && errors.Is(err, ErrUnique)
+		return 0, err
 	}
 	return res.RowsAffected()
 }

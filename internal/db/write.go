@@ -23,6 +23,10 @@ const (
 	// other of its attempts keeps the engine's writers out, of all processes: a
 	// task whose owner commits without a pause could not be canceled otherwise.
 	overtaken = 3
+	// collisions is how often a document transaction on PostgreSQL is tried again
+	// because a key was taken. It may have looked before, and somebody else been
+	// quicker: the next time it finds what they made.
+	collisions = 2
 )
 
 // joinWriters waits until a writer may begin, beside the others or alone.
@@ -57,7 +61,8 @@ func (d *DB) writeTx(ctx context.Context, level isolation, fn func(*Tx) error) e
 			}
 			return nil
 		}
-		if attempt == maxAttempts || time.Since(start) > retryFor || !isSerialization(err) || ctx.Err() != nil {
+		again := isSerialization(err) || level == levelDocuments && attempt <= collisions && t != nil && t.collided
+		if attempt == maxAttempts || time.Since(start) > retryFor || !again || ctx.Err() != nil {
 			return d.ended(ctx, err)
 		}
 		if err := sleep(ctx, time.Duration(rand.Int64N(int64(attempt)*int64(5*time.Millisecond)))); err != nil {
@@ -95,22 +100,22 @@ func (d *DB) attempt(ctx context.Context, level isolation, number int, fn func(*
 		}
 	}()
 	if err := t.begin(ctx, level, number); err != nil {
-		return nil, err
+		return t, err
 	}
 	if err := fn(t); err != nil {
-		return nil, err
+		return t, err
 	}
 	t.closeRows()
 	for _, e := range t.events {
 		if err := t.insertEvent(ctx, e); err != nil {
-			return nil, fmt.Errorf("write audit event: %w", err)
+			return t, fmt.Errorf("write audit event: %w", err)
 		}
 	}
 	if err := t.bumpChanges(ctx); err != nil {
-		return nil, err
+		return t, err
 	}
 	if err := t.commit(ctx); err != nil {
-		return nil, err
+		return t, err
 	}
 	committed = true
 	return t, nil

@@ -573,3 +573,33 @@ func TestDiskFull(t *testing.T) {
 		t.Errorf("Write once there is room: %v", err)
 	}
 }
+
+// TestTakenKey: a transaction that somebody was quicker than finds what they made when
+// it is run again; a key that is taken for good is told.
+func TestTakenKey(t *testing.T) {
+	t.Parallel()
+	d := dbtest.Open(t, db.Postgres)
+	attempts := 0
+	write(t, d, func(tx *db.Tx) error {
+		if attempts++; attempts > 1 {
+			var n int
+			if err := tx.QueryRow(t.Context(), `SELECT count(*) FROM documents WHERE id = 'Bench-1'`).Scan(&n); err != nil || n == 1 {
+				return err
+			}
+		} else {
+			write(t, d, func(tx *db.Tx) error { return insertDocument(t.Context(), tx, 1, "quicker") })
+		}
+		return insertDocument(t.Context(), tx, 1, "slower")
+	})
+	if attempts != 2 {
+		t.Errorf("it took %d attempts", attempts)
+	}
+	attempts = 0
+	err := d.Write(t.Context(), func(tx *db.Tx) error {
+		attempts++
+		return insertDocument(t.Context(), tx, 1, "again")
+	})
+	if !errors.Is(err, db.ErrUnique) || attempts != 3 {
+		t.Errorf("after %d attempts: %v", attempts, err)
+	}
+}
