@@ -70,7 +70,7 @@ SOAK := TAKO_TEST_SOAK=1 TAKO_TEST_BINARY=$(CURDIR)/bin/tako go test -count=1 -v
 soak: soak-kills soak-stalls soak-states soak-delta soak-fuzz
 
 soak-kills: build
-	$(SOAK) -timeout 40m -run 'TestKill|TestPausedOwner|TestErrorAtEveryEdge|TestLateStart|TestLostCommits' ./test
+	$(SOAK) -timeout 40m -run 'TestPoint20|TestKill|TestPausedOwner|TestErrorAtEveryEdge|TestLateStart|TestLostCommits' ./test
 
 # They mostly stand still.
 soak-stalls: build
@@ -82,7 +82,7 @@ soak-states:
 
 # Packages of 100 MB of which one per cent changes, pushed as deltas.
 soak-delta:
-	TAKO_TEST_SOAK=1 go test -timeout 20m -count=1 -v -run TestDeltaPush ./internal/rest/actions/packages
+	TAKO_TEST_SOAK=1 go test -timeout 20m -count=1 -v -run TestPoint24DeltaPush ./internal/rest/actions/packages
 
 # Every Fuzz function of the module, found by itself; FUZZ_SECONDS in all.
 FUZZ_SECONDS ?= 600

@@ -212,9 +212,9 @@ func (e *edged) judge(done octopus.Task, fate fate) {
 	e.check(t, done.ID, [parallelSteps + 1]bool{1: fate == goesOn, 2: fate == goesOn})
 }
 
-// TestKillAtEveryEdge kills the process that passes an edge, once, and lets the
+// TestPoint20KillAtEveryEdge kills the process that passes an edge, once, and lets the
 // deployment go on: each script runs once, and no line is missing or doubled.
-func TestKillAtEveryEdge(t *testing.T) {
+func TestPoint20KillAtEveryEdge(t *testing.T) {
 	t.Parallel()
 	for _, dialect := range apptest.Dialects() {
 		t.Run(dialect.String(), func(t *testing.T) {

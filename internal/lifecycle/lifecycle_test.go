@@ -80,7 +80,7 @@ func show(r lifecycle.Result) string {
 	return b.String()
 }
 
-func TestProgress(t *testing.T) {
+func TestPoint01Progress(t *testing.T) {
 	t.Parallel()
 	three := phases("Dev: dev", "Test: test", "Prod: prod")
 	space := environments("dev", "test", "prod")

@@ -64,9 +64,9 @@ func (w *world) lanes(id string, step int) []string {
 	return names
 }
 
-// TestHealthCheck: targets that are not well are left out of what follows, and new
+// TestPoint13HealthCheck: targets that are not well are left out of what follows, and new
 // ones that are take part in it.
-func TestHealthCheck(t *testing.T) {
+func TestPoint13HealthCheck(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, w *world) {
 		w.sc.Vars = []plainVariable{{Name: "Password", Value: "hunter22", Sensitive: true}}

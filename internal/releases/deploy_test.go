@@ -411,7 +411,7 @@ func TestTwoDeploymentsCompleteAPhase(t *testing.T) {
 	})
 }
 
-func TestTenants(t *testing.T) {
+func TestPoint01Tenants(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		connected := func(name string, environments ...string) *octopus.Tenant {
 			return &octopus.Tenant{Name: name, TenantTags: octopus.List[string]{"Ring/" + name}, ProjectEnvironments: octopus.Map[string, octopus.List[string]]{w.project.ID: environments}}

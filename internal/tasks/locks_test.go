@@ -17,7 +17,7 @@ import (
 
 // The example of the product's documentation: readers run together, a writer waits
 // for all that came before it, and everything that comes later waits for it.
-func TestMachineLock(t *testing.T) {
+func TestPoint06MachineLock(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, w *world) {
 		_, l := w.claim()

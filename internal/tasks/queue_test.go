@@ -51,7 +51,7 @@ func TestOrder(t *testing.T) {
 	})
 }
 
-func TestCapacity(t *testing.T) {
+func TestPoint06Capacity(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, w *world) {
 		claimed := make(leases, 10)
@@ -178,7 +178,7 @@ func TestTwoNodes(t *testing.T) {
 	})
 }
 
-func TestTagWaits(t *testing.T) {
+func TestPoint06TagWaits(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, w *world) {
 		claimed := make(leases, 10)

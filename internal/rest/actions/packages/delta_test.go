@@ -75,9 +75,9 @@ var changes = map[string]func(file []byte) []byte{
 	},
 }
 
-// TestDeltaPush: the second push of a large package with one per cent changed
+// TestPoint24DeltaPush: the second push of a large package with one per cent changed
 // sends at most five per cent, and what is stored is the same to the byte.
-func TestDeltaPush(t *testing.T) {
+func TestPoint24DeltaPush(t *testing.T) {
 	t.Parallel()
 	size, changes := 32<<20, changes
 	switch {
