@@ -51,6 +51,12 @@ const (
 	EventTriggerFailed  EventCategory = "TriggerFailed"
 	// EventRetentionApplied says what retention has deleted.
 	EventRetentionApplied EventCategory = "RetentionPolicyApplied"
+	// EventBackupSucceeded tells of a backup that was taken or proven,
+	// EventBackupFailed of a scheduled one that failed or was skipped, and
+	// EventBackupOverdue that the last one that was proven is too old.
+	EventBackupSucceeded EventCategory = "BackupSucceeded"
+	EventBackupFailed    EventCategory = "BackupFailed"
+	EventBackupOverdue   EventCategory = "BackupOverdue"
 )
 
 // Event is a record of something that happened; it is never changed.

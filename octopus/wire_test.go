@@ -112,6 +112,8 @@ func documents() []any {
 		octopus.PerformanceConfiguration{},
 		octopus.UpgradeConfiguration{},
 		octopus.FeaturesConfiguration{},
+		octopus.Backup{},
+		octopus.BackupRequest{},
 		octopus.Timezone{},
 		octopus.Authentication{},
 		octopus.Space{},

@@ -349,7 +349,7 @@ func needed(op operation, f *furnished) string {
 
 // mayBeMissing lists what furnish makes none of.
 func mayBeMissing(op operation) bool {
-	return slices.ContainsFunc([]string{"/artifacts/{id}", "/interruptions/{id}", "/delta-signature", "/logo"}, func(part string) bool { return strings.Contains(op.Path, part) })
+	return slices.ContainsFunc([]string{"/artifacts/{id}", "/interruptions/{id}", "/delta-signature", "/logo", "/backups/{id}"}, func(part string) bool { return strings.Contains(op.Path, part) })
 }
 
 // counter counts what passes through it.

@@ -175,6 +175,7 @@ func (a *App) wire(ctx context.Context, opt Options, p parts) error {
 		return err
 	}
 	runners[octopus.TaskRetention] = retention.New(retention.Config{DB: a.db, Store: p.store, Releases: service, Packages: packages, Fetched: others, Blobs: p.blobs, Log: a.log})
+	runners[octopus.TaskBackup] = a.backupRunner(opt, p)
 	a.janitor = orchestrator.NewJanitor(a.tasks, a.targets, a.log)
 	draining, drain := context.WithCancel(context.WithoutCancel(ctx))
 	a.drain = drain

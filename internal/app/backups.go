@@ -46,6 +46,24 @@ func OpenBackups(cfg config.Config, opt Options) (*Backups, error) {
 	return &Backups{s, cfg, opt}, err
 }
 
+// openBackups opens the directory of backups that the server itself uses.
+func (a *App) openBackups() (*backup.Store, error) { return backup.Open(a.cfg.Backups) }
+
+// backupRunner runs the tasks named Backup.
+func (a *App) backupRunner(opt Options, p parts) *backup.Task {
+	opt.Log = a.log
+	apart := &Backups{cfg: a.cfg, opt: opt}
+	return backup.NewRunner(backup.TaskConfig{
+		Open: a.openBackups,
+		Keys: func(ctx context.Context) (backup.Keys, error) {
+			return backup.ServerKeys(ctx, p.keys, keySource(a.cfg), nil)
+		},
+		Source: backup.Source{DB: a.db, Keys: p.keys, Blobs: p.blobs, Temp: tempDir(a.cfg), Version: opt.Version, Config: a.cfg.Print(), Log: a.log},
+		Verify: backup.VerifyOptions{Temp: tempDir(a.cfg), Server: a.db, Places: allPlaces, Boot: apart.boot, Version: opt.Version, Log: a.log},
+		Log:    a.log,
+	})
+}
+
 // Create takes a backup.
 func (b *Backups) Create(ctx context.Context, progress func(backup.Progress)) (m backup.Manifest, err error) {
 	keys, err := OpenKeys(ctx, b.cfg, b.opt)

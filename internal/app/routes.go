@@ -11,6 +11,7 @@ import (
 	"github.com/takodeploy/tako/internal/resource"
 	"github.com/takodeploy/tako/internal/resources"
 	"github.com/takodeploy/tako/internal/rest"
+	"github.com/takodeploy/tako/internal/rest/actions/backups"
 	"github.com/takodeploy/tako/internal/rest/actions/dashboard"
 	"github.com/takodeploy/tako/internal/rest/actions/library"
 	"github.com/takodeploy/tako/internal/rest/actions/packages"
@@ -38,6 +39,7 @@ func routes(a *App, version string, store *docstore.Store, service *releases.Ser
 	all = append(all, releaseroutes.Routes(a.db, service)...)
 	all = append(all, taskroutes.Routes(a.db, store, a.tasks, service, blobs)...)
 	all = append(all, dashboard.Routes(a.db, store, service)...)
+	all = append(all, backups.Routes(a.db, a.tasks, a.openBackups)...)
 	return all
 }
 

@@ -43,6 +43,7 @@ func Groups(appliesTo string) []Group {
 		return g
 	}
 	all := []Group{
+		group("Backup", octopus.EventBackupSucceeded, octopus.EventBackupFailed, octopus.EventBackupOverdue),
 		group("Certificate", octopus.EventCertificateExpires20Days, octopus.EventCertificateExpires10Days, octopus.EventCertificateExpired),
 		group("Deployment", octopus.EventDeploymentQueued, octopus.EventDeploymentStarted, octopus.EventDeploymentResumed, octopus.EventDeploymentSucceeded, octopus.EventDeploymentFailed),
 		group("Document", octopus.EventCreated, octopus.EventModified, octopus.EventDeleted, octopus.EventCloned),

@@ -1,0 +1,129 @@
+package backups_test
+
+import (
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/takodeploy/tako/internal/apptest"
+	"github.com/takodeploy/tako/octopus"
+)
+
+// until waits for what a task is to become.
+func until(t *testing.T, s *apptest.Server, id string, is func(octopus.Task) bool) octopus.Task {
+	t.Helper()
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(10 * time.Millisecond) { //nolint:forbidigo // between two looks
+		task := apptest.Get[octopus.Task](t, s.Client, "/api/tasks/"+id)
+		if is(task) {
+			return task
+		}
+		if task.IsCompleted || time.Now().After(deadline) {
+			t.Fatalf("%s is %s: %s\n%s", id, task.State, task.ErrorMessage, raw(t, s, id))
+		}
+	}
+}
+
+func raw(t *testing.T, s *apptest.Server, id string) string {
+	t.Helper()
+	return string(s.Must(t, http.MethodGet, "/api/tasks/"+id+"/raw", nil, nil).Body)
+}
+
+func start(t *testing.T, s *apptest.Server, path, body string) (task octopus.Task) {
+	t.Helper()
+	s.Must(t, http.MethodPost, path, body, &task)
+	return task
+}
+
+func ended(state octopus.TaskState) func(octopus.Task) bool {
+	return func(task octopus.Task) bool { return task.State == state }
+}
+
+// TestBackups takes, lists and proves backups through the API; damage is found, two
+// tasks run one after the other, and one that waits can be canceled.
+func TestBackups(t *testing.T) {
+	t.Parallel()
+	for _, dialect := range apptest.Dialects() {
+		t.Run(dialect.String(), func(t *testing.T) {
+			t.Parallel()
+			s := apptest.StartWith(t, dialect, apptest.Options{NoWorker: true})
+			const path = "/api/system/backups"
+			if page := apptest.Get[octopus.Page[octopus.Backup]](t, s.Client, path); page.TotalResults != 0 {
+				t.Fatalf("before: %+v", page)
+			}
+			s.Upload(t, "/api/packages/raw", "Acme.Web.1.0.0.zip", []byte("content"))
+			task := start(t, s, path, "")
+			if task.Name != octopus.TaskBackup || task.SpaceID != "" {
+				t.Errorf("the task is %+v", task)
+			}
+			until(t, s, task.ID, ended(octopus.TaskSuccess))
+			page := apptest.Get[octopus.Page[octopus.Backup]](t, s.Client, path)
+			if page.TotalResults != 1 || len(page.Items) != 1 {
+				t.Fatalf("there are %+v", page)
+			}
+			b := page.Items[0]
+			if b.VerifiedLevel != 2 || b.VerifiedAt == nil || b.Created == nil || b.Database != dialect.String() || b.DatabaseSize == 0 || b.BlobCount != 1 || b.BlobSize != 7 || b.Problem != "" {
+				t.Errorf("the backup is %+v", b)
+			}
+			if log := raw(t, s, task.ID); !strings.Contains(log, "Backup "+b.ID+": database ") || !strings.Contains(log, "Backup "+b.ID+" is good: proven at level 2") || !strings.Contains(log, "copying the database") {
+				t.Errorf("the log:\n%s", log)
+			}
+			if rest := apptest.Get[octopus.Page[octopus.Backup]](t, s.Client, path+"?skip=1"); len(rest.Items) != 0 || rest.TotalResults != 1 {
+				t.Errorf("the second page is %+v", rest)
+			}
+			s.Refused(t, http.StatusBadRequest, http.MethodPost, path, `{"Level":4}`)
+			s.Refused(t, http.StatusNotFound, http.MethodGet, path+"/20200101T000000Z-aaaa", nil)
+			s.Refused(t, http.StatusNotFound, http.MethodPost, path+"/latest/verify", nil)
+
+			// While somebody else works on the backups, a task waits, and can be canceled;
+			// another waits for it.
+			lock, err := os.OpenFile(filepath.Join(s.Data, "backups", ".lock"), os.O_RDWR, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer lock.Close()
+			if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+				t.Fatal(err)
+			}
+			first, second := start(t, s, path, ""), start(t, s, path+"/"+b.ID+"/verify", `{"Level":1}`)
+			until(t, s, first.ID, func(octopus.Task) bool { return strings.Contains(raw(t, s, first.ID), "Another process") })
+			if now := apptest.Get[octopus.Task](t, s.Client, "/api/tasks/"+second.ID); now.State != octopus.TaskQueued {
+				t.Errorf("the second task is %s beside the first", now.State)
+			}
+			s.Must(t, http.MethodPost, "/api/tasks/"+first.ID+"/cancel", nil, nil)
+			until(t, s, first.ID, ended(octopus.TaskCanceled))
+			if err := lock.Close(); err != nil {
+				t.Fatal(err)
+			}
+			until(t, s, second.ID, ended(octopus.TaskSuccess))
+
+			// A changed bit.
+			file := filepath.Join(s.Data, "backups", b.ID, "database.age")
+			content, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			content[len(content)/2] ^= 1
+			if err := os.WriteFile(file, content, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			task = start(t, s, path+"/"+b.ID+"/verify", `{"Level":1}`)
+			task = until(t, s, task.ID, ended(octopus.TaskFailed))
+			if !strings.Contains(task.ErrorMessage, "is damaged") {
+				t.Errorf("a damaged backup fails with %q", task.ErrorMessage)
+			}
+			if now := apptest.Get[octopus.Backup](t, s.Client, path+"/"+b.ID); now.VerifiedLevel != 0 {
+				t.Errorf("a damaged backup is still %+v", now)
+			}
+			if n := apptest.Get[octopus.Page[octopus.Event]](t, s.Client, "/api/events?eventCategories=TaskQueued&documentTypes=ServerTasks").TotalResults; n != 4 {
+				t.Errorf("%d of 4 tasks are in the audit trail", n)
+			}
+			if done := apptest.Get[octopus.Page[octopus.Event]](t, s.Client, "/api/events?eventCategories=BackupSucceeded"); done.TotalResults != 2 {
+				t.Errorf("the audit trail has %+v", done.Items)
+			}
+		})
+	}
+}

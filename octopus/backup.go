@@ -1,0 +1,39 @@
+package octopus
+
+// Backup is a backup of the whole server: its database, packages, artifacts and
+// logs. Its id sorts by time ("20261127T141502Z-k3f9").
+type Backup struct {
+	Resource
+	// Created is the instant of the database that it has; null when the backup
+	// cannot be read.
+	Created *Time `json:"Created"`
+	// Version is that of the program that took it.
+	Version string `json:"Version"`
+	// Database is "sqlite" or "postgres".
+	Database string `json:"Database"`
+	// DatabaseSize and BlobSize are what is in it, StoredSize what it takes on disk
+	// beside the packages, artifacts and logs that backups share, all in bytes.
+	DatabaseSize int64 `json:"DatabaseSize"`
+	BlobSize     int64 `json:"BlobSize"`
+	StoredSize   int64 `json:"StoredSize"`
+	// BlobCount counts its packages, artifacts and logs, MissingBlobs those that
+	// the server itself had lost before.
+	BlobCount    int64 `json:"BlobCount"`
+	MissingBlobs int   `json:"MissingBlobs"`
+	// VerifiedLevel says how it was proven: 0 not yet, 1 its files, 2 its database
+	// and secrets, 3 the program was started on it.
+	VerifiedLevel int        `json:"VerifiedLevel"`
+	VerifiedAt    *Time      `json:"VerifiedAt"`
+	VerifiedBy    NullString `json:"VerifiedBy"`
+	// VerifiedMilliseconds is how long the proof took.
+	VerifiedMilliseconds int64 `json:"VerifiedMilliseconds"`
+	// Problem says why it cannot be read; null for one that can.
+	Problem NullString `json:"Problem"`
+}
+
+// BackupRequest asks for a backup, or for the proof of one.
+type BackupRequest struct {
+	// Level is that of the proof: 1 files, 2 database and secrets, 3 start the
+	// program on it; 2 unless set.
+	Level *int `json:"Level"`
+}
