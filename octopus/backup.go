@@ -37,3 +37,21 @@ type BackupRequest struct {
 	// program on it; 2 unless set.
 	Level *int `json:"Level"`
 }
+
+// BackupConfiguration says when backups are taken by themselves, and which are kept.
+type BackupConfiguration struct {
+	Resource
+	IsEnabled bool `json:"IsEnabled"`
+	// CronExpression says when ("0 0 2 * * *"), by a clock in Timezone, which is UTC
+	// unless set.
+	CronExpression string `json:"CronExpression"`
+	Timezone       string `json:"Timezone"`
+	// VerifyLevel is how each is proven, 1 to 3.
+	VerifyLevel int `json:"VerifyLevel"`
+	// KeepDaily and KeepWeekly say of how many days and weeks the newest is kept, once
+	// a new one is proven.
+	KeepDaily  *int `json:"KeepDaily"`
+	KeepWeekly *int `json:"KeepWeekly"`
+	// WarnAfterHours is how old the last proven backup may be without a warning.
+	WarnAfterHours int `json:"WarnAfterHours"`
+}

@@ -114,6 +114,7 @@ func documents() []any {
 		octopus.FeaturesConfiguration{},
 		octopus.Backup{},
 		octopus.BackupRequest{},
+		octopus.BackupConfiguration{},
 		octopus.Timezone{},
 		octopus.Authentication{},
 		octopus.Space{},

@@ -170,7 +170,7 @@ func (a *App) wire(ctx context.Context, opt Options, p parts) error {
 	packages.Notify(func(ctx context.Context, tx *db.Tx, p *feed.Package) error {
 		return schedule.Pushed(ctx, tx, p.Space, p.PackageID, p.Version)
 	})
-	a.schedule = schedule.New(schedule.Config{DB: a.db, Store: p.store, Releases: service, Queue: a.tasks, Log: a.log})
+	a.schedule = schedule.New(schedule.Config{DB: a.db, Store: p.store, Releases: service, Queue: a.tasks, Proven: a.proven, Log: a.log})
 	if err := a.schedule.Ensure(ctx); err != nil {
 		return err
 	}

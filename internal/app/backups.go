@@ -49,6 +49,24 @@ func OpenBackups(cfg config.Config, opt Options) (*Backups, error) {
 // openBackups opens the directory of backups that the server itself uses.
 func (a *App) openBackups() (*backup.Store, error) { return backup.Open(a.cfg.Backups) }
 
+// proven is the instant of the newest backup that was proven, zero if there is none.
+func (a *App) proven(context.Context) (time.Time, error) {
+	s, err := a.openBackups()
+	if err != nil {
+		return time.Time{}, err
+	}
+	all, err := s.List()
+	if err != nil {
+		return time.Time{}, err
+	}
+	for _, b := range all {
+		if b.Verified != nil && b.Problem == "" {
+			return b.Created, nil
+		}
+	}
+	return time.Time{}, nil
+}
+
 // backupRunner runs the tasks named Backup.
 func (a *App) backupRunner(opt Options, p parts) *backup.Task {
 	opt.Log = a.log

@@ -56,6 +56,8 @@ func Configurations() []*resource.Kind {
 				},
 				Check: checkSMTP,
 			}),
+		configuration(BackupConfigurationKind, "BackupConfiguration", "backup configuration", BackupConfigurationID, octopus.PermAdministerSystem,
+			resource.Declaration[octopus.BackupConfiguration]{Prepare: prepareBackups, Check: checkBackups, InTx: backupsInTx}),
 	}
 }
 

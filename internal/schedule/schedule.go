@@ -1,5 +1,5 @@
 // Package schedule does things when they are due: the schedules of triggers, the
-// server's own (retention), warnings of certificates that expire, releases that are
+// server's own (retention, backups), warnings of certificates that expire, releases that are
 // made because a package came, and deployments to targets that came or changed.
 //
 // What is due is a row of the database and never a timer in memory. Every server
@@ -26,8 +26,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
+	"github.com/takodeploy/tako/internal/backup"
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/docstore"
 	"github.com/takodeploy/tako/internal/fault"
@@ -58,6 +60,8 @@ const (
 	kindRetention   = "retention"
 	kindCertificate = "certificate"
 	kindMachines    = resources.MachineChanges
+	kindBackup      = resources.BackupDue
+	kindBackupAge   = resources.BackupAgeDue
 )
 
 // RetentionID is the row of the server's retention.
@@ -72,7 +76,10 @@ type Config struct {
 	Store    *docstore.Store
 	Releases *releases.Service
 	Queue    releases.Queue
-	Log      *slog.Logger
+	// Proven is the instant of the newest backup that was proven, zero if there is
+	// none; nil looks at none, and warns of none.
+	Proven func(ctx context.Context) (time.Time, error)
+	Log    *slog.Logger
 	// Look is how often Run looks for what is due; 1 s unless set.
 	Look time.Duration
 }
@@ -138,6 +145,7 @@ type row struct {
 	tasks              []string
 
 	trigger *octopus.Trigger
+	backups *octopus.BackupConfiguration // of rows about backups
 	table   *timetable.Timetable
 }
 
@@ -192,6 +200,10 @@ func (s *Scheduler) one(ctx context.Context, id string) error {
 		err = s.retain(ctx, r)
 	case kindMachines:
 		err = s.machines(ctx, r)
+	case kindBackup:
+		err = s.backUp(ctx, r)
+	case kindBackupAge:
+		err = s.backupAge(ctx, r)
 	default:
 		err = fault.New(fault.Unsupported, "This server knows no schedule of the kind '%s'.", r.kind)
 	}
@@ -281,6 +293,12 @@ func (s *Scheduler) load(ctx context.Context, tx *db.Tx, r *row) (gone bool, err
 		}
 	case kindRetention:
 		r.table, err = timetable.Cron(r.argument, time.UTC)
+	case kindBackup, kindBackupAge:
+		var ok bool
+		if r.table, ok, err = s.backupTable(ctx, tx, r); err == nil && !ok {
+			_, err = tx.Exec(ctx, `DELETE FROM due WHERE id = ?`, r.id)
+			return true, err
+		}
 	}
 	return false, err
 }
@@ -405,9 +423,13 @@ func (s *Scheduler) finishIn(ctx context.Context, tx *db.Tx, r *row, also func(c
 	return also(ctx, tx)
 }
 
-// told writes an event about a row's trigger.
+// told writes an event about a row's trigger, or about a scheduled backup that there
+// will not be.
 func (s *Scheduler) told(r *row, category octopus.EventCategory, did string, details ...string) func(context.Context, *db.Tx) error {
 	return func(ctx context.Context, tx *db.Tx) error {
+		if r.kind == kindBackup {
+			tx.Event(backup.TaskEvent(octopus.EventBackupFailed, "", "The scheduled backup "+did+". "+strings.TrimSuffix(strings.Join(details, " "), ".")))
+		}
 		if r.trigger == nil {
 			return nil
 		}

@@ -56,6 +56,16 @@ type server struct {
 	sched *schedule.Scheduler
 }
 
+// proven is the instant of a backup that was proven; no file has it.
+type proven struct{ micros atomic.Int64 }
+
+func (p *proven) at(context.Context) (time.Time, error) {
+	if n := p.micros.Load(); n != 0 {
+		return time.UnixMicro(n), nil
+	}
+	return time.Time{}, nil
+}
+
 // world is a project in a space, and one server or two.
 type world struct {
 	t         testing.TB
@@ -64,6 +74,7 @@ type world struct {
 	servers   []*server
 	project   octopus.Project
 	dev, test string
+	proven    proven
 }
 
 type packages struct {
@@ -144,7 +155,7 @@ func newWorld(t testing.TB, url string, n int) *world {
 		check(t, err)
 		t.Cleanup(func() { check(t, queue.Close()) })
 		s.rel = releases.New(releases.Config{DB: s.db, Store: store, Queue: queue, Packages: packages{s.db, s.feed}, Sealer: box, Log: dbtest.Log(t)})
-		s.sched = schedule.New(schedule.Config{DB: s.db, Store: store, Releases: s.rel, Queue: queue, Log: dbtest.Log(t)})
+		s.sched = schedule.New(schedule.Config{DB: s.db, Store: store, Releases: s.rel, Queue: queue, Proven: w.proven.at, Log: dbtest.Log(t)})
 		w.servers = append(w.servers, s)
 	}
 	people, err := auth.Open(w.servers[0].db, w.store, auth.Options{})

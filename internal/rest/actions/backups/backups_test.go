@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -124,6 +125,74 @@ func TestBackups(t *testing.T) {
 			if done := apptest.Get[octopus.Page[octopus.Event]](t, s.Client, "/api/events?eventCategories=BackupSucceeded"); done.TotalResults != 2 {
 				t.Errorf("the audit trail has %+v", done.Items)
 			}
+		})
+	}
+}
+
+// TestScheduledBackups: the settings are checked, a scheduled backup is taken, proven and
+// followed by retention, and one that fails is warned of.
+func TestScheduledBackups(t *testing.T) {
+	t.Parallel()
+	for _, dialect := range apptest.Dialects() {
+		t.Run(dialect.String(), func(t *testing.T) {
+			t.Parallel()
+			s := apptest.StartWith(t, dialect, apptest.Options{NoWorker: true})
+			const path = "/api/backupconfiguration"
+			c := apptest.Get[octopus.BackupConfiguration](t, s.Client, path)
+			if c.IsEnabled || c.CronExpression != "0 0 2 * * *" || c.Timezone != "UTC" || c.VerifyLevel != 2 || *c.KeepDaily != 7 || *c.KeepWeekly != 4 || c.WarnAfterHours != 50 {
+				t.Errorf("the defaults are %+v", c)
+			}
+			for body, says := range map[string]string{
+				`{"CronExpression":"soon"}`:                          "CronExpression is 'soon'",
+				`{"IsEnabled":true,"CronExpression":"0 0 2 30 2 *"}`: "never comes",
+				`{"Timezone":"Mars/Olympus"}`:                        "Timezone is 'Mars/Olympus'",
+				`{"VerifyLevel":4}`:                                  "VerifyLevel is 4",
+				`{"KeepDaily":-1}`:                                   "KeepDaily is -1",
+				`{"KeepWeekly":4000}`:                                "KeepWeekly is 4000",
+				`{"WarnAfterHours":-1}`:                              "WarnAfterHours is -1",
+			} {
+				if got := s.Refused(t, http.StatusBadRequest, http.MethodPut, path, body); !strings.Contains(got, says) {
+					t.Errorf("%s: %s", body, got)
+				}
+			}
+			put := func(body string) { s.Must(t, http.MethodPut, path, body, nil) }
+			// event waits for one of a category that says something.
+			event := func(category, says string) {
+				t.Helper()
+				for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) { //nolint:forbidigo // between two looks
+					if page := apptest.Get[octopus.Page[octopus.Event]](t, s.Client, "/api/events?eventCategories="+category); slices.ContainsFunc(page.Items, func(e octopus.Event) bool { return strings.Contains(e.Message, says) }) {
+						return
+					}
+				}
+				t.Fatalf("no event %s says %q", category, says)
+			}
+			put(`{"IsEnabled":true,"CronExpression":"* * * * * *","VerifyLevel":1,"KeepDaily":0,"KeepWeekly":0}`)
+			event("BackupSucceeded", "was taken, and proven at level 1")
+			put(`{"IsEnabled":false}`)
+			all := apptest.Get[octopus.TaskPage](t, s.Client, "/api/tasks?name=Backup")
+			if len(all.Items) == 0 {
+				t.Fatal("there is no task")
+			}
+			for _, task := range all.Items {
+				until(t, s, task.ID, ended(octopus.TaskSuccess))
+			}
+			if log := raw(t, s, all.Items[0].ID); !strings.Contains(log, "Removed ") {
+				t.Errorf("no retention:\n%s", log)
+			}
+			if page := apptest.Get[octopus.Page[octopus.Backup]](t, s.Client, "/api/system/backups"); page.TotalResults != 1 || page.Items[0].VerifiedLevel != 1 {
+				t.Errorf("retention left %+v", page.Items)
+			}
+
+			dir := filepath.Join(s.Data, "backups")
+			if err := os.Rename(dir, dir+".away"); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(dir, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			put(`{"IsEnabled":true,"CronExpression":"* * * * * *"}`)
+			event("BackupFailed", "The scheduled backup failed: ")
+			put(`{"IsEnabled":false}`)
 		})
 	}
 }

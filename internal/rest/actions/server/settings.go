@@ -36,6 +36,8 @@ func (a *api) settingRoutes() []rest.Route {
 			s.complete = func(t resource.Tree) { t["IsBuiltInWorkerEnabled"] = a.BuiltinWorker }
 		case "serverconfiguration", "smtpconfiguration":
 			view = configure
+		case resources.BackupConfigurationKind:
+			view = administer
 		}
 		routes = append(
 			routes,
