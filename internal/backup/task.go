@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/takodeploy/tako/internal/db"
+	"github.com/takodeploy/tako/internal/failpoint"
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/tasks"
 	"github.com/takodeploy/tako/octopus"
@@ -224,7 +225,7 @@ func (t *Task) create(ctx context.Context, r *taskLog, s *Store) (string, error)
 		b.Lines = append(b.Lines, r.line(octopus.LogWarning, fmt.Sprintf("The server itself has lost %d packages, artifacts or logs, so the backup is without them: %s", n, strings.Join(m.Missing[:min(n, 10)], " "))))
 	}
 	r.commit(b)
-	return m.ID, r.err
+	return m.ID, errors.Join(r.err, failpoint.Hit("backup-noted"))
 }
 
 // prune applies retention. A backup that is taken and proven is none the worse for

@@ -11,14 +11,15 @@ import (
 	"time"
 
 	"github.com/takodeploy/tako/internal/apptest"
+	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/octopus"
 )
 
 // until waits for what a task is to become.
-func until(t *testing.T, s *apptest.Server, id string, is func(octopus.Task) bool) octopus.Task {
+func until(t *testing.T, s *apptest.Client, id string, is func(octopus.Task) bool) octopus.Task {
 	t.Helper()
 	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(10 * time.Millisecond) { //nolint:forbidigo // between two looks
-		task := apptest.Get[octopus.Task](t, s.Client, "/api/tasks/"+id)
+		task := apptest.Get[octopus.Task](t, s, "/api/tasks/"+id)
 		if is(task) {
 			return task
 		}
@@ -28,7 +29,7 @@ func until(t *testing.T, s *apptest.Server, id string, is func(octopus.Task) boo
 	}
 }
 
-func raw(t *testing.T, s *apptest.Server, id string) string {
+func raw(t *testing.T, s *apptest.Client, id string) string {
 	t.Helper()
 	return string(s.Must(t, http.MethodGet, "/api/tasks/"+id+"/raw", nil, nil).Body)
 }
@@ -60,7 +61,7 @@ func TestBackups(t *testing.T) {
 			if task.Name != octopus.TaskBackup || task.SpaceID != "" {
 				t.Errorf("the task is %+v", task)
 			}
-			until(t, s, task.ID, ended(octopus.TaskSuccess))
+			until(t, s.Client, task.ID, ended(octopus.TaskSuccess))
 			page := apptest.Get[octopus.Page[octopus.Backup]](t, s.Client, path)
 			if page.TotalResults != 1 || len(page.Items) != 1 {
 				t.Fatalf("there are %+v", page)
@@ -69,7 +70,7 @@ func TestBackups(t *testing.T) {
 			if b.VerifiedLevel != 2 || b.VerifiedAt == nil || b.Created == nil || b.Database != dialect.String() || b.DatabaseSize == 0 || b.BlobCount != 1 || b.BlobSize != 7 || b.Problem != "" {
 				t.Errorf("the backup is %+v", b)
 			}
-			if log := raw(t, s, task.ID); !strings.Contains(log, "Backup "+b.ID+": database ") || !strings.Contains(log, "Backup "+b.ID+" is good: proven at level 2") || !strings.Contains(log, "copying the database") {
+			if log := raw(t, s.Client, task.ID); !strings.Contains(log, "Backup "+b.ID+": database ") || !strings.Contains(log, "Backup "+b.ID+" is good: proven at level 2") || !strings.Contains(log, "copying the database") {
 				t.Errorf("the log:\n%s", log)
 			}
 			if rest := apptest.Get[octopus.Page[octopus.Backup]](t, s.Client, path+"?skip=1"); len(rest.Items) != 0 || rest.TotalResults != 1 {
@@ -90,16 +91,16 @@ func TestBackups(t *testing.T) {
 				t.Fatal(err)
 			}
 			first, second := start(t, s, path, ""), start(t, s, path+"/"+b.ID+"/verify", `{"Level":1}`)
-			until(t, s, first.ID, func(octopus.Task) bool { return strings.Contains(raw(t, s, first.ID), "Another process") })
+			until(t, s.Client, first.ID, func(octopus.Task) bool { return strings.Contains(raw(t, s.Client, first.ID), "Another process") })
 			if now := apptest.Get[octopus.Task](t, s.Client, "/api/tasks/"+second.ID); now.State != octopus.TaskQueued {
 				t.Errorf("the second task is %s beside the first", now.State)
 			}
 			s.Must(t, http.MethodPost, "/api/tasks/"+first.ID+"/cancel", nil, nil)
-			until(t, s, first.ID, ended(octopus.TaskCanceled))
+			until(t, s.Client, first.ID, ended(octopus.TaskCanceled))
 			if err := lock.Close(); err != nil {
 				t.Fatal(err)
 			}
-			until(t, s, second.ID, ended(octopus.TaskSuccess))
+			until(t, s.Client, second.ID, ended(octopus.TaskSuccess))
 
 			// A changed bit.
 			file := filepath.Join(s.Data, "backups", b.ID, "database.age")
@@ -112,7 +113,7 @@ func TestBackups(t *testing.T) {
 				t.Fatal(err)
 			}
 			task = start(t, s, path+"/"+b.ID+"/verify", `{"Level":1}`)
-			task = until(t, s, task.ID, ended(octopus.TaskFailed))
+			task = until(t, s.Client, task.ID, ended(octopus.TaskFailed))
 			if !strings.Contains(task.ErrorMessage, "is damaged") {
 				t.Errorf("a damaged backup fails with %q", task.ErrorMessage)
 			}
@@ -174,9 +175,9 @@ func TestScheduledBackups(t *testing.T) {
 				t.Fatal("there is no task")
 			}
 			for _, task := range all.Items {
-				until(t, s, task.ID, ended(octopus.TaskSuccess))
+				until(t, s.Client, task.ID, ended(octopus.TaskSuccess))
 			}
-			if log := raw(t, s, all.Items[0].ID); !strings.Contains(log, "Removed ") {
+			if log := raw(t, s.Client, all.Items[0].ID); !strings.Contains(log, "Removed ") {
 				t.Errorf("no retention:\n%s", log)
 			}
 			if page := apptest.Get[octopus.Page[octopus.Backup]](t, s.Client, "/api/system/backups"); page.TotalResults != 1 || page.Items[0].VerifiedLevel != 1 {
@@ -194,5 +195,31 @@ func TestScheduledBackups(t *testing.T) {
 			event("BackupFailed", "The scheduled backup failed: ")
 			put(`{"IsEnabled":false}`)
 		})
+	}
+}
+
+// TestBackupGoesOn kills the server once the backup of a task is there: the next one
+// proves it, and takes no other.
+func TestBackupGoesOn(t *testing.T) {
+	t.Parallel()
+	p := apptest.NewProcess(t, db.SQLite)
+	p.Env = append(p.Env, "TAKO_FAILPOINT=backup-noted:kill")
+	p.Start()
+	var task octopus.Task
+	p.Must(t, http.MethodPost, "/api/system/backups", nil, &task)
+	for deadline := time.Now().Add(2 * time.Minute); !p.Exited(); time.Sleep(10 * time.Millisecond) { //nolint:forbidigo // between two looks
+		if time.Now().After(deadline) {
+			t.Fatal("the server has not come to the failpoint")
+		}
+	}
+	p.Env = p.Env[:len(p.Env)-1]
+	p.Start()
+	until(t, p.Client, task.ID, ended(octopus.TaskSuccess))
+	page := apptest.Get[octopus.Page[octopus.Backup]](t, p.Client, "/api/system/backups")
+	if page.TotalResults != 1 || page.Items[0].VerifiedLevel != 2 {
+		t.Errorf("there are %+v", page.Items)
+	}
+	if log := raw(t, p.Client, task.ID); !strings.Contains(log, " is there already.") {
+		t.Errorf("the log:\n%s", log)
 	}
 }
