@@ -21,6 +21,7 @@ import (
 	"github.com/takodeploy/tako/internal/resource"
 	"github.com/takodeploy/tako/internal/resources"
 	"github.com/takodeploy/tako/internal/rest"
+	"github.com/takodeploy/tako/octopus"
 )
 
 // insides are what an answer must not show of the server.
@@ -69,6 +70,13 @@ func (r *refuser) send(b bad) {
 		Errors       []string
 	}
 	fail := func(why string) { t.Errorf("%s: %s: %d %.600s", label, why, resp.Status, resp.Body) }
+	err = json.Unmarshal(resp.Body, &answer)
+	if strings.HasPrefix(b.path, "/token/") && resp.Status == http.StatusBadRequest { // OAuth has a form of its own
+		var refusal octopus.TokenError
+		if err = json.Unmarshal(resp.Body, &refusal); refusal.Error != "" {
+			answer.ErrorMessage, answer.Errors = refusal.Error, []string{refusal.ErrorDescription}
+		}
+	}
 	switch {
 	case resp.Status < 400 || resp.Status > 499:
 		for _, code := range b.may {
@@ -78,7 +86,7 @@ func (r *refuser) send(b bad) {
 		}
 		fail("it was not refused")
 		return
-	case json.Unmarshal(resp.Body, &answer) != nil || answer.ErrorMessage == "" || !strings.HasPrefix(resp.Header.Get("Content-Type"), "application/json"):
+	case err != nil || answer.ErrorMessage == "" || !strings.HasPrefix(resp.Header.Get("Content-Type"), "application/json"):
 		fail("the refusal is no JSON with an ErrorMessage")
 	case resp.Status == http.StatusBadRequest && (len(answer.Errors) == 0 || strings.TrimSpace(answer.Errors[0]) == ""):
 		fail("400 without Errors")

@@ -17,7 +17,7 @@ import (
 // and whether the server lives.
 var publicRoutes = []string{
 	"GET /api/", "GET /api/openapi.json", "GET /api/authentication", "POST /api/users/login", "POST /api/users/logout",
-	"GET /api/octopusservernodes/ping", "GET /livez", "GET /readyz",
+	"GET /api/octopusservernodes/ping", "GET /livez", "GET /readyz", "GET /.well-known/openid-configuration", "POST /token/v1",
 }
 
 // What routes that need no permission show to somebody who holds none.
@@ -175,7 +175,7 @@ func TestNobodySeesOrChangesAnything(t *testing.T) {
 			f.Must(t, http.MethodPost, "/api/users/"+me+"/apikeys", map[string]string{"Purpose": "test"}, &key)
 			before := state(t, f.d)
 			for _, op := range f.ops {
-				if op.Path == "/api/users/login" {
+				if op.Path == "/api/users/login" || op.Path == "/token/v1" {
 					continue // to fail at it leaves a trace
 				}
 				for _, path := range f.spellings(op) {

@@ -30,6 +30,7 @@ import (
 	"github.com/takodeploy/tako/internal/feed/external"
 	"github.com/takodeploy/tako/internal/mail"
 	"github.com/takodeploy/tako/internal/notify"
+	"github.com/takodeploy/tako/internal/oidc"
 	"github.com/takodeploy/tako/internal/orchestrator"
 	"github.com/takodeploy/tako/internal/releases"
 	"github.com/takodeploy/tako/internal/resource"
@@ -118,13 +119,24 @@ func New(ctx context.Context, cfg config.Config, opt Options) (_ *App, err error
 	if err != nil {
 		return nil, err
 	}
-	if a.auth, err = auth.Open(a.db, store, auth.Options{Log: a.log, Now: opt.Now, Installation: meta.InstallationID}); err != nil {
+	if a.auth, err = auth.Open(a.db, store, auth.Options{
+		Log: a.log, Now: opt.Now, Installation: meta.InstallationID, Sealer: a.keys, Issuers: oidc.New(oidc.Config{Allow: a.outbound(), Now: opt.Now}),
+	}); err != nil {
 		return nil, err
 	}
 	if err := a.seed(ctx, store); err != nil {
 		return nil, fmt.Errorf("set up a new server: %w", err)
 	}
 	return a, a.wire(ctx, opt, parts{a.keys, blobs, store, meta.InstallationID})
+}
+
+// outbound says which addresses may be connected to because somebody with a permission
+// named them: webhooks, issuers of tokens.
+func (a *App) outbound() func(netip.Addr) bool {
+	if a.cfg.WebhooksToSelf {
+		return func(at netip.Addr) bool { return at.Unmap().IsLoopback() || notify.AllowWebhook(at) }
+	}
+	return notify.AllowWebhook
 }
 
 // parts are what wire connects.
@@ -160,12 +172,8 @@ func (a *App) wire(ctx context.Context, opt Options, p parts) error {
 	runners[octopus.TaskDeploy] = orchestrator.New(orchestrator.Config{
 		DB: a.db, Source: service, Agents: a.targets, Blobs: p.blobs, Sealer: p.keys, Mail: post, Log: a.log,
 	})
-	allow := notify.AllowWebhook
-	if a.cfg.WebhooksToSelf {
-		allow = func(at netip.Addr) bool { return at.Unmap().IsLoopback() || notify.AllowWebhook(at) }
-	}
 	a.notify = notify.New(notify.Config{
-		DB: a.db, Store: p.store, Auth: a.auth, Trail: events.New(p.store.Kinds()), Mail: post, Log: a.log, ServerURI: a.cfg.ServerURI, Allow: allow,
+		DB: a.db, Store: p.store, Auth: a.auth, Trail: events.New(p.store.Kinds()), Mail: post, Log: a.log, ServerURI: a.cfg.ServerURI, Allow: a.outbound(),
 	})
 	packages.Notify(func(ctx context.Context, tx *db.Tx, p *feed.Package) error {
 		return schedule.Pushed(ctx, tx, p.Space, p.PackageID, p.Version)

@@ -58,8 +58,6 @@ func unserved() [][2]string {
 		{"/git", "projects are kept in the database"},
 		{"{gitref}", "projects are kept in the database"},
 		{"{ref}", "projects are kept in the database"},
-		{"/openid-configuration", "tokens are not exchanged yet"},
-		{"token_endpoint", "tokens are not exchanged yet"},
 		{"/octopusid", "there is no sign-in with an Octopus ID"},
 		{"/communityactiontemplates", "no template of the community's library is kept"},
 		{"/letsencrypt", "certificates of the server itself are its operator's to get"},

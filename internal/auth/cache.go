@@ -29,9 +29,12 @@ type generation struct {
 	keys  sync.Map // hash of a key or token, with its kind -> *credential
 	users sync.Map // user id -> *known
 	count atomic.Int64
+	// accounts are the service accounts that have external identities, by their
+	// external ids; nil before the first who asks.
+	accounts atomic.Pointer[map[string]string]
 }
 
-// credential is a key or a session that is good until it expires.
+// credential is a key, a session or an access token that is good until it expires.
 type credential struct {
 	kind    Credential
 	id      string
@@ -68,7 +71,7 @@ func hash(secret string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// recognize finds the owner of a key or a session token.
+// recognize finds the owner of a key, a session's token or an access token.
 func (s *Service) recognize(ctx context.Context, kind Credential, secret string) (*Principal, error) {
 	n, err := s.opt.Generation(ctx)
 	if err != nil {
@@ -89,7 +92,11 @@ func (s *Service) recognize(ctx context.Context, kind Credential, secret string)
 	}
 	sum := hex.EncodeToString(at.hash[:])
 	v, err, _ := s.flight.Do(fmt.Sprint(kind, sum, n), func() (any, error) {
-		c, err := s.load(context.WithoutCancel(ctx), g, kind, sum)
+		load := func(ctx context.Context) (*credential, error) { return s.load(ctx, g, kind, sum) }
+		if kind == ByToken {
+			load = func(ctx context.Context) (*credential, error) { return s.loadToken(ctx, g, secret) }
+		}
+		c, err := load(context.WithoutCancel(ctx))
 		if err == nil {
 			if _, there := g.keys.Swap(at, c); !there {
 				g.count.Add(1)
@@ -155,17 +162,25 @@ func (s *Service) load(ctx context.Context, g *generation, kind Credential, sum 
 }
 
 func refused(kind Credential) error {
-	if kind == ByKey {
+	switch kind {
+	case ByKey:
 		return fault.New(fault.Unauthenticated, "The API key is not known to this server; check it, or create a new one.")
+	case ByToken:
+		return fault.New(fault.Unauthenticated, "The access token is not good any more: its OIDC identity was changed or removed, or it is not of this server; exchange a token again.")
+	default:
+		return fault.New(fault.Unauthenticated, "You are not signed in any more; sign in again.")
 	}
-	return fault.New(fault.Unauthenticated, "You are not signed in any more; sign in again.")
 }
 
 func expired(kind Credential) error {
-	if kind == ByKey {
+	switch kind {
+	case ByKey:
 		return fault.New(fault.Unauthenticated, "The API key has expired; create a new one.")
+	case ByToken:
+		return fault.New(fault.Unauthenticated, "The access token has expired; exchange a token again.")
+	default:
+		return refused(kind)
 	}
-	return refused(kind)
 }
 
 // know returns a user with what they may do, from memory if it is there.
@@ -221,6 +236,9 @@ type usage struct{ list sync.Map } // *credential -> struct{}
 const noteEvery = time.Minute
 
 func (u *usage) note(c *credential, now time.Time) {
+	if c.kind == ByToken {
+		return // nothing is stored of it
+	}
 	t := now.UnixMicro()
 	c.used.Store(t)
 	if last := c.noted.Load(); t-last >= noteEvery.Microseconds() && c.noted.CompareAndSwap(last, t) {

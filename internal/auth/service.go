@@ -12,6 +12,7 @@ import (
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/docstore"
 	"github.com/takodeploy/tako/internal/ident"
+	"github.com/takodeploy/tako/internal/oidc"
 	"github.com/takodeploy/tako/internal/resource"
 	"github.com/takodeploy/tako/octopus"
 )
@@ -34,6 +35,16 @@ type Options struct {
 	Installation string
 	Sessions     SessionLimits
 	Lockout      Lockout
+	// Sealer seals access tokens, and Issuers verifies the tokens that they are given
+	// for. Without either there are none.
+	Sealer  Sealer
+	Issuers *oidc.Verifier
+}
+
+// Sealer seals what must not be read or made by others; the server has a secret.Box for it.
+type Sealer interface {
+	Seal(owner, field string, plain []byte) (string, error)
+	Open(ctx context.Context, owner, field, envelope string) ([]byte, error)
 }
 
 // SessionLimits say how long people stay signed in.
@@ -75,7 +86,7 @@ func (o *Options) defaults(d *db.DB) {
 // role that is scoped to them reaches the projects they are connected to.
 func changes(ctx context.Context, d *db.DB) (uint64, error) {
 	var sum uint64
-	for _, kind := range [...]string{changesKind, "users", "teams", "userroles", "scopeduserroles", "tenants"} {
+	for _, kind := range [...]string{changesKind, "users", "teams", "userroles", "scopeduserroles", "tenants", identityKind} {
 		n, err := d.Changes(ctx, kind)
 		if err != nil {
 			return 0, err
@@ -132,14 +143,19 @@ type Credential uint8
 const (
 	ByKey Credential = iota
 	BySession
+	ByToken
 )
 
 // String is how the audit trail names the credential.
 func (c Credential) String() string {
-	if c == ByKey {
+	switch c {
+	case ByKey:
 		return "ApiKey"
+	case ByToken:
+		return "AccessToken"
+	default:
+		return "SessionCookie"
 	}
-	return "SessionCookie"
 }
 
 // Principal is a user or a service account that has shown a credential, with
@@ -148,7 +164,7 @@ type Principal struct {
 	user       octopus.User
 	access     *Access
 	credential Credential
-	id         string // of the key or the session
+	id         string // of the key, the session, or the token's external identity
 	actor      db.Actor
 }
 

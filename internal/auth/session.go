@@ -76,11 +76,14 @@ func CheckCSRF(token, header string) error {
 	return fault.New(fault.Forbidden, "A change that is sent with a session's cookie must repeat the value of the cookie %s in the header %s; use an API key from a program.", csrfCookie, CSRFHeader)
 }
 
-// FromRequest finds who sends a request: by its API key, else by its session's
-// cookie. Nobody is nil without an error. A credential that is no good is an
+// FromRequest finds who sends a request: by its API key or access token, else by its
+// session's cookie. Nobody is nil without an error. A credential that is no good is an
 // error, though another may be good, since its owner has to hear of it.
 func (s *Service) FromRequest(r *http.Request) (*Principal, error) {
 	if key := keyOf(r); key != "" {
+		if isAccessToken(key) {
+			return s.ByAccessToken(r.Context(), key)
+		}
 		return s.ByAPIKey(r.Context(), key)
 	}
 	c, err := r.Cookie(s.cookieName(identificationCookie))
@@ -97,7 +100,7 @@ func (s *Service) FromRequest(r *http.Request) (*Principal, error) {
 	return s.BySession(r.Context(), c.Value)
 }
 
-// keyOf finds the API key of a request: in its header, in the one that NuGet
+// keyOf finds the API key or the access token of a request: in its header, in the one that NuGet
 // clients use, as a bearer's token, as the password of basic authentication (any
 // name goes with it; a user's own password is never taken), or in the query.
 func keyOf(r *http.Request) string {

@@ -203,8 +203,7 @@ func (s *Service) attempt(ctx context.Context, subjects []subject) error {
 				count = 0
 			}
 			if count >= int64(sub.most) {
-				wait := time.Duration(until-db.Micros(now)) * time.Microsecond
-				return fault.New(fault.TooMany, "Too many sign-ins have failed %s; try again in %d minutes.", sub.whose, int((wait+time.Minute-1)/time.Minute))
+				return tooMany(sub, until-db.Micros(now))
 			}
 			_, err = tx.Exec(ctx, `INSERT INTO sign_in_failure (subject, count, until) VALUES (?, ?, ?)
 				ON CONFLICT (subject) DO UPDATE SET count = excluded.count, until = excluded.until`, sub.hash, count+1, db.Micros(now.Add(s.opt.Lockout.For)))
@@ -214,6 +213,12 @@ func (s *Service) attempt(ctx context.Context, subjects []subject) error {
 		}
 		return nil
 	})
+}
+
+// tooMany is the refusal of somebody who has to wait for some microseconds.
+func tooMany(sub subject, micros int64) error {
+	wait := time.Duration(micros) * time.Microsecond
+	return fault.New(fault.TooMany, "Too many sign-ins have failed %s; try again in %d minutes.", sub.whose, int((wait+time.Minute-1)/time.Minute))
 }
 
 // forgive takes the failures of a name back after a success, and from the

@@ -73,7 +73,7 @@ const (
 func kinds(t testing.TB) resource.Set {
 	t.Helper()
 	set, err := resource.NewSet(
-		resources.Users(), resources.Teams(), resources.UserRoles(), resources.ScopedUserRoles(),
+		resources.Users(), resources.Teams(), resources.UserRoles(), resources.ScopedUserRoles(), resources.OIDCIdentities(),
 		scopes("projects", "Projects"), scopes("projectgroups", "ProjectGroups"), scopes("environments", "Environments"),
 		scopes("tenants", "Tenants", resource.Reference{Path: "Projects", To: "projects", OnDelete: resource.Clear}),
 	)

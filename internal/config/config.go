@@ -43,8 +43,9 @@ type Config struct {
 	ServerURI string `koanf:"server_uri" help:"address that people reach the server at, such as https://deploy.example.com"`
 	// BuiltinWorker can be switched off, so that nothing runs on the server's host.
 	BuiltinWorker bool `koanf:"builtin_worker" help:"run steps that need no target on the server's own host"`
-	// WebhooksToSelf lets webhooks connect to the server's own host.
-	WebhooksToSelf bool `koanf:"webhooks_to_self" help:"let the webhooks of subscriptions connect to the server's own host"`
+	// WebhooksToSelf lets webhooks, and requests for the keys of token issuers, connect
+	// to the server's own host.
+	WebhooksToSelf bool `koanf:"webhooks_to_self" help:"let the webhooks of subscriptions, and requests to token issuers, connect to the server's own host"`
 	// LogLevel is debug, info, warn or error; LogFormat text or json.
 	LogLevel  string `koanf:"log_level" help:"debug, info, warn or error"`
 	LogFormat string `koanf:"log_format" help:"text or json"`

@@ -99,6 +99,12 @@ func (s *Server) operation(types *schemas, r *Route, path string) schema {
 		success["content"] = schema{"application/json": schema{"schema": types.of(r.Response, false)}}
 	}
 	responses := schema{"200": success, "default": schema{"$ref": "#/components/responses/Failure"}}
+	if r.Failure != nil {
+		responses["default"] = schema{
+			"description": "What went wrong, in words; what the operation itself did not find is in the API's own form.",
+			"content":     schema{"application/json": schema{"schema": schema{"anyOf": []schema{types.of(r.Failure, false), types.of(reflect.TypeFor[errorBody](), false)}}}},
+		}
+	}
 	if r.Method == http.MethodPost || r.Upload {
 		responses["201"] = success
 	}

@@ -24,6 +24,13 @@ type Tagged struct {
 	Version int64
 }
 
+// Failed is an error in a form that another protocol prescribes: with the status of
+// Err, which is treated like any other error, but with Body.
+type Failed struct {
+	Err  error
+	Body any // becomes JSON; it must say no more than the public message of Err
+}
+
 // Raw is an answer that is no JSON: a file or a text.
 type Raw struct {
 	ContentType string // "application/octet-stream" when empty

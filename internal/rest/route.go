@@ -102,6 +102,8 @@ type Route struct {
 	// Body and Response are the wire types, for the OpenAPI document:
 	// reflect.TypeFor[T](), nil when there is none or it is not JSON.
 	Body, Response reflect.Type
+	// Failure is the wire type of the bodies of [Failed]; nil when there are none.
+	Failure reflect.Type
 	// ContentType of a response that is not JSON ("text/plain"), for the documents;
 	// such an answer may take longer than one in JSON.
 	ContentType string

@@ -155,8 +155,19 @@ func (s *Server) answer(w http.ResponseWriter, r *Request, result any, err error
 			}
 		}
 		result = v.Body
+	case Failed:
+		code, _ = describe(v.Err, r.ID)
+		s.note(r.Request, r.ID, code, v.Err)
+		result = v.Body
 	}
 	s.json(w, r.Request, r.ID, code, result)
+}
+
+// note logs our own failures.
+func (s *Server) note(r *http.Request, id string, code int, err error) {
+	if code >= http.StatusInternalServerError && code != http.StatusNotImplemented {
+		s.log.Error("request failed", "request", id, "method", r.Method, "path", r.URL.Path, "status", code, "error", err)
+	}
 }
 
 // fail writes an error's status and body, and logs our own failures.
@@ -168,9 +179,7 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, id string, err err
 		err = fault.New(fault.Invalid, "The connection was closed before the request had ended; send it again.")
 	}
 	code, body := describe(err, id)
-	if code >= http.StatusInternalServerError && code != http.StatusNotImplemented {
-		s.log.Error("request failed", "request", id, "method", r.Method, "path", r.URL.Path, "status", code, "error", err)
-	}
+	s.note(r, id, code, err)
 	h := w.Header()
 	var method *notAllowed
 	switch {

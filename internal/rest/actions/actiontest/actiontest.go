@@ -79,7 +79,7 @@ func With(t testing.TB, d *db.DB, setup func(w *World, cfg *rest.Config)) *World
 	check(t, err)
 	w := &World{T: t, DB: d, Store: docstore.New(kinds, keys), Keys: keys, KeyDir: keyDir}
 	w.Auth, err = auth.Open(d, w.Store, auth.Options{
-		Log: dbtest.Log(t), Argon2: auth.Argon2{Memory: 8, Time: 1, Threads: 1}, Installation: "9b1deb4d",
+		Log: dbtest.Log(t), Argon2: auth.Argon2{Memory: 8, Time: 1, Threads: 1}, Installation: "9b1deb4d", Sealer: keys,
 	})
 	check(t, err)
 	check(t, d.Write(ctx, func(tx *db.Tx) error {

@@ -6,8 +6,6 @@ import (
 	"net/http"
 	"reflect"
 
-	"github.com/google/uuid"
-
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/docstore"
 	"github.com/takodeploy/tako/internal/fault"
@@ -96,7 +94,7 @@ func (a *api) oidcIdentities(r *rest.Request) (any, error) {
 			return err
 		}
 		self := r.Href("/api/serviceaccounts/" + account + "/oidcidentities/v1")
-		out = octopus.OIDCIdentities{ServerURL: server.ServerURI, ExternalID: externalID(account), Count: total, TotalResults: total, Links: octopus.Links{"Self": self}}
+		out = octopus.OIDCIdentities{ServerURL: server.ServerURI, ExternalID: a.auth.ExternalID(account), Count: total, TotalResults: total, Links: octopus.Links{"Self": self}}
 		for _, doc := range docs {
 			body, err := r.Render(identityKind, doc)
 			if err != nil {
@@ -112,12 +110,6 @@ func (a *api) oidcIdentities(r *rest.Request) (any, error) {
 		return nil
 	})
 	return out, err
-}
-
-// externalID is the audience by which tokens say that they are for an account. It
-// follows from the account's id.
-func externalID(account string) string {
-	return uuid.NewSHA1(uuid.NameSpaceURL, []byte("tako:serviceaccount:"+account)).String()
 }
 
 // identityBody is what a client sends, as the identity of the account in the path.

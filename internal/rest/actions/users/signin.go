@@ -76,7 +76,8 @@ func setCookies(r *rest.Request, cookies []*http.Cookie) {
 
 // secure reports whether the caller's connection is encrypted, as far as the
 // server or a proxy in front of it knows. It decides on nothing but whether the
-// cookies are kept to HTTPS, so that a caller who lies harms nobody else.
+// cookies are kept to HTTPS and which addresses the caller itself is told, so that a
+// caller who lies harms nobody else.
 func secure(r *rest.Request) bool {
 	return r.TLS != nil || strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https")
 }

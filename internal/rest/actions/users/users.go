@@ -68,7 +68,7 @@ func Routes(d *db.DB, store *docstore.Store, service *auth.Service) []rest.Route
 	for i := range routes {
 		routes[i].Mount = rest.InSystem
 	}
-	return routes
+	return append(routes, a.tokenRoutes()...)
 }
 
 // Aliases are further paths of the kinds about people.
