@@ -123,7 +123,8 @@ func (t *Trail) List(ctx context.Context, tx *db.Tx, q Query) ([]octopus.Event, 
 		return nil, total, nil
 	}
 	found, _, err := t.read(ctx, tx, &q, where+` ORDER BY e.id DESC LIMIT ? OFFSET ?`, append(args, page.Take, page.Skip))
-	return found, total, err
+	// Between two statements on PostgreSQL another event may have come.
+	return found, max(total, page.Skip+int64(len(found))), err
 }
 
 // Before returns at most n events with smaller numbers than id, the newest first,

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -337,6 +338,32 @@ func TestFollowingMissesNothing(t *testing.T) {
 		}
 		w.follows(follow, "quick slow before")
 	})
+}
+
+// An event that comes after the others were counted is in the page and in the total.
+func TestTotalOfAGrowingTrail(t *testing.T) {
+	t.Parallel()
+	var w *world
+	var late sync.Once
+	d, err := db.Open(t.Context(), dbtest.URL(t, db.Postgres), db.Options{Log: dbtest.Log(t), OnStatement: func(query string) {
+		if w != nil && strings.Contains(query, "ORDER BY e.id DESC") {
+			late.Do(func() { w.write(t.Context(), db.Event{Category: "Created", Message: "late"}) })
+		}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	other := &world{t, d, events.New(kinds(t))}
+	other.write(t.Context(), db.Event{Category: "Created", Message: "early"})
+	w = other
+	if got := w.messages(events.Query{}); got != "late early" {
+		t.Errorf("the trail is %q", got)
+	}
 }
 
 func TestCatalogue(t *testing.T) {
