@@ -316,6 +316,18 @@ func (s *Store) lock(how int) (unlock func(), err error) {
 	return func() { _ = f.Close() }, nil // the lock goes with it
 }
 
+// hold finds a backup and keeps it from being pruned until unlock.
+func (s *Store) hold(id string) (dir string, unlock func(), err error) {
+	if unlock, err = s.lock(unix.LOCK_SH); err != nil {
+		return "", nil, err
+	}
+	if dir, err = s.path(id); err != nil {
+		unlock()
+		return "", nil, err
+	}
+	return dir, unlock, nil
+}
+
 // clean removes what killed processes left. The lock is held.
 func (s *Store) clean() error {
 	left, err := filepath.Glob(filepath.Join(s.dir, ".[pt]*-*"))

@@ -12,8 +12,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/takodeploy/tako/internal/blob"
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/failpoint"
@@ -93,15 +91,11 @@ func (s *Store) Restore(ctx context.Context, id string, opt RestoreOptions) (_ R
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)
 	}
-	unlock, err := s.lock(unix.LOCK_SH)
+	dir, unlock, err := s.hold(id)
 	if err != nil {
 		return Restored{}, err
 	}
 	defer unlock()
-	dir, err := s.path(id)
-	if err != nil {
-		return Restored{}, err
-	}
 	r, err := s.restore(ctx, dir, &opt)
 	if err != nil {
 		return r, fmt.Errorf("restore backup %s: %w", filepath.Base(dir), translate(err))

@@ -164,15 +164,11 @@ func (s *Store) Verify(ctx context.Context, id string, opt VerifyOptions) (_ Ver
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)
 	}
-	unlock, err := s.lock(unix.LOCK_SH)
+	dir, unlock, err := s.hold(id)
 	if err != nil {
 		return Verified{}, err
 	}
 	defer unlock()
-	dir, err := s.path(id)
-	if err != nil {
-		return Verified{}, err
-	}
 	id = filepath.Base(dir)
 	err = s.verify(ctx, dir, &opt)
 	var damaged *DamagedError

@@ -433,10 +433,10 @@ const maxFacts = 3000
 
 // TestStateMachine walks through random deployments with random failures, answers,
 // cancellations and kills, each step of which the model watches: a million steps with
-// TAKO_TEST_SOAK set, else as many as take a few seconds.
+// TAKO_TEST_SOAK set, else as many as take about a minute.
 func TestStateMachine(t *testing.T) {
 	t.Parallel()
-	want, steps := 60_000, 0
+	want, steps := 600_000, 0
 	switch {
 	case os.Getenv("TAKO_TEST_SOAK") != "":
 		want = 1_000_000

@@ -10,7 +10,6 @@ import (
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/docstore"
 	"github.com/takodeploy/tako/internal/events"
-	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/releases"
 	"github.com/takodeploy/tako/internal/resources"
 	"github.com/takodeploy/tako/octopus"
@@ -143,23 +142,13 @@ func (s *Scheduler) renew(ctx context.Context, r *row, p *progress, n *renewal) 
 	if n.TenantID != "" {
 		in.Tenants = []string{n.TenantID}
 	}
-	_, err = s.cfg.Releases.Deploy(ctx, in, nil)
-	switch kind := fault.KindOf(err); {
-	case err == nil:
-	case kind == fault.Invalid, kind == fault.NotFound, kind == fault.Unsupported, kind == fault.Forbidden:
-		messages := fault.Messages(err)
-		err := s.cfg.DB.WriteEngine(ctx, func(tx *db.Tx) error {
-			if err := r.mark(ctx, tx, text); err != nil {
-				return err
-			}
+	if _, err = s.cfg.Releases.Deploy(ctx, in, nil); err != nil {
+		err = s.refused(ctx, r, text, err, func(tx *db.Tx, messages []string) {
 			event(tx, octopus.EventTriggerFailed, &n.project, n.trigger.ID, n.trigger.Name, "could not run", messages)
-			return nil
 		})
 		if err != nil {
 			return err
 		}
-	default:
-		return err
 	}
 	*p, r.progress = after, text
 	return nil

@@ -9,7 +9,6 @@ import (
 
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/docstore"
-	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/ident"
 	"github.com/takodeploy/tako/internal/releases"
 	"github.com/takodeploy/tako/internal/resources"
@@ -98,23 +97,15 @@ func (s *Scheduler) release(ctx context.Context, r *row, p *progress, w *wanted,
 		},
 	}
 	made, err := s.cfg.Releases.CreateRelease(ctx, in, nil)
-	switch kind := fault.KindOf(err); {
-	case err == nil && !made.Existed:
-	case err == nil, kind == fault.Invalid, kind == fault.NotFound, kind == fault.Unsupported, kind == fault.Forbidden:
-		messages := fault.Messages(err)
-		err := s.cfg.DB.WriteEngine(ctx, func(tx *db.Tx) error {
-			if err := r.mark(ctx, tx, string(text)); err != nil {
-				return err
-			}
-			if len(messages) > 0 {
-				event(tx, octopus.EventTriggerFailed, &w.project, w.part, w.name, "made no release", messages)
-			}
-			return nil
+	switch {
+	case err != nil:
+		err = s.refused(ctx, r, string(text), err, func(tx *db.Tx, messages []string) {
+			event(tx, octopus.EventTriggerFailed, &w.project, w.part, w.name, "made no release", messages)
 		})
-		if err != nil {
-			return err
-		}
-	default:
+	case made.Existed: // so that nothing was noted beside it
+		err = s.cfg.DB.WriteEngine(ctx, func(tx *db.Tx) error { return r.mark(ctx, tx, string(text)) })
+	}
+	if err != nil {
 		return err
 	}
 	*p, r.progress = after, string(text)

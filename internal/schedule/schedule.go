@@ -394,6 +394,20 @@ func (r *row) mark(ctx context.Context, tx *db.Tx, progress string) error {
 	return err
 }
 
+// refused notes a part of the work as done that the rules refuse, and has it told
+// why. Whatever else went wrong is returned, to be tried again.
+func (s *Scheduler) refused(ctx context.Context, r *row, progress string, err error, tell func(tx *db.Tx, messages []string)) error {
+	switch fault.KindOf(err) {
+	case fault.Invalid, fault.NotFound, fault.Unsupported, fault.Forbidden:
+	default:
+		return err
+	}
+	return s.cfg.DB.WriteEngine(ctx, func(tx *db.Tx) error {
+		tell(tx, fault.Messages(err))
+		return r.mark(ctx, tx, progress)
+	})
+}
+
 // finish ends the work of a row, with what also writes.
 func (s *Scheduler) finish(ctx context.Context, r *row, also func(context.Context, *db.Tx) error) error {
 	err := s.cfg.DB.WriteEngine(ctx, func(tx *db.Tx) error { return s.finishIn(ctx, tx, r, also) })
