@@ -28,6 +28,7 @@ import (
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/feed"
 	"github.com/takodeploy/tako/internal/feed/external"
+	"github.com/takodeploy/tako/internal/halibut"
 	"github.com/takodeploy/tako/internal/mail"
 	"github.com/takodeploy/tako/internal/notify"
 	"github.com/takodeploy/tako/internal/oidc"
@@ -41,6 +42,7 @@ import (
 	"github.com/takodeploy/tako/internal/schedule"
 	"github.com/takodeploy/tako/internal/secret"
 	"github.com/takodeploy/tako/internal/targets"
+	"github.com/takodeploy/tako/internal/targets/network"
 	"github.com/takodeploy/tako/internal/tasks"
 	"github.com/takodeploy/tako/octopus"
 )
@@ -66,6 +68,7 @@ type App struct {
 	keys     *secret.Box
 	auth     *auth.Service
 	tasks    *tasks.Service
+	identity *halibut.Identity
 	targets  *targets.Targets
 	janitor  *orchestrator.Janitor
 	schedule *schedule.Scheduler
@@ -104,6 +107,9 @@ func New(ctx context.Context, cfg config.Config, opt Options) (_ *App, err error
 		return nil, err
 	}
 	if err := a.keys.EnsureRecovery(ctx); err != nil {
+		return nil, err
+	}
+	if a.identity, err = network.EnsureIdentity(ctx, a.db, a.keys); err != nil {
 		return nil, err
 	}
 	blobs, err := blob.OpenDir(filepath.Join(cfg.Data, "blobs"))

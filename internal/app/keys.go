@@ -15,6 +15,7 @@ import (
 	"github.com/takodeploy/tako/internal/resource"
 	"github.com/takodeploy/tako/internal/resources"
 	"github.com/takodeploy/tako/internal/secret"
+	"github.com/takodeploy/tako/internal/targets/network"
 	"github.com/takodeploy/tako/internal/tasks"
 )
 
@@ -31,6 +32,7 @@ func secretPlaces(store *docstore.Store) []secret.Place {
 	places := secret.Places()
 	places = append(places, store.SecretPlaces()...)
 	places = append(places, releases.SecretPlaces()...)
+	places = append(places, network.SecretPlaces()...)
 	return append(places, orchestrator.SecretPlaces()...)
 }
 

@@ -33,6 +33,8 @@ type Config struct {
 	BuiltinWorker bool
 	// Started is when the process was.
 	Started time.Time
+	// Thumbprint is that of the certificate by which agents know the server.
+	Thumbprint string
 }
 
 // api serves the routes.
@@ -49,6 +51,7 @@ func Routes(cfg Config) []rest.Route {
 	system = append(system, a.nodeRoutes()...)
 	system = append(system, a.settingRoutes()...)
 	system = append(system, a.emptyRoutes()...)
+	system = append(system, a.certificateRoutes()...)
 	for i := range system {
 		system[i].Mount = rest.InSystem
 	}

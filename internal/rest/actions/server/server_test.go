@@ -20,8 +20,11 @@ import (
 )
 
 func routes(w *actiontest.World) []rest.Route {
-	return server.Routes(server.Config{DB: w.DB, Store: w.Store, Version: "2026.4.0", Node: "here", BuiltinWorker: true, Started: time.Now().Add(-90 * time.Second)})
+	return server.Routes(server.Config{DB: w.DB, Store: w.Store, Version: "2026.4.0", Node: "here", BuiltinWorker: true, Started: time.Now().Add(-90 * time.Second), Thumbprint: thumbprint})
 }
+
+// thumbprint is that of the server's certificate.
+const thumbprint = "6B2D41E7A5C0F3981D64EB0A97F25C8830D1B4AE"
 
 const project = `{"Name":"Web","ProjectGroupId":"ProjectGroups-1","LifecycleId":"Lifecycles-1"}`
 
@@ -30,28 +33,29 @@ func TestStatus(t *testing.T) {
 	actiontest.Each(t, routes, func(t *testing.T, w *actiontest.World) {
 		w.Create("/api/projects", project)
 		for path, says := range map[string]string{
-			"/api/serverstatus":                         `"IsInMaintenanceMode":false`,
-			"/api/serverstatus/health":                  `"IsOperatingNormally":true`,
-			"/api/serverstatus/counts":                  `"Projects":1,"Environments":0`,
-			"/api/serverstatus/system-info":             `"Uptime":"00:01:3`,
-			"/api/serverstatus/extensions":              `[]`,
-			"/api/serverstatus/timezones":               `{"Id":"Europe/Berlin","Name":"(UTC+01:00) Europe/Berlin","IsLocal":false,"SupportsDaylightSavingTime":true}`,
-			"/api/licenses":                             `"TotalResults":1`,
-			"/api/licenses/licenses-current":            `"Id":"licenses-current"`,
-			"/api/licenses/licenses-current-status":     `"IsCompliant":true`,
-			"/api/serverconfiguration/settings":         `"Key":"node","Value":"here"`,
-			"/api/dynamic-extensions":                   `[]`,
-			"/api/dynamic-extensions/features/metadata": `[]`,
-			"/api/dynamic-extensions/features/values":   `[]`,
-			"/api/dynamic-extensions/scripts":           `[]`,
-			"/api/externalsecuritygroupproviders":       `[]`,
-			"/api/issuetrackers":                        `"Items":[]`,
-			"/api/smtpconfiguration/isconfigured":       `"IsConfigured":false`,
-			"/api/events/agents":                        `"Id":"Browser"`,
-			"/api/events/categories?appliesTo=machine":  `{"Id":"MachineHealthy","Name":"Machine healthy","Links":{}}`,
-			"/api/events/groups":                        `"Id":"MachineCritical"`,
-			"/api/events/documenttypes":                 `{"Id":"Projects","Name":"Project","Links":{}}`,
-			"/api/Spaces-1/events/documenttypes":        `{"Id":"MachinePolicies","Name":"Machine policy","Links":{}}`,
+			"/api/serverstatus":                                  `"IsInMaintenanceMode":false`,
+			"/api/serverstatus/health":                           `"IsOperatingNormally":true`,
+			"/api/serverstatus/counts":                           `"Projects":1,"Environments":0`,
+			"/api/serverstatus/system-info":                      `"Uptime":"00:01:3`,
+			"/api/serverstatus/extensions":                       `[]`,
+			"/api/serverstatus/timezones":                        `{"Id":"Europe/Berlin","Name":"(UTC+01:00) Europe/Berlin","IsLocal":false,"SupportsDaylightSavingTime":true}`,
+			"/api/licenses":                                      `"TotalResults":1`,
+			"/api/licenses/licenses-current":                     `"Id":"licenses-current"`,
+			"/api/licenses/licenses-current-status":              `"IsCompliant":true`,
+			"/api/serverconfiguration/settings":                  `"Key":"node","Value":"here"`,
+			"/api/dynamic-extensions":                            `[]`,
+			"/api/dynamic-extensions/features/metadata":          `[]`,
+			"/api/dynamic-extensions/features/values":            `[]`,
+			"/api/dynamic-extensions/scripts":                    `[]`,
+			"/api/externalsecuritygroupproviders":                `[]`,
+			"/api/issuetrackers":                                 `"Items":[]`,
+			"/api/smtpconfiguration/isconfigured":                `"IsConfigured":false`,
+			"/api/configuration/certificates/certificate-global": `"Thumbprint":"` + thumbprint + `","SignatureAlgorithm":"sha256RSA"`,
+			"/api/events/agents":                                 `"Id":"Browser"`,
+			"/api/events/categories?appliesTo=machine":           `{"Id":"MachineHealthy","Name":"Machine healthy","Links":{}}`,
+			"/api/events/groups":                                 `"Id":"MachineCritical"`,
+			"/api/events/documenttypes":                          `{"Id":"Projects","Name":"Project","Links":{}}`,
+			"/api/Spaces-1/events/documenttypes":                 `{"Id":"MachinePolicies","Name":"Machine policy","Links":{}}`,
 		} {
 			if body := string(w.Get(path).Body); !strings.Contains(body, says) {
 				t.Errorf("%s: %s", path, body)
@@ -67,8 +71,14 @@ func TestStatus(t *testing.T) {
 				t.Errorf("%+v", l)
 			}
 		}
-		// An agent that registers itself is told that there is none yet.
-		w.Must(http.StatusNotFound, http.MethodGet, "/api/configuration/certificates/certificate-global", "")
+		w.Must(http.StatusNotFound, http.MethodGet, "/api/configuration/certificates/certificate-other", "")
+		for query, total := range map[string]string{"": "1", "?ids=certificate-global": "1", "?ids=other": "0", "?partialName=SERVER": "1", "?partialName=web": "0", "?skip=1": "1"} {
+			page := w.Get("/api/configuration/certificates" + query)
+			has := total == "1" && query != "?skip=1"
+			if !strings.Contains(string(page.Body), `"TotalResults":`+total) || strings.Contains(string(page.Body), thumbprint) != has {
+				t.Errorf("certificates%s: %s", query, page.Body)
+			}
+		}
 	})
 }
 
