@@ -60,9 +60,10 @@ func TestCommandLine(t *testing.T) {
 		{"settings", []string{"server", "--listen", "127.0.0.1:7777", "--database", "postgres://u:hunter2@h/d", "--print-config"}, 0, []string{`listen: "127.0.0.1:7777"`, "u:***@h"}},
 		{"bad flag", []string{"server", "--lisen", "x"}, 2, []string{"unknown flag: --lisen"}},
 		{"bad address", []string{"server", "--listen", "nowhere"}, 2, []string{`listen is "nowhere"`, "127.0.0.1:8065"}},
+		{"bad address of agents", []string{"server", "--agent-listen", "nowhere"}, 2, []string{`agent_listen is "nowhere"`, ":10943", "off"}},
 		{"bad file", []string{"server", "--config", file}, 2, []string{`"listn" is no setting`, "tls_cert"}},
 		{"half of TLS", []string{"server", "--tls-cert", "x.pem"}, 2, []string{"tls_cert and tls_key belong together"}},
-		{"occupied directory", []string{"server", "--data", occupied}, 1, []string{"no tako.db", "--data"}},
+		{"occupied directory", []string{"server", "--data", occupied, "--agent-listen", "off"}, 1, []string{"no tako.db", "--data"}},
 		{"no server", []string{"admin", "create-api-key", "--data", t.TempDir()}, 1, []string{"no server's database"}},
 		{"agent", []string{"agent", "run", "--home", t.TempDir()}, 2, []string{"--builtin"}},
 	} {
@@ -138,7 +139,7 @@ func TestServerLife(t *testing.T) {
 	if err := os.Remove(master); err != nil {
 		t.Fatal(err)
 	}
-	out, code = run(t, "", "server", "--data", p.Data, "--listen", "127.0.0.1:0")
+	out, code = run(t, "", "server", "--data", p.Data, "--listen", "127.0.0.1:0", "--agent-listen", "off")
 	if code != 78 || !strings.Contains(out, "master key") {
 		t.Errorf("without its master key: %d %s", code, out)
 	}

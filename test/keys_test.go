@@ -358,7 +358,7 @@ func TestMasterKeyLostAndFound(t *testing.T) {
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	if _, errOut, code := onServer(t, s, nil, "", "server", "--listen", "127.0.0.1:0"); code != 78 || !strings.Contains(errOut, "there is no master key here") {
+	if _, errOut, code := onServer(t, s, nil, "", "server", "--listen", "127.0.0.1:0", "--agent-listen", "off"); code != 78 || !strings.Contains(errOut, "there is no master key here") {
 		t.Errorf("a start without the key: %d %s", code, errOut)
 	}
 	mustOnServer(t, s, kit, "key", "recover")
@@ -371,7 +371,7 @@ func TestMasterKeyLostAndFound(t *testing.T) {
 	if err := os.WriteFile(path, []byte(strings.Repeat("0", 64)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, errOut, code := onServer(t, s, nil, "", "server", "--listen", "127.0.0.1:0"); code != 78 || strings.Contains(errOut, strings.Repeat("0", 64)) {
+	if _, errOut, code := onServer(t, s, nil, "", "server", "--listen", "127.0.0.1:0", "--agent-listen", "off"); code != 78 || strings.Contains(errOut, strings.Repeat("0", 64)) {
 		t.Errorf("a start with another key: %d %s", code, errOut)
 	}
 	if _, _, code := onServer(t, s, nil, "", "key", "lost"); code != 2 {
@@ -381,7 +381,7 @@ func TestMasterKeyLostAndFound(t *testing.T) {
 		t.Fatalf("the command ended with %d", code)
 	}
 	out := mustOnServer(t, s, "", "key", "lost", "--yes")
-	for _, want := range []string{"(deploy): Password", "Token", "3 secrets are to be entered again; 2 in records"} {
+	for _, want := range []string{"(deploy): Password", "Token", "4 secrets are to be entered again; 2 in records"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("the report lacks %q:\n%s", want, out)
 		}

@@ -38,6 +38,9 @@ It needs node, which runs the example's service.`,
 			if !cmd.Flags().Changed("log-level") {
 				cfg.LogLevel = "warn" // the terminal is for the deployment
 			}
+			if !cmd.Flags().Changed("agent-listen") {
+				cfg.AgentListen = "" // nothing that it shows polls
+			}
 			return runDemo(cmd.Context(), cfg, once, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}

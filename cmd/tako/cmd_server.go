@@ -81,6 +81,9 @@ func runServer(ctx context.Context, cfg config.Config, out, errOut io.Writer) er
 	if err != nil {
 		return err
 	}
+	if at := a.AgentAddr(); at != nil {
+		fmt.Fprintf(out, "Agents poll at %s.\n", at)
+	}
 	fmt.Fprintf(out, "Tako %s is ready at %s (started in %d ms)\n", version, a.URL(), time.Since(started).Milliseconds())
 	err = a.Run(ctx)
 	if closeErr := a.Close(); err == nil {

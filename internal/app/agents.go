@@ -1,9 +1,42 @@
 package app
 
+import (
+	"net"
+	"path/filepath"
+
+	"github.com/takodeploy/tako/internal/docstore"
+	"github.com/takodeploy/tako/internal/targets"
+	"github.com/takodeploy/tako/internal/targets/directory"
+	"github.com/takodeploy/tako/internal/targets/network"
+	"github.com/takodeploy/tako/octopus"
+)
+
+// reach makes what finds agents: exe becomes the built-in worker.
+func (a *App) reach(exe string, store *docstore.Store) {
+	machines := directory.New(a.db, store)
+	a.network = network.New(network.Config{Identity: a.identity, Trust: machines.Trusts, Log: a.log})
+	a.targets = targets.New(targets.Config{
+		Exe: exe, Home: filepath.Join(a.cfg.Data, "worker"), Disabled: !a.cfg.BuiltinWorker, Log: a.log,
+		Directory: machines,
+		Dialers: map[octopus.CommunicationStyle]targets.Dialer{
+			octopus.StyleListening: a.network.Dial,
+			octopus.StylePolling:  a.network.Dial,
+		},
+	})
+}
+
 // thumbprint is what agents have to trust, "" without a database.
 func (a *App) thumbprint() string {
 	if a.identity == nil {
 		return ""
 	}
 	return string(a.identity.Thumbprint)
+}
+
+// AgentAddr is the address at which agents poll, nil where none does.
+func (a *App) AgentAddr() net.Addr {
+	if a.agents == nil {
+		return nil
+	}
+	return a.agents.Addr()
 }

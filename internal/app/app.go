@@ -75,6 +75,8 @@ type App struct {
 	notify   *notify.Service
 	handler  *rest.Server
 	listener net.Listener
+	network  *network.Network
+	agents   net.Listener // nil where no agent polls
 	tls      *certificates
 	drain    context.CancelFunc
 }
@@ -99,6 +101,11 @@ func New(ctx context.Context, cfg config.Config, opt Options) (_ *App, err error
 	}
 	if a.listener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", cfg.Listen); err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", cfg.Listen, err)
+	}
+	if cfg.AgentListen != "" {
+		if a.agents, err = (&net.ListenConfig{}).Listen(ctx, "tcp", cfg.AgentListen); err != nil {
+			return nil, fmt.Errorf("listen for agents on %s: %w; set agent_listen to another address, or to off if no agent polls", cfg.AgentListen, err)
+		}
 	}
 	if a.db, err = openDatabase(ctx, cfg, opt, a.log); err != nil {
 		return nil, err
@@ -162,7 +169,7 @@ func (a *App) wire(ctx context.Context, opt Options, p parts) error {
 		}
 		exe = self
 	}
-	a.targets = targets.New(targets.Config{Exe: exe, Home: filepath.Join(a.cfg.Data, "worker"), Disabled: !a.cfg.BuiltinWorker, Log: a.log})
+	a.reach(exe, p.store)
 	packages := feed.New(a.db, p.blobs)
 	others := external.New(external.Config{DB: a.db, Store: p.store, Blobs: p.blobs})
 	runners := map[octopus.TaskName]tasks.Runner{}
@@ -309,6 +316,9 @@ func (a *App) Run(ctx context.Context) error {
 		defer cancel()
 		return server.Shutdown(grace)
 	})
+	if a.agents != nil {
+		g.Go(func() error { return a.network.Serve(ctx, a.agents) })
+	}
 	g.Go(func() error { return a.tasks.Run(ctx) })
 	g.Go(func() error { return a.janitor.Run(ctx) })
 	g.Go(func() error { return a.schedule.Run(ctx) })
@@ -347,8 +357,14 @@ func (a *App) Close() error {
 	if a.tasks != nil {
 		errs = append(errs, a.tasks.Close())
 	}
-	if a.listener != nil {
-		if err := a.listener.Close(); !errors.Is(err, net.ErrClosed) {
+	if a.network != nil {
+		a.network.Close()
+	}
+	for _, l := range []net.Listener{a.listener, a.agents} {
+		if l == nil {
+			continue
+		}
+		if err := l.Close(); !errors.Is(err, net.ErrClosed) {
 			errs = append(errs, err)
 		}
 	}

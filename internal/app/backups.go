@@ -182,7 +182,7 @@ func allPlaces() []secret.Place {
 // no agent is spoken to.
 func (b *Backups) boot(ctx context.Context, c backup.Copy) (err error) {
 	cfg := config.Defaults()
-	cfg.Data, cfg.Database, cfg.Listen, cfg.Node, cfg.BuiltinWorker = c.Data, c.Database, "127.0.0.1:0", "verify", false
+	cfg.Data, cfg.Database, cfg.Listen, cfg.AgentListen, cfg.Node, cfg.BuiltinWorker = c.Data, c.Database, "127.0.0.1:0", "", "verify", false
 	cfg.Backups = filepath.Join(c.Data, "backups")
 	// An administrator of the copy alone, which is thrown away.
 	key := "API-" + rand.Text()

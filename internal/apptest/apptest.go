@@ -81,7 +81,7 @@ func StartWith(t testing.TB, dialect db.Dialect, opt Options) *Server {
 	cfg.BuiltinWorker = !opt.NoWorker
 	cfg.Data = filepath.Join(ShortDir(t), "data")
 	cfg.Backups = filepath.Join(cfg.Data, "backups")
-	cfg.Listen, cfg.Node = "127.0.0.1:0", "test"
+	cfg.Listen, cfg.AgentListen, cfg.Node = "127.0.0.1:0", "127.0.0.1:0", "test"
 	cfg.AdminUsername, cfg.AdminAPIKey = "admin", secret.Text(AdminKey)
 	cfg.Database = "sqlite:" + filepath.Join(cfg.Data, "tako.db")
 	if dialect == db.Postgres {

@@ -3,6 +3,7 @@ package apptest
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -28,6 +29,9 @@ type Process struct {
 	Data     string
 	Database string // "" is SQLite in Data
 	Env      []string
+	// AgentListen is the address for agents that poll; "" is any free one, another at
+	// each start. Agents is where it was the last time.
+	AgentListen, Agents string
 
 	t   testing.TB
 	cmd *exec.Cmd
@@ -56,7 +60,7 @@ const readyWithin = 2 * time.Minute
 // Start runs the server and waits until it says where it serves.
 func (p *Process) Start() {
 	p.t.Helper()
-	args := []string{"server", "--data", p.Data, "--listen", "127.0.0.1:0", "--node", "test"}
+	args := []string{"server", "--data", p.Data, "--listen", "127.0.0.1:0", "--agent-listen", cmp.Or(p.AgentListen, "127.0.0.1:0"), "--node", "test"}
 	if p.Database != "" {
 		args = append(args, "--database", p.Database)
 	}
@@ -76,6 +80,9 @@ func (p *Process) Start() {
 			p.mu.Lock()
 			p.out = append(p.out, lines.Text())
 			p.mu.Unlock()
+			if _, at, ok := strings.Cut(lines.Text(), "Agents poll at "); ok {
+				p.Agents = strings.TrimSuffix(at, ".") // before the line below
+			}
 			if _, rest, ok := strings.Cut(lines.Text(), " is ready at "); ok {
 				url, _, _ := strings.Cut(rest, " ")
 				ready <- url

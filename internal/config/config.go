@@ -28,6 +28,8 @@ type Config struct {
 	Data string `koanf:"data" help:"directory for everything the server keeps"`
 	// Listen is the address of API and user interface.
 	Listen string `koanf:"listen" help:"address to serve on"`
+	// AgentListen is the address for agents that poll; "" is none.
+	AgentListen string `koanf:"agent_listen" help:"address to serve agents on that poll for work, or off"`
 	// Database is sqlite:PATH or postgres://...; "" is SQLite in Data.
 	Database string `koanf:"database" help:"sqlite:PATH or postgres://USER@HOST/NAME; SQLite in the data directory unless set"`
 	// Backups is the directory of backups; "" is backups in Data.
@@ -66,7 +68,7 @@ func Defaults() Config {
 		node = "tako"
 	}
 	return Config{
-		Data: "tako-data", Listen: "127.0.0.1:8065", Node: node, BuiltinWorker: true, LogLevel: "info", LogFormat: "text",
+		Data: "tako-data", Listen: "127.0.0.1:8065", AgentListen: ":10943", Node: node, BuiltinWorker: true, LogLevel: "info", LogFormat: "text",
 	}
 }
 
@@ -179,6 +181,12 @@ func (c *Config) check() error {
 	}
 	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
 		errs = append(errs, fmt.Errorf("listen is %q; give HOST:PORT, for example 127.0.0.1:8065", c.Listen))
+	}
+	if c.AgentListen == "off" {
+		c.AgentListen = ""
+	}
+	if _, _, err := net.SplitHostPort(c.AgentListen); err != nil && c.AgentListen != "" {
+		errs = append(errs, fmt.Errorf("agent_listen is %q; give HOST:PORT or :PORT, for example :10943, or off", c.AgentListen))
 	}
 	if (c.TLSCert == "") != (c.TLSKey == "") {
 		errs = append(errs, errors.New("tls_cert and tls_key belong together; give both or none"))

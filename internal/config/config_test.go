@@ -35,6 +35,19 @@ func TestOrder(t *testing.T) {
 	}
 }
 
+// TestNoAgents switches the port of agents off by either word.
+func TestNoAgents(t *testing.T) {
+	t.Parallel()
+	for given, want := range map[string]string{"off": "", "": "", "127.0.0.1:1": "127.0.0.1:1"} {
+		if c, err := config.Load("", nil, map[string]string{"agent-listen": given}); err != nil || c.AgentListen != want {
+			t.Errorf("%q: %q, %v", given, c.AgentListen, err)
+		}
+	}
+	if c := config.Defaults(); c.AgentListen != ":10943" {
+		t.Errorf("%q unless set", c.AgentListen)
+	}
+}
+
 func TestMistakes(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
@@ -46,6 +59,7 @@ func TestMistakes(t *testing.T) {
 		"unknown in the file":        {file: "colour: red\n", want: `"colour" is no setting`},
 		"unknown in the environment": {environ: []string{"TAKO_COLOUR=red"}, want: "TAKO_COLOUR is no setting"},
 		"address":                    {flags: map[string]string{"listen": "here"}, want: `listen is "here"`},
+		"address for agents":         {flags: map[string]string{"agent-listen": "there"}, want: `agent_listen is "there"`},
 		"level":                      {flags: map[string]string{"log-level": "loud"}, want: `log_level is "loud"`},
 		"format":                     {flags: map[string]string{"log-format": "xml"}, want: `log_format is "xml"`},
 		"one half of TLS":            {flags: map[string]string{"tls-key": "k"}, want: "belong together"},

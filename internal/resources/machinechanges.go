@@ -37,7 +37,7 @@ type MachineChange struct {
 // machineInTx tells of what a change means for deployments, and has triggers look at it.
 func machineInTx(ctx context.Context, w resource.Writer, c resource.Change[octopus.Machine]) error {
 	if c.New == nil {
-		return nil
+		return rememberMachine(ctx, w.Tx(), c.Space, c.ID, &c.Old.MachineBase)
 	}
 	categories := machineCategories(c.Old, c.New)
 	for _, category := range categories {

@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/takodeploy/tako/internal/fault"
+	"github.com/takodeploy/tako/internal/halibut"
 	"github.com/takodeploy/tako/internal/resource"
 	"github.com/takodeploy/tako/octopus"
 )
@@ -76,6 +77,12 @@ func Workers() *resource.Kind {
 		Check: func(ctx context.Context, r resource.Reader, _, v *octopus.Worker) error {
 			return errors.Join(completePolicy(ctx, r, &v.MachineBase, v.SpaceID), checkEndpoint(&v.Endpoint))
 		},
+		InTx: func(ctx context.Context, w resource.Writer, c resource.Change[octopus.Worker]) error {
+			if c.New != nil {
+				return nil
+			}
+			return rememberMachine(ctx, w.Tx(), c.Space, c.ID, &c.Old.MachineBase)
+		},
 	})
 }
 
@@ -101,6 +108,10 @@ func prepareMachine(m *octopus.MachineBase) {
 	}
 	if m.Endpoint.URI == "" {
 		m.Endpoint.URI = string(m.URI)
+	}
+	// Agents are found by it: there is one way to write it.
+	if t, err := halibut.ParseThumbprint(m.Endpoint.Thumbprint); err == nil {
+		m.Endpoint.Thumbprint = string(t)
 	}
 	m.Thumbprint, m.URI = octopus.NullString(m.Endpoint.Thumbprint), octopus.NullString(m.Endpoint.URI)
 	if m.HealthStatus == "" {

@@ -1,8 +1,8 @@
 // Package targets is how a step reaches the machine that runs it.
 //
-// Today that is the built-in worker: an agent on the server's own host, a
-// process of its own that outlives the server and keeps what it runs. Machines
-// that need another protocol are told apart here and refused in one sentence.
+// That is the built-in worker, an agent on the server's own host and a process of its
+// own that outlives the server and keeps what it runs; or the agent of a machine, by
+// the dialer of its communication style. Styles without one are refused in one sentence.
 package targets
 
 import (
@@ -15,6 +15,7 @@ import (
 	"github.com/takodeploy/tako/internal/agent"
 	"github.com/takodeploy/tako/internal/deploy"
 	"github.com/takodeploy/tako/internal/fault"
+	"github.com/takodeploy/tako/octopus"
 )
 
 // Builtin is the name of the built-in worker in journals and tickets.
@@ -36,7 +37,11 @@ type Config struct {
 	Exe, Home string
 	// Disabled refuses to run anything on the server's host.
 	Disabled bool
-	Log      *slog.Logger
+	// Directory knows the machines, and Dialers reach them by their communication
+	// style; without them there is the built-in worker alone.
+	Directory Directory
+	Dialers   map[octopus.CommunicationStyle]Dialer
+	Log       *slog.Logger
 }
 
 // Targets finds agents. It is safe for concurrent use.
@@ -54,10 +59,15 @@ func New(cfg Config) *Targets { return &Targets{cfg: cfg, turn: make(chan struct
 // the default one.
 func (t *Targets) Worker(ctx context.Context, _ string) (Agent, error) { return t.ByName(ctx, Builtin) }
 
-// ByName returns the agent that a journal names.
+// ByName returns the agent that a journal names, for what is under way there: also that
+// of a machine that was disabled or deleted since.
 func (t *Targets) ByName(ctx context.Context, name string) (Agent, error) {
 	if name != Builtin {
-		return Agent{}, fault.New(fault.Unsupported, "This server cannot reach the target '%s': it needs an agent protocol that this version does not speak.", name)
+		m, err := t.machine(ctx, name)
+		if err != nil {
+			return Agent{}, err
+		}
+		return t.dial(ctx, m)
 	}
 	if t.cfg.Disabled {
 		return Agent{}, fault.New(fault.Unsupported, "The built-in worker is switched off; choose a worker pool that has workers.")

@@ -69,7 +69,7 @@ func TestUnreachable(t *testing.T) {
 	if err := found.Start(t.Context()); err != nil {
 		t.Errorf("starting it: %v", err)
 	}
-	if _, err := found.ByName(t.Context(), "Machines-1"); fault.KindOf(err) != fault.Unsupported || !strings.Contains(err.Error(), "'Machines-1'") {
+	if _, err := found.ByName(t.Context(), "Machines-1"); fault.KindOf(err) != fault.NotFound || !strings.Contains(err.Error(), "'Machines-1'") {
 		t.Errorf("a target: %v", err)
 	}
 	broken := targets.New(targets.Config{Exe: "/nowhere/tako", Home: t.TempDir()})

@@ -1,0 +1,141 @@
+// Package directory finds the machines of a database for those who reach them, and
+// says which polling agents are trusted.
+package directory
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/takodeploy/tako/internal/db"
+	"github.com/takodeploy/tako/internal/docstore"
+	"github.com/takodeploy/tako/internal/fault"
+	"github.com/takodeploy/tako/internal/halibut"
+	"github.com/takodeploy/tako/internal/ident"
+	"github.com/takodeploy/tako/internal/resources"
+	"github.com/takodeploy/tako/internal/targets"
+	"github.com/takodeploy/tako/octopus"
+)
+
+// Directory of a database. It is safe for concurrent use.
+type Directory struct {
+	db    *db.DB
+	store *docstore.Store
+}
+
+var _ targets.Directory = (*Directory)(nil)
+
+// New makes a directory.
+func New(d *db.DB, store *docstore.Store) *Directory { return &Directory{d, store} }
+
+const workerPrefix = "Workers-"
+
+// Machine is targets.Directory.
+func (d *Directory) Machine(ctx context.Context, id string) (m targets.Machine, err error) {
+	err = d.db.Read(ctx, func(tx *db.Tx) error {
+		m, err = d.load(ctx, tx, id)
+		if fault.Is(err, fault.NotFound) {
+			m, err = former(ctx, tx, id)
+		}
+		return err
+	})
+	if err != nil {
+		return targets.Machine{}, fmt.Errorf("find machine %s: %w", id, err)
+	}
+	return m, nil
+}
+
+func (d *Directory) load(ctx context.Context, tx *db.Tx, id string) (targets.Machine, error) {
+	if strings.HasPrefix(id, workerPrefix) {
+		var v octopus.Worker
+		if err := d.store.Load(ctx, tx, "workers", id, &v); err != nil {
+			return targets.Machine{}, err
+		}
+		return d.found(ctx, tx, v.ID, v.SpaceID, &v.MachineBase)
+	}
+	var v octopus.Machine
+	if err := d.store.Load(ctx, tx, "machines", id, &v); err != nil {
+		return targets.Machine{}, err
+	}
+	return d.found(ctx, tx, v.ID, v.SpaceID, &v.MachineBase)
+}
+
+func (d *Directory) found(ctx context.Context, tx *db.Tx, id, space string, b *octopus.MachineBase) (targets.Machine, error) {
+	m := targets.Machine{ID: id, Name: b.Name, SpaceID: space, Disabled: b.IsDisabled, Health: b.HealthStatus, Endpoint: b.Endpoint}
+	if err := d.store.Load(ctx, tx, "machinepolicies", b.MachinePolicyID, &m.Policy); err != nil && !fault.Is(err, fault.NotFound) {
+		return m, err
+	}
+	resources.CompleteMachinePolicy(&m.Policy)
+	return m, nil
+}
+
+// former finds a machine that was deleted.
+func former(ctx context.Context, tx *db.Tx, id string) (targets.Machine, error) {
+	m := targets.Machine{ID: id, Gone: true, Health: octopus.HealthUnknown}
+	var endpoint string
+	err := tx.QueryRow(ctx, `SELECT f.space_id, f.name, f.endpoint FROM former_machine f WHERE f.id = ? AND f.deleted >= ?`,
+		id, db.Micros(tx.Now().Add(-resources.FormerMachineFor))).Scan(&m.SpaceID, &m.Name, &endpoint)
+	if errors.Is(err, sql.ErrNoRows) {
+		return m, fault.New(fault.NotFound, "There is no machine '%.40s'.", id)
+	}
+	if err != nil {
+		return m, err
+	}
+	resources.CompleteMachinePolicy(&m.Policy)
+	return m, json.Unmarshal([]byte(endpoint), &m.Endpoint)
+}
+
+// trusted are the machines with a thumbprint, and whether scripts are under way there.
+const trusted = `SELECT 0, d.body, CASE WHEN EXISTS (SELECT 1 FROM ticket t WHERE t.agent = d.id) THEN 1 ELSE 0 END
+		FROM document_index i JOIN documents d ON d.kind = i.kind AND d.id = i.id
+		WHERE i.kind IN ('machines', 'workers') AND i.field = 'Thumbprint' AND i.value = ? AND d.deleted = 0
+	UNION ALL SELECT 1, f.endpoint, CASE WHEN EXISTS (SELECT 1 FROM ticket t WHERE t.agent = f.id) THEN 1 ELSE 0 END
+		FROM former_machine f WHERE f.thumbprint = ? AND f.deleted >= ?`
+
+// Trusts reports whether a polling agent with that subscription and certificate may
+// connect: it must be an enabled target or worker of some space, or one that was
+// disabled or deleted while scripts were under way there. An error says that it cannot
+// be told.
+func (d *Directory) Trusts(ctx context.Context, sub halibut.Subscription, thumb halibut.Thumbprint) (ok bool, err error) {
+	err = d.db.Read(ctx, func(tx *db.Tx) error {
+		ok = false
+		folded := ident.Fold(string(thumb))
+		rows, err := tx.Query(ctx, trusted, folded, folded, db.Micros(tx.Now().Add(-resources.FormerMachineFor)))
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var gone, busy int64
+			var body string
+			if err := rows.Scan(&gone, &body, &busy); err != nil {
+				return err
+			}
+			var m struct {
+				IsDisabled bool
+				Endpoint   octopus.Endpoint
+			}
+			into := any(&m)
+			if gone != 0 {
+				into = &m.Endpoint
+			}
+			if err := json.Unmarshal([]byte(body), into); err != nil {
+				return fmt.Errorf("read a machine with the thumbprint %s: %w", thumb, err)
+			}
+			if (gone != 0 || m.IsDisabled) && busy == 0 || m.Endpoint.CommunicationStyle != octopus.StylePolling {
+				continue
+			}
+			if is, err := halibut.ParseSubscription(m.Endpoint.URI); err == nil && is == sub {
+				ok = true
+			}
+		}
+		return rows.Err()
+	})
+	if err != nil {
+		return false, fmt.Errorf("look up polling agent %s: %w", sub, err)
+	}
+	return ok, nil
+}

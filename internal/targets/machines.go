@@ -1,0 +1,69 @@
+package targets
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/takodeploy/tako/internal/fault"
+	"github.com/takodeploy/tako/octopus"
+)
+
+// Machine is a deployment target or a worker, as far as reaching it needs.
+type Machine struct {
+	ID, Name, SpaceID string
+	// Disabled says that it is to take no new work, Gone that it was deleted.
+	Disabled, Gone bool
+	Health         octopus.HealthStatus
+	Endpoint       octopus.Endpoint
+	// Policy says how long to try; its periods are never zero.
+	Policy octopus.MachinePolicy
+}
+
+// Directory knows machines.
+type Directory interface {
+	// Machine finds a deployment target or a worker by its id, also one that was deleted
+	// not long ago. What is not known is a fault NotFound.
+	Machine(ctx context.Context, id string) (Machine, error)
+}
+
+// Dialer reaches the machines of a communication style. What it returns needs no name.
+// An error is a fault where trying again is of no use; else it wraps agent.ErrNotSent
+// or agent.ErrUnanswered.
+type Dialer func(ctx context.Context, m Machine) (Agent, error)
+
+// Target returns the agent of a machine for new work, which disabled and deleted ones
+// do not take.
+func (t *Targets) Target(ctx context.Context, id string) (Agent, error) {
+	m, err := t.machine(ctx, id)
+	switch {
+	case err != nil:
+		return Agent{}, err
+	case m.Gone:
+		return Agent{}, fault.New(fault.Unsupported, "The machine %s was deleted.", m.Name)
+	case m.Disabled:
+		return Agent{}, fault.New(fault.Unsupported, "The machine %s is disabled; enable it, or leave it out.", m.Name)
+	}
+	return t.dial(ctx, m)
+}
+
+func (t *Targets) machine(ctx context.Context, id string) (Machine, error) {
+	if t.cfg.Directory == nil {
+		return Machine{}, fault.New(fault.NotFound, "There is no machine '%s'.", id)
+	}
+	return t.cfg.Directory.Machine(ctx, id)
+}
+
+// dial reaches a machine by its communication style.
+func (t *Targets) dial(ctx context.Context, m Machine) (Agent, error) {
+	style := m.Endpoint.CommunicationStyle
+	dialer := t.cfg.Dialers[style]
+	if dialer == nil {
+		return Agent{}, fault.New(fault.Unsupported, "The machine %s cannot be reached: this server runs no scripts on machines of the kind %s.", m.Name, style)
+	}
+	a, err := dialer(ctx, m)
+	if err != nil {
+		return Agent{}, fmt.Errorf("reach the machine %s: %w", m.Name, err)
+	}
+	a.Name = m.ID
+	return a, nil
+}
