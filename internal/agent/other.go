@@ -19,6 +19,9 @@ func Open(context.Context, Config) (*Service, error) { return nil, ErrUnsupporte
 // Close does nothing.
 func (*Service) Close() error { return nil }
 
+// Stop does nothing.
+func (*Service) Stop() {}
+
 // Failed never happens.
 func (*Service) Failed() <-chan struct{} { return nil }
 

@@ -23,6 +23,7 @@ type Config struct {
 	// "" is the running program itself, also when an upgrade has replaced its file.
 	Exe          string
 	Instance     string        // TentacleInstanceName of the scripts; "" is "Tako"
+	Applications string        // TentacleApplications of the scripts; "" is Applications below Home
 	Log          *slog.Logger  // nil discards
 	PackageLimit int64         // bytes of the package cache; 0 is DefaultPackageLimit
 	LockWait     time.Duration // how long Open waits for another agent to let go of Home

@@ -72,6 +72,9 @@ func Open(ctx context.Context, cfg Config) (_ *Service, err error) {
 	if err != nil || cfg.Home == "" {
 		return nil, errors.Join(errors.New("the agent needs a home directory"), err)
 	}
+	if cfg.Applications == "" {
+		cfg.Applications = filepath.Join(home, "Applications")
+	}
 	s := &Service{
 		cfg: cfg, home: home, log: cfg.Log,
 		work:     filepath.Join(home, "Work"),
@@ -83,7 +86,7 @@ func Open(ctx context.Context, cfg Config) (_ *Service, err error) {
 		tickets:  make(map[string]*ticket),
 		failedCh: make(chan struct{}),
 	}
-	for _, dir := range []string{home, s.work, s.incoming, s.trash, s.done, s.cache.dir, filepath.Join(home, "Applications")} {
+	for _, dir := range []string{home, s.work, s.incoming, s.trash, s.done, s.cache.dir, cfg.Applications} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("open agent: %w", err)
 		}
@@ -116,6 +119,10 @@ func lockHome(ctx context.Context, home string, wait time.Duration) (*os.File, e
 		}
 	}
 }
+
+// Stop has calls that wait for something answered at once, and refuses new ones; Close
+// does the rest. Runners and scripts go on.
+func (s *Service) Stop() { s.stop() }
 
 // Close lets go of the home directory. Runners and scripts go on; tickets that wait
 // for a mutex wait for the next agent and a fresh call.
@@ -519,7 +526,7 @@ func (s *Service) scriptEnv(req StartRequest) []string {
 	}
 	env := []string{
 		"TentacleHome=" + s.home,
-		"TentacleApplications=" + filepath.Join(s.home, "Applications"),
+		"TentacleApplications=" + s.cfg.Applications,
 		"TentacleJournal=" + filepath.Join(s.home, "DeploymentJournal.xml"),
 		"TentacleInstanceName=" + s.cfg.Instance,
 		"TentacleExecutablePath=" + exe,

@@ -48,7 +48,7 @@ func RunBuiltin(ctx context.Context, cfg Config) error {
 		}
 	}()
 	// Calls that wait for a script's end return at once when the service stops.
-	unhold := context.AfterFunc(serving, svc.stop)
+	unhold := context.AfterFunc(serving, svc.Stop)
 	defer unhold()
 	err = Serve(serving, ln, svc)
 	if ctx.Err() == nil && serving.Err() != nil {

@@ -99,7 +99,7 @@ func Agents() []Agent {
 func unkinded() map[string]string {
 	return map[string]string{
 		"apikeys": "ApiKey", "Artifacts": "Artifact", "Deployments": "Deployment", "Interruptions": "Interruption",
-		"OctopusServerNodes": "OctopusServerNode", "packages": "Package", "Releases": "Release", "ServerTasks": "ServerTask",
+		"OctopusServerNodes": "OctopusServerNode", "packages": "Package", "RegistrationTokens": "RegistrationToken", "Releases": "Release", "ServerTasks": "ServerTask",
 	}
 }
 
