@@ -24,6 +24,19 @@ func ReplaceFile(root *os.Root, name string, content []byte) error {
 	return replaceFile(root, name, content)
 }
 
+// ReadFile reads a file of root that has at most limit bytes.
+func ReadFile(root *os.Root, name string, limit int64) ([]byte, error) {
+	return readBounded(root, name, limit)
+}
+
+// SubstituteFile replaces the variables in a text file of root. The file keeps its mode,
+// and, unless outputEncoding names another one, its encoding. evaluate gives a text with
+// its variables replaced, and the tokens that it left as they are; those are in the
+// warning, a sentence for people, "" for none.
+func SubstituteFile(root *os.Root, name, outputEncoding string, evaluate func(text string) (string, []string, error)) (warning string, err error) {
+	return substituteFile(root, name, outputEncoding, evaluate)
+}
+
 // Glob is a pattern for paths: *, ? and [a-z] within a name, ** for any number of
 // directories, {a,b} for either. A pattern that begins with / or ./ means the same
 // without.

@@ -39,10 +39,7 @@ func script(in Input) (*Work, error) {
 		return nil, err
 	}
 	s := &Script{}
-	if s.Timeout, err = in.minutes(octopus.PropExecutionTimeout); err != nil {
-		return nil, err
-	}
-	if s.FailOnErrorOutput, err = in.flag(octopus.PropFailOnErrorOutput, false); err != nil {
+	if err := s.limits(in); err != nil {
 		return nil, err
 	}
 	values, err := libraries.VariablesJSON(in.values())
@@ -61,9 +58,7 @@ func script(in Input) (*Work, error) {
 		return nil, failf("This server cannot run scripts written in %s; use Bash, Python or PowerShell.", syntax)
 	}
 	for _, p := range in.Packages {
-		s.Prepare.Packages = append(s.Prepare.Packages, agent.Package{
-			Name: p.PackageID + " " + p.Version, SHA256: p.SHA256, FileName: p.FileName, Extract: p.Extract, Dir: p.Dir(),
-		})
+		s.Prepare.Packages = append(s.Prepare.Packages, p.prepare())
 	}
 	if in.feature(featureSubstitute) {
 		globs, err := in.property(propSubstitute)
@@ -80,11 +75,20 @@ func script(in Input) (*Work, error) {
 	return &Work{Script: s}, nil
 }
 
+// limits reads what ends a script as failed, whatever its exit code.
+func (s *Script) limits(in Input) (err error) {
+	if s.Timeout, err = in.minutes(octopus.PropExecutionTimeout); err != nil {
+		return err
+	}
+	s.FailOnErrorOutput, err = in.flag(octopus.PropFailOnErrorOutput, false)
+	return err
+}
+
 // Dir is where a reference is unpacked below the script's directory: the primary
 // package in the directory itself, others in one of their name.
 func (p Package) Dir() string {
-	if p.Name == "" {
-		return ""
+	if p.Into != "" || p.Name == "" {
+		return p.Into
 	}
 	return strings.Map(func(r rune) rune {
 		if strings.ContainsRune(`/\:*?"<>|`, r) || r < ' ' {
