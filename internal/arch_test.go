@@ -26,7 +26,7 @@ var ranks = [][]string{
 	{"internal/secret", "internal/db", "internal/oidc"},
 	{
 		"internal/deploy", "internal/lifecycle", "internal/variables", "internal/octostache", "internal/version",
-		"internal/structured", "internal/ocl", "internal/servicemsg", "internal/permission", "internal/certificate", "internal/octodiff", "internal/timetable",
+		"internal/structured", "internal/ocl", "internal/servicemsg", "internal/permission", "internal/certificate", "internal/octodiff", "internal/timetable", "internal/script",
 	},
 	{"octopus", "internal/ident", "internal/fault", "internal/failpoint", "internal/vectortest", "internal/proctest", "examples"},
 }

@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"github.com/takodeploy/tako/internal/agent"
+	"github.com/takodeploy/tako/internal/agent/install"
 )
 
 // version is set by the linker.
@@ -20,6 +21,9 @@ var version = ""
 
 func main() {
 	if handled, code := agent.Internal(os.Args); handled {
+		os.Exit(code)
+	}
+	if handled, code := install.Internal(os.Args); handled {
 		os.Exit(code)
 	}
 	os.Exit(run(os.Args[1:]))

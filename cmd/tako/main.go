@@ -6,10 +6,14 @@ import (
 	_ "time/tzdata" // schedules name time zones, and not every host has them
 
 	"github.com/takodeploy/tako/internal/agent"
+	"github.com/takodeploy/tako/internal/agent/install"
 )
 
 func main() {
 	if handled, code := agent.Internal(os.Args); handled {
+		os.Exit(code)
+	}
+	if handled, code := install.Internal(os.Args); handled {
 		os.Exit(code)
 	}
 	os.Exit(execute(os.Args[1:], os.Stdout, os.Stderr))

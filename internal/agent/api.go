@@ -29,6 +29,10 @@ const (
 	ExitPrepare       = -49 // preparing the workspace was impossible: known not to have started
 )
 
+// ProgramEnv is set, in the environment of every script, to a path by which the script
+// can call the program of its own runner, whatever an upgrade has put in its place.
+const ProgramEnv = "TAKO_AGENT_EXE"
+
 // Limits of what an agent accepts and answers.
 const (
 	MaxTicket  = 128      // bytes of a ticket
@@ -241,6 +245,16 @@ type Packages interface {
 	// PutPackage stores size bytes of r, which must have that hash. Storing what
 	// is there already reads nothing.
 	PutPackage(ctx context.Context, sha256 string, size int64, r io.Reader) error
+}
+
+// Deltas is what agents of this version can do besides: an agent of an earlier one
+// answers with an error, and gets the whole package.
+type Deltas interface {
+	// ApplyDelta stores a package of size bytes, which must have the hash target, made
+	// of the cached package base and of an Octodiff delta of deltaSize bytes. A base
+	// that is not there is fault.NotFound; a delta that does not make the target of it
+	// fault.Invalid. Nothing is stored then.
+	ApplyDelta(ctx context.Context, base, target string, size int64, delta io.Reader, deltaSize int64) error
 }
 
 // Hello says who answers.

@@ -228,3 +228,16 @@ func (c *Client) PutPackage(ctx context.Context, sha256 string, size int64, r io
 	}
 	return resp.Body.Close()
 }
+
+// ApplyDelta implements Deltas.
+func (c *Client) ApplyDelta(ctx context.Context, base, target string, size int64, delta io.Reader, deltaSize int64) error {
+	if err := errors.Join(checkSHA256(base), checkSHA256(target)); err != nil {
+		return err
+	}
+	path := pathPackages + target + pathDelta + "?base=" + base + "&size=" + strconv.FormatInt(size, 10)
+	resp, err := c.do(ctx, http.MethodPut, path, io.NopCloser(delta), deltaSize)
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
+}

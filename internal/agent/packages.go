@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/takodeploy/tako/internal/fault"
+	"github.com/takodeploy/tako/internal/octodiff"
 )
 
 // DefaultPackageLimit is the size of the package cache when Config names none.
@@ -108,6 +109,33 @@ func (c *packageCache) put(ctx context.Context, hash string, size int64, r io.Re
 		return err
 	}
 	return c.evict(hash)
+}
+
+// apply makes a package of another one and a delta, and stores it.
+func (c *packageCache) apply(ctx context.Context, base, target string, size int64, delta io.Reader) error {
+	if err := errors.Join(checkSHA256(base), checkSHA256(target)); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	f, err := os.Open(c.path(base)) // it may be removed while it is read
+	c.mu.Unlock()
+	if errors.Is(err, fs.ErrNotExist) {
+		return fault.New(fault.NotFound, "The package with the SHA-256 %s is not in the agent's cache, so no delta can be applied to it; send the whole package with PutPackage.", base)
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	_ = os.Chtimes(c.path(base), time.Time{}, time.Now()) // it was of use
+	patched, err := octodiff.Apply(f, info.Size(), &contextReader{ctx, delta}, size)
+	if err != nil {
+		return err
+	}
+	return c.put(ctx, target, size, patched)
 }
 
 // evict removes what was not used for longest until the cache is within its limit.

@@ -18,7 +18,65 @@ import (
 	"github.com/takodeploy/tako/internal/agent"
 	"github.com/takodeploy/tako/internal/failpoint"
 	"github.com/takodeploy/tako/internal/fault"
+	"github.com/takodeploy/tako/internal/octodiff"
 )
+
+// TestDelta makes a package of one that the agent has and a delta, and refuses what
+// does not make what was announced.
+func TestDelta(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	if _, err := retry(t.Context(), func() (agent.Hello, error) { return w.Hello(t.Context()) }); err != nil {
+		t.Fatal(err)
+	}
+	old := bytes.Repeat([]byte("the quick brown fox jumps over the lazy dog 0123456789\n"), 4000)
+	next := append(append(bytes.Clone(old[:100_000]), "something new"...), old[100_000:]...)
+	hash := func(b []byte) string { sum := sha256.Sum256(b); return hex.EncodeToString(sum[:]) }
+	var signature, delta bytes.Buffer
+	err := octodiff.Sign(t.Context(), &signature, bytes.NewReader(old), octodiff.DefaultChunk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := octodiff.ReadSignature(&signature)
+	if err == nil {
+		err = octodiff.Diff(t.Context(), &delta, s, bytes.NewReader(next), int64(len(next)))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	apply := func(base, target string, size int, delta []byte) error {
+		return w.ApplyDelta(t.Context(), base, target, int64(size), bytes.NewReader(delta), int64(len(delta)))
+	}
+	if err := apply(hash(old), hash(next), len(next), delta.Bytes()); !fault.Is(err, fault.NotFound) || !strings.Contains(err.Error(), hash(old)) {
+		t.Errorf("without its base: %v", err)
+	}
+	if err := w.PutPackage(t.Context(), hash(old), int64(len(old)), bytes.NewReader(old)); err != nil {
+		t.Fatal(err)
+	}
+	for what, err := range map[string]error{
+		"another target": apply(hash(old), strings.Repeat("0", 64), len(next), delta.Bytes()),
+		"another size":   apply(hash(old), hash(next), len(next)+1, delta.Bytes()),
+		"no delta":       apply(hash(old), hash(next), len(next), next),
+		"cut off":        apply(hash(old), hash(next), len(next), delta.Bytes()[:delta.Len()-1]),
+		"no hash":        apply("../x", hash(next), len(next), delta.Bytes()),
+	} {
+		if err == nil {
+			t.Errorf("%s was taken", what)
+		}
+	}
+	if has, err := w.HasPackage(t.Context(), hash(next)); has || err != nil {
+		t.Errorf("a refused delta left a package: %v, %v", has, err)
+	}
+	if err := apply(hash(old), hash(next), len(next), delta.Bytes()); err != nil {
+		t.Fatal(err)
+	}
+	if has, err := w.HasPackage(t.Context(), hash(next)); !has || err != nil {
+		t.Errorf("HasPackage: %v, %v", has, err)
+	}
+	if delta.Len() > len(next)/10 {
+		t.Errorf("the delta has %d bytes", delta.Len())
+	}
+}
 
 func packageOf(t testing.TB, files map[string]string) (sha string, b []byte) {
 	t.Helper()

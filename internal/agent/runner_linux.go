@@ -329,7 +329,9 @@ func (r *runner) startStub(argv []string) (*child, error) {
 	}
 	c.report = os.NewFile(uintptr(report), "report")
 	attr := &syscall.ProcAttr{
-		Env:   scriptEnv(os.Environ(), slices.Concat(r.req.Env, failpointEnv(), []string{ticketEnv + "=" + strings.ToLower(r.req.Ticket)})),
+		Env: scriptEnv(os.Environ(), slices.Concat(r.req.Env, failpointEnv(), []string{
+			ticketEnv + "=" + strings.ToLower(r.req.Ticket), ProgramEnv + "=/proc/" + strconv.Itoa(os.Getpid()) + "/exe",
+		})),
 		Files: []uintptr{uintptr(null), uintptr(ends[1]), uintptr(ends[2]), lockFD, aliveFD, uintptr(ends[3])},
 		Sys:   &syscall.SysProcAttr{Setsid: true},
 	}

@@ -44,7 +44,8 @@ func TestScriptSurroundings(t *testing.T) {
 		Body: `ls /proc/self/fd | tr '\n' ' '; echo
 grep SigIgn /proc/self/status; grep SigBlk /proc/self/status
 cat /proc/self/oom_score_adj
-env | grep -a TAKO_ | sort; env | grep NOTIFY
+env | grep -a TAKO_ | grep -v '^TAKO_AGENT_EXE=/proc/[0-9]*/exe$' | sort; env | grep NOTIFY
+test -x "$TAKO_AGENT_EXE" && cmp "$TAKO_AGENT_EXE" "$TentacleExecutablePath" && echo "our own program"
 echo "$TentacleHome|$TentacleVersion|$TentacleInstanceName"
 echo "$MULTI"; pwd
 ps -o sid= -p $$ | tr -d ' '; echo $$
@@ -77,7 +78,7 @@ ps -o sid= -p $$ | tr -d ' '; echo $$
 	}
 	want := []string{
 		"0 1 2 3 ", "SigIgn:\t0000000000000000", "SigBlk:\t0000000000000000", strings.TrimSpace(string(oom)),
-		"TAKO_GIVEN=yes", "TAKO_SCRIPT_TICKET=" + strings.ToLower(string(ticket)), w.home + "|test|Tako",
+		"TAKO_GIVEN=yes", "TAKO_SCRIPT_TICKET=" + strings.ToLower(string(ticket)), "our own program", w.home + "|test|Tako",
 		"a", "b", ws, pid, pid, "",
 	}
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {

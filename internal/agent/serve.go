@@ -129,13 +129,32 @@ func Handler(svc API) http.Handler {
 		return err
 	})
 	handle("PUT "+pathPackages+"{sha256}", func(w http.ResponseWriter, r *http.Request) error {
-		size, err := strconv.ParseInt(r.URL.Query().Get("size"), 10, 64)
+		size, err := sizeOf(r)
 		if err != nil {
-			return fault.InvalidField("size", "The size %q must be a number of bytes.", r.URL.Query().Get("size"))
+			return err
 		}
 		return answerJSON(w, struct{}{}, svc.PutPackage(r.Context(), r.PathValue("sha256"), size, r.Body))
 	})
+	if deltas, ok := svc.(Deltas); ok {
+		handle("PUT "+pathPackages+"{sha256}"+pathDelta, func(w http.ResponseWriter, r *http.Request) error {
+			size, err := sizeOf(r)
+			if err != nil {
+				return err
+			}
+			return answerJSON(w, struct{}{}, deltas.ApplyDelta(r.Context(), r.URL.Query().Get("base"), r.PathValue("sha256"), size, r.Body, r.ContentLength))
+		})
+	}
 	return mux
+}
+
+// sizeOf is the size of the package that a request announces.
+func sizeOf(r *http.Request) (int64, error) {
+	text := r.URL.Query().Get("size")
+	size, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		return 0, fault.InvalidField("size", "The size %q must be a number of bytes.", text)
+	}
+	return size, nil
 }
 
 func readBody[T any](w http.ResponseWriter, r *http.Request) (T, error) {

@@ -582,3 +582,11 @@ func (s *Service) PutPackage(ctx context.Context, sha256 string, size int64, r i
 	}
 	return s.cache.put(ctx, sha256, size, r)
 }
+
+// ApplyDelta implements Deltas.
+func (s *Service) ApplyDelta(ctx context.Context, base, target string, size int64, delta io.Reader, _ int64) error {
+	if err := s.usable(); err != nil {
+		return err
+	}
+	return s.cache.apply(ctx, base, target, size, delta)
+}

@@ -81,7 +81,7 @@ func substitute(ctx context.Context, root *os.Root, sub Substitution) (warnings 
 		if ctx.Err() != nil {
 			return warnings, context.Cause(ctx)
 		}
-		w, err := substituteFile(root, name, eval)
+		w, err := substituteFile(root, name, "", eval)
 		if err != nil {
 			return warnings, fmt.Errorf("substitute variables in %s: %w", name, err)
 		}
@@ -121,13 +121,15 @@ func readBounded(root *os.Root, name string, limit int64) ([]byte, error) {
 	return b, err
 }
 
-func substituteFile(root *os.Root, name string, eval evaluator) (warning string, err error) {
+// substituteFile replaces the variables in one file; encoding, if it is not "", is what
+// the file is to have.
+func substituteFile(root *os.Root, name, encoding string, eval evaluator) (warning string, err error) {
 	b, err := readBounded(root, name, maxSubstitute)
 	if err != nil {
 		return "", err
 	}
 	var failed error
-	out, missing := structured.Substitute(b, "", func(text string) (string, []string) {
+	out, missing := structured.Substitute(b, encoding, func(text string) (string, []string) {
 		result, missing, err := eval(text)
 		if err != nil {
 			failed, result = err, text

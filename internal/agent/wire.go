@@ -22,6 +22,7 @@ const (
 	pathComplete = "/v1/scripts/complete"
 	pathFiles    = "/v1/files"     // ?path=
 	pathPackages = "/v1/packages/" // <sha256>?size=
+	pathDelta    = "/delta"        // after a package's, ?base=<sha256>&size=
 )
 
 // Limits of the wire's own.

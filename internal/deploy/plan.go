@@ -61,10 +61,21 @@ type Plan struct {
 	// ManifestID is the frozen set of variables.
 	ManifestID string `json:"manifestId"`
 	// Earlier is the failed deployment that this one goes on from, "" for none.
-	Earlier       string    `json:"earlier,omitempty"`
-	GuidedFailure bool      `json:"guidedFailure,omitempty"`
-	Machines      []Machine `json:"machines,omitempty"`
-	Steps         []Step    `json:"steps"`
+	Earlier       string `json:"earlier,omitempty"`
+	GuidedFailure bool   `json:"guidedFailure,omitempty"`
+	// Keep is how much of what was deployed before stays on targets, nil for all.
+	Keep *Keep `json:"keep,omitempty"`
+	// Redeploy installs packages though they are installed already.
+	Redeploy bool      `json:"redeploy,omitempty"`
+	Machines []Machine `json:"machines,omitempty"`
+	Steps    []Step    `json:"steps"`
+}
+
+// Keep is a retention policy of targets: what is of the last Days days stays, or the
+// last Items installations. One of them is positive.
+type Keep struct {
+	Days  int `json:"days,omitempty"`
+	Items int `json:"items,omitempty"`
 }
 
 // Machine is a deployment target that takes part, as it was when the plan was made.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/takodeploy/tako/internal/agent"
+	"github.com/takodeploy/tako/internal/agent/install"
 	"github.com/takodeploy/tako/internal/blob"
 	"github.com/takodeploy/tako/internal/deploy"
 	"github.com/takodeploy/tako/internal/failpoint"
@@ -311,7 +312,14 @@ func (a *attempt) request(ctx context.Context) (agent.StartRequest, error) {
 		return req, err
 	}
 	a.vars = a.vars.With(extra...)
-	work, err := steps.Prepare(steps.Input{Step: a.step, Action: a.action, Vars: a.vars, Packages: packages, Workspace: workspace})
+	plan := &a.r.plan
+	work, err := steps.Prepare(steps.Input{
+		Step: a.step, Action: a.action, Vars: a.vars, Packages: packages, Workspace: workspace,
+		Place: steps.Place{
+			SpaceID: plan.SpaceID, ProjectID: plan.ProjectID, EnvironmentID: plan.EnvironmentID, TenantID: plan.TenantID, MachineID: a.unit.Lane,
+			Keep: plan.Keep, Redeploy: plan.Redeploy,
+		},
+	})
 	if err != nil {
 		return req, err
 	}
@@ -336,6 +344,9 @@ func (a *attempt) acquire(ctx context.Context, workspace string) ([]steps.Packag
 			return nil, nil, fmt.Errorf("bring package %s %s to the worker: %w", id, version, err)
 		}
 		one := steps.Package{Name: p.Name, PackageID: id, Version: version, FileName: found.FileName, SHA256: found.SHA256, Extract: p.Extract}
+		if one.Name == "" && steps.InstallsPackage(a.planned.Type) {
+			one.Extract, one.Into = false, install.PackageDir
+		}
 		acquired = append(acquired, one)
 		extra = append(extra, packagePaths(one, workspace)...)
 	}

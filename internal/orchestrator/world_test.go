@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/takodeploy/tako/internal/agent"
+	"github.com/takodeploy/tako/internal/agent/install"
 	"github.com/takodeploy/tako/internal/blob"
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/db/dbtest"
@@ -41,6 +42,9 @@ import (
 // a server that a test may kill.
 func TestMain(m *testing.M) {
 	if handled, code := agent.Internal(os.Args); handled {
+		os.Exit(code)
+	}
+	if handled, code := install.Internal(os.Args); handled {
 		os.Exit(code)
 	}
 	if len(os.Args) > 2 && os.Args[1] == "agent" && os.Args[2] == "run" {

@@ -329,7 +329,11 @@ func (sc *scene) deploy(ctx context.Context, tx *db.Tx, p place, o Options, allo
 		return nil, err
 	}
 	id := ident.ID(deploymentPrefix, seq)
-	pl, err := sc.think(ctx, tx, p, &o, deploy.Plan{OwnerID: id, ManifestID: "variableset-" + id})
+	keep, err := sc.keep(ctx, tx, p.environment.ID)
+	if err != nil {
+		return nil, err
+	}
+	pl, err := sc.think(ctx, tx, p, &o, deploy.Plan{OwnerID: id, ManifestID: "variableset-" + id, Keep: keep, Redeploy: o.ForcePackageRedeployment})
 	if err != nil {
 		return nil, err
 	}
@@ -479,6 +483,26 @@ func (sc *scene) retention(environment string) *octopus.RetentionPeriod {
 		}
 	}
 	return sc.lifecycle.TentacleRetentionPolicy
+}
+
+// keep is retention as a plan knows it, the space's own policy resolved.
+func (sc *scene) keep(ctx context.Context, tx *db.Tx, environment string) (*deploy.Keep, error) {
+	period := sc.retention(environment)
+	if period == nil || period.Strategy == octopus.RetentionDefault {
+		byDefault, err := sc.s.defaultRetention(ctx, tx, sc.space, octopus.RetentionLifecycleTentacle)
+		if err != nil {
+			return nil, err
+		}
+		period = &byDefault
+	}
+	switch {
+	case period.Strategy != octopus.RetentionCount || period.QuantityToKeep <= 0:
+		return nil, nil //nolint:nilnil // nil keeps all
+	case period.Unit == octopus.RetentionItems:
+		return &deploy.Keep{Items: period.QuantityToKeep}, nil
+	default:
+		return &deploy.Keep{Days: period.QuantityToKeep}, nil
+	}
 }
 
 // event is the audit event of what happened to a deployment.

@@ -85,7 +85,7 @@ func (s *Service) retentionRules(ctx context.Context, tx *db.Tx, project *octopu
 	if err != nil {
 		return nil, err
 	}
-	byDefault, err := s.defaultRetention(ctx, tx, space)
+	byDefault, err := s.defaultRetention(ctx, tx, space, octopus.RetentionLifecycleRelease)
 	if err != nil {
 		return nil, err
 	}
@@ -184,9 +184,9 @@ func (j *judge) channel(id string, now time.Time) *lifecycle.Retention {
 	return r
 }
 
-// defaultRetention is the policy of a space for releases; where it has none, all
-// are kept.
-func (s *Service) defaultRetention(ctx context.Context, tx *db.Tx, space ident.SpaceID) (octopus.RetentionPeriod, error) {
+// defaultRetention is the policy of a space for what is kept; where it has none, all
+// is.
+func (s *Service) defaultRetention(ctx context.Context, tx *db.Tx, space ident.SpaceID, of octopus.RetentionType) (octopus.RetentionPeriod, error) {
 	forever := *octopus.KeepForever()
 	if !s.knows("retentionpolicies") {
 		return forever, nil
@@ -196,7 +196,7 @@ func (s *Service) defaultRetention(ctx context.Context, tx *db.Tx, space ident.S
 		return forever, err
 	}
 	for _, p := range found {
-		if p.RetentionType == octopus.RetentionLifecycleRelease {
+		if p.RetentionType == of {
 			return octopus.RetentionPeriod{Strategy: p.Strategy, Unit: p.Unit, QuantityToKeep: p.QuantityToKeep}, nil
 		}
 	}

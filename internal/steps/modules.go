@@ -7,6 +7,7 @@ import (
 	"unicode"
 
 	"github.com/takodeploy/tako/internal/agent"
+	libraries "github.com/takodeploy/tako/internal/script"
 	"github.com/takodeploy/tako/octopus"
 )
 
@@ -48,7 +49,7 @@ func (s *Script) addModules(in Input, syntax octopus.ScriptSyntax) {
 	case octopus.SyntaxPython:
 		extension = ".py"
 	case octopus.SyntaxPowerShell:
-		dir, extension = moduleDir, ".psm1"
+		dir, extension = libraries.Modules, ".psm1"
 	case octopus.SyntaxBash, octopus.SyntaxCSharp, octopus.SyntaxFSharp:
 	}
 	taken := map[string]bool{}

@@ -2,22 +2,13 @@ package steps
 
 import (
 	"cmp"
-	"encoding/json"
+	"iter"
 	"path"
 	"strings"
 
 	"github.com/takodeploy/tako/internal/agent"
+	libraries "github.com/takodeploy/tako/internal/script"
 	"github.com/takodeploy/tako/octopus"
-)
-
-// Names within a script's directory. What is ours is out of the user's way.
-const (
-	ownDir        = ".tako/"
-	variablesFile = ownDir + "variables.json"
-	moduleDir     = ownDir + "modules/"
-	bashHelpers   = ownDir + "helpers.sh"
-	pythonRunner  = ownDir + "run.py"
-	pwshRunner    = ownDir + "run.ps1"
 )
 
 // Keys of the feature that substitutes variables in files.
@@ -48,17 +39,14 @@ func script(in Input) (*Work, error) {
 		return nil, err
 	}
 	s := &Script{}
-	if s.Timeout, err = in.minutes(octopus.PropExecutionTimeout); err != nil {
+	if err := s.limits(in); err != nil {
 		return nil, err
 	}
-	if s.FailOnErrorOutput, err = in.flag(octopus.PropFailOnErrorOutput, false); err != nil {
-		return nil, err
-	}
-	values, err := in.variablesJSON()
+	values, err := libraries.VariablesJSON(in.values())
 	if err != nil {
 		return nil, err
 	}
-	s.Files = append(s.Files, agent.File{Name: variablesFile, Content: values})
+	s.Files = append(s.Files, agent.File{Name: libraries.Variables, Content: values})
 	switch octopus.ScriptSyntax(syntax) {
 	case octopus.SyntaxBash, "":
 		s.bash(in, body, where, arguments)
@@ -70,9 +58,7 @@ func script(in Input) (*Work, error) {
 		return nil, failf("This server cannot run scripts written in %s; use Bash, Python or PowerShell.", syntax)
 	}
 	for _, p := range in.Packages {
-		s.Prepare.Packages = append(s.Prepare.Packages, agent.Package{
-			Name: p.PackageID + " " + p.Version, SHA256: p.SHA256, FileName: p.FileName, Extract: p.Extract, Dir: p.Dir(),
-		})
+		s.Prepare.Packages = append(s.Prepare.Packages, p.prepare())
 	}
 	if in.feature(featureSubstitute) {
 		globs, err := in.property(propSubstitute)
@@ -84,16 +70,25 @@ func script(in Input) (*Work, error) {
 				s.Prepare.Substitute.Globs = append(s.Prepare.Substitute.Globs, strings.ReplaceAll(glob, `\`, "/"))
 			}
 		}
-		s.Prepare.Substitute.Variables = variablesFile
+		s.Prepare.Substitute.Variables = libraries.Variables
 	}
 	return &Work{Script: s}, nil
+}
+
+// limits reads what ends a script as failed, whatever its exit code.
+func (s *Script) limits(in Input) (err error) {
+	if s.Timeout, err = in.minutes(octopus.PropExecutionTimeout); err != nil {
+		return err
+	}
+	s.FailOnErrorOutput, err = in.flag(octopus.PropFailOnErrorOutput, false)
+	return err
 }
 
 // Dir is where a reference is unpacked below the script's directory: the primary
 // package in the directory itself, others in one of their name.
 func (p Package) Dir() string {
-	if p.Name == "" {
-		return ""
+	if p.Into != "" || p.Name == "" {
+		return p.Into
 	}
 	return strings.Map(func(r rune) rune {
 		if strings.ContainsRune(`/\:*?"<>|`, r) || r < ' ' {
@@ -138,50 +133,47 @@ func (in Input) scriptBody(syntax string) (body, where string, err error) {
 	}
 }
 
-// variablesJSON is every variable with its evaluated value, as one JSON object.
-func (in Input) variablesJSON() ([]byte, error) {
-	values := map[string]string{}
-	for pair := range in.Vars.All() {
-		if text, ok := in.Vars.Get(pair.Name); ok {
-			values[pair.Name] = text
+// values are all variables with their evaluated values.
+func (in Input) values() iter.Seq2[string, string] {
+	return func(yield func(string, string) bool) {
+		for pair := range in.Vars.All() {
+			if text, ok := in.Vars.Get(pair.Name); ok && !yield(pair.Name, text) {
+				return
+			}
 		}
 	}
-	return json.Marshal(values)
 }
 
 func (s *Script) bash(in Input, body, where, arguments string) {
 	s.addModules(in, octopus.SyntaxBash)
-	s.Files = append(s.Files, agent.File{Name: bashHelpers, Content: []byte(helpersFor(in))})
+	s.Files = append(s.Files, agent.File{Name: libraries.Bash, Content: libraries.BashLibrary(in.values())})
 	if where == "" {
-		where = ownDir + "script.sh"
+		where = libraries.Dir + "script.sh"
 		s.Files = append(s.Files, agent.File{Name: where, Content: []byte(body + "\n")})
 	}
 	// Sourced, so that the script sees the helpers and its exit is ours.
-	s.Body = ". ./" + bashHelpers + "\nset -- " + arguments + "\n. " + quote("./"+where) + "\n"
+	s.Body = ". ./" + libraries.Bash + "\nset -- " + arguments + "\n. " + libraries.Quote("./"+where) + "\n"
 }
 
 func (s *Script) python(in Input, body, where, arguments string) {
 	s.addModules(in, octopus.SyntaxPython)
-	s.Files = append(s.Files, agent.File{Name: pythonRunner, Content: []byte(pythonRunnerText)})
+	s.Files = append(s.Files, agent.File{Name: libraries.Python, Content: libraries.PythonLibrary()})
 	if where == "" {
-		where = ownDir + "script.py"
+		where = libraries.Dir + "script.py"
 		s.Files = append(s.Files, agent.File{Name: where, Content: []byte(body + "\n")})
 	}
 	s.Body = `command -v python3 >/dev/null 2>&1 || { echo "Python scripts need python3, which is not installed on this machine." >&2; exit 127; }
-exec python3 -u ` + pythonRunner + " " + quote(where) + " " + arguments + "\n"
+exec python3 -u ` + libraries.Python + " " + libraries.Quote(where) + " " + arguments + "\n"
 }
 
 func (s *Script) powerShell(in Input, body, where, arguments string) {
 	s.addModules(in, octopus.SyntaxPowerShell)
-	s.Files = append(s.Files, agent.File{Name: pwshRunner, Content: []byte(pwshRunnerText)})
+	s.Files = append(s.Files, agent.File{Name: libraries.PowerShell, Content: libraries.PowerShellLibrary()})
 	if where == "" {
-		where = ownDir + "script.ps1"
+		where = libraries.Dir + "script.ps1"
 		s.Files = append(s.Files, agent.File{Name: where, Content: []byte(body + "\n")})
 	}
-	s.Files = append(s.Files, agent.File{Name: ownDir + "arguments.txt", Content: []byte(arguments)})
+	s.Files = append(s.Files, agent.File{Name: libraries.Arguments, Content: []byte(arguments)})
 	s.Body = `command -v pwsh >/dev/null 2>&1 || { echo "PowerShell scripts need pwsh, which is not installed on this machine; install PowerShell 7 or write the step in Bash or Python." >&2; exit 127; }
-exec pwsh -NoProfile -NonInteractive -File ` + pwshRunner + " " + quote(where) + "\n"
+exec pwsh -NoProfile -NonInteractive -File ` + libraries.PowerShell + " " + libraries.Quote(where) + "\n"
 }
-
-// quote makes one word of text for a shell.
-func quote(text string) string { return `'` + strings.ReplaceAll(text, `'`, `'\''`) + `'` }

@@ -25,6 +25,8 @@ type Input struct {
 	Packages []Package
 	// Workspace is the absolute path of the script's directory on its agent.
 	Workspace string
+	// Place is what the unit belongs to.
+	Place Place
 }
 
 // Package is an acquired package reference.
@@ -35,6 +37,8 @@ type Package struct {
 	FileName  string
 	SHA256    string
 	Extract   bool
+	// Into is the directory of the workspace that it goes to; "" is Dir's own choice.
+	Into string
 }
 
 // Work is what a unit does. Exactly one member is set.
@@ -71,6 +75,8 @@ func Prepare(in Input) (*Work, error) {
 	switch in.Action.ActionType {
 	case octopus.ActionScript:
 		return script(in)
+	case octopus.ActionPackage, octopus.ActionTransferPackage:
+		return installPackage(in)
 	case octopus.ActionManual:
 		return manual(in)
 	case octopus.ActionEmail:
@@ -87,7 +93,7 @@ func Prepare(in Input) (*Work, error) {
 // Supported is nil for the types of actions that can be run, else what people are told.
 func Supported(kind octopus.ActionType) error {
 	switch kind {
-	case octopus.ActionScript, octopus.ActionManual, octopus.ActionEmail, octopus.ActionDeployRelease, octopus.ActionHealthCheck:
+	case octopus.ActionScript, octopus.ActionPackage, octopus.ActionTransferPackage, octopus.ActionManual, octopus.ActionEmail, octopus.ActionDeployRelease, octopus.ActionHealthCheck:
 		return nil
 	default:
 		return failf("This server cannot run steps of type %s.", kind)
@@ -103,15 +109,19 @@ func (in Input) property(key string) (string, error) {
 	if !ok {
 		return "", nil
 	}
-	text := v.Value
-	if v.Sensitive != nil && v.Sensitive.NewValue != nil {
-		text = *v.Sensitive.NewValue
-	}
-	r := in.Vars.Evaluate(text)
+	r := in.Vars.Evaluate(clearText(v))
 	if r.Err != nil {
 		return "", failf("The property %s cannot be evaluated: %s", key, r.Err)
 	}
 	return r.Text, nil
+}
+
+// clearText is a property as it was written, though it is a secret.
+func clearText(v octopus.PropertyValue) string {
+	if v.Sensitive != nil && v.Sensitive.NewValue != nil {
+		return *v.Sensitive.NewValue
+	}
+	return v.Value
 }
 
 // flag reads a property that is True or False; anything else is missing.

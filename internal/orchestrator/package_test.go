@@ -1,0 +1,155 @@
+//go:build linux
+
+package orchestrator_test
+
+import (
+	"archive/zip"
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/takodeploy/tako/internal/blob"
+	"github.com/takodeploy/tako/internal/deploy"
+	"github.com/takodeploy/tako/octopus"
+)
+
+// packageStep is a step that deploys Acme.Web.
+func packageStep(name string, kind octopus.ActionType, change ...func(*octopus.Step)) octopus.Step {
+	return step(name, "", append([]func(*octopus.Step){func(s *octopus.Step) {
+		s.Actions[0].ActionType = kind
+		s.Actions[0].Properties = octopus.Properties{octopus.PropRunOnServer: {Value: "True"}}
+		s.Actions[0].Packages = []octopus.PackageReference{{PackageID: "Acme.Web", FeedID: "feeds-builtin", Version: "1.2.0"}}
+	}}, change...)...)
+}
+
+// push stores a package, as a release could have selected it.
+func (w *world) push(name string, files map[string]string) {
+	w.t.Helper()
+	var archive bytes.Buffer
+	z := zip.NewWriter(&archive)
+	for file, content := range files {
+		f, err := z.CreateHeader(&zip.FileHeader{Name: file, Method: zip.Store})
+		if err == nil {
+			_, err = f.Write([]byte(content))
+		}
+		if err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	if err := z.Close(); err != nil {
+		w.t.Fatal(err)
+	}
+	blobs, err := blob.OpenDir(filepath.Join(w.dir, "blobs"))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	stored, err := blobs.Put(w.t.Context(), &archive, 64<<20)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if w.sc.Packages == nil {
+		w.sc.Packages = map[string]string{}
+	}
+	w.sc.Packages[name] = fmt.Sprintf("%s %d", stored.Hash, stored.Size)
+}
+
+// TestDeployPackage: a package is installed for each target, with its scripts, and
+// later steps know where; it is skipped where it is already, and transferred as it is.
+func TestDeployPackage(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		w.push("Acme.Web 1.2.0", map[string]string{
+			"conf.txt": "#{Octopus.Machine.Name}: #{Greeting}, #{Secret}", "PreDeploy.sh": `set_octopusvariable Greeting "hello #{x} $(get_octopusvariable Who)"; set_octopusvariable Token "t0p""secret" -sensitive`,
+			"PostDeploy.sh": `echo "installed $(cat conf.txt)"; echo "token $(get_octopusvariable Token)"`,
+		})
+		w.sc.Vars = []plainVariable{{Name: "Who", Value: "world"}, {Name: "Secret", Value: "hunter22", Sensitive: true}, {Name: "Octopus.Environment.Name", Value: "Test"}}
+		w.serve("a")
+		transferred := filepath.Join(w.dir, "transferred")
+		process := []octopus.Step{
+			packageStep("Web", octopus.ActionPackage, onTargets,
+				property(octopus.PropEnabledFeatures, "Octopus.Features.SubstituteInFiles,Octopus.Features.CustomScripts"), property("Octopus.Action.SubstituteInFiles.TargetFiles", "*.txt"),
+				property("Octopus.Action.CustomScripts.PostDeploy.sh", `new_octopusartifact "$PWD/conf.txt" "conf of #{Octopus.Machine.Name}.txt"; echo "here $(basename "$PWD")"`),
+				property("Octopus.Action.Package.SkipIfAlreadyInstalled", "True")),
+			packageStep("Copy", octopus.ActionTransferPackage, property("Octopus.Action.Package.TransferPath", transferred+"/#{Octopus.Environment.Name}")),
+			step("After", `for m in a b; do basename "$(get_octopusvariable "Octopus.Action[Web].Output[$m].Package.InstallationDirectoryPath")"; done | sort
+echo "file $(get_octopusvariable "Octopus.Action[Copy].Output.Package.FilePath")"; echo "greeting $(get_octopusvariable "Octopus.Action[Web].Output[a].Greeting")"`),
+		}
+		in := deploy.Input{Plan: deploy.Plan{ProjectID: "Projects-1"}, Process: process, Machines: machines("a", "b")}
+		id := w.queuePlan(in)
+		w.ends(id, octopus.TaskSuccess)
+		log := w.log(id)
+		for _, want := range []string{
+			"Info installed a: hello #{x} world, ********", "Info installed b: hello #{x} world, ********", "Info token ********",
+			"Info 1.2.0", "Info 1.2.0_1", "Info file " + transferred + "/Test/Acme.Web.1.2.0.zip", "Info greeting hello #{x} world",
+		} {
+			if !slices.Contains(log, want) {
+				t.Errorf("%q is not in\n%s", want, strings.Join(log, "\n"))
+			}
+		}
+		want := map[string]string{"conf of a.txt": "a: hello #{x} world, hunter22", "conf of b.txt": "b: hello #{x} world, hunter22"}
+		if diff := cmp.Diff(want, w.artifacts(id)); diff != "" {
+			t.Errorf("artifacts (-want +got):\n%s", diff)
+		}
+		if info, err := os.Stat(filepath.Join(transferred, "Test", "Acme.Web.1.2.0.zip")); err != nil || info.Size() == 0 {
+			t.Error(info, err)
+		}
+		if raw := w.raw(id); strings.Contains(raw, "t0psecret") || strings.Contains(raw, "hunter22") {
+			t.Error("a secret is in the database")
+		}
+		// What is left on the machine: the installations, with the secret where the user wants
+		// it and nowhere else.
+		await(t, "the agent has forgotten the scripts", func() bool { return w.count(`SELECT count(*) FROM ticket`) == 0 })
+		w.holding("t0psecret")
+		w.holding("hunter22", "worker/Applications/Test/Acme.Web/1.2.0/conf.txt", "worker/Applications/Test/Acme.Web/1.2.0_1/conf.txt")
+
+		again := w.queuePlan(in)
+		w.ends(again, octopus.TaskSuccess)
+		if len(w.said(again, "is installed already")) != 2 || len(w.said(again, "Info installed")) != 0 || !slices.Contains(w.log(again), "Info 1.2.0_1") {
+			t.Errorf("%s", strings.Join(w.log(again), "\n"))
+		}
+		in.Plan.Redeploy = true
+		forced := w.queuePlan(in)
+		w.ends(forced, octopus.TaskSuccess)
+		if len(w.said(forced, "Info installed")) != 2 {
+			t.Errorf("%s", strings.Join(w.log(forced), "\n"))
+		}
+
+		bad := w.queue(false, packageStep("IIS", octopus.ActionPackage, property(octopus.PropEnabledFeatures, "Octopus.Features.IISWebSite")),
+			packageStep("None", octopus.ActionPackage, func(s *octopus.Step) { s.Actions[0].Packages = nil }, when(octopus.StepConditionAlways)))
+		w.ends(bad, octopus.TaskFailed)
+		if len(w.said(bad, "Error The step sets up an IIS web site")) != 1 || len(w.said(bad, "Error The step selects no package")) != 1 {
+			t.Errorf("%s", strings.Join(w.log(bad), "\n"))
+		}
+	})
+}
+
+// holding checks which files of the agent have a text.
+func (w *world) holding(text string, want ...string) {
+	w.t.Helper()
+	var found []string
+	err := filepath.WalkDir(filepath.Join(w.dir, "worker"), func(name string, e os.DirEntry, err error) error {
+		if err != nil || !e.Type().IsRegular() {
+			return err
+		}
+		body, err := os.ReadFile(name)
+		if bytes.Contains(body, []byte(text)) {
+			rel, _ := filepath.Rel(w.dir, name)
+			found = append(found, rel)
+		}
+		return err
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	slices.Sort(want)
+	slices.Sort(found)
+	if !slices.Equal(want, found) {
+		w.t.Errorf("%q is in %q; want %q", text, found, want)
+	}
+}
