@@ -229,4 +229,3 @@ func prunePackages(dir string, limit int64) {
 		total -= k.size
 	}
 }
-
