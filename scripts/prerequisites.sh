@@ -10,6 +10,7 @@ have_postgres() {
 have_postgres || missing+=(postgresql)
 command -v gcc >/dev/null || missing+=(gcc libc6-dev)
 command -v python3 >/dev/null || missing+=(python3)
+[ -x /usr/sbin/sshd ] || command -v sshd >/dev/null || missing+=(openssh-server)
 [ ${#missing[@]} -eq 0 ] && exit 0
 
 echo "Installing ${missing[*]}"
@@ -18,6 +19,8 @@ if command -v apt-get >/dev/null; then
   # Debian would start a cluster of its own; the tests make theirs.
   run mkdir -p /etc/postgresql-common
   [ -e /etc/postgresql-common/createcluster.conf ] || echo 'create_main_cluster = false' | run tee /etc/postgresql-common/createcluster.conf >/dev/null
+  # Nor is the machine to answer on port 22 since a test needs the program.
+  [[ " ${missing[*]} " != *" openssh-server "* ]] || { run mkdir -p /etc/ssh && run touch /etc/ssh/sshd_not_to_be_run; }
   if run apt-get update -q && run env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}"; then
     exit 0
   fi

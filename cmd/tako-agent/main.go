@@ -64,6 +64,7 @@ func serve(args []string) error {
 	flags := flag.NewFlagSet("run", flag.ContinueOnError)
 	home := flags.String("home", "", "directory of the agent's files")
 	builtin := flags.Bool("builtin", false, "answer over a socket below the home directory")
+	idle := flags.Duration("idle", 0, "end after this time without work")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -76,7 +77,7 @@ func serve(args []string) error {
 	if handler, err := agent.LogHandler(*home); err == nil {
 		log = slog.New(handler)
 	}
-	return agent.RunBuiltin(ctx, agent.Config{Home: *home, Version: programVersion(), Log: log})
+	return agent.RunBuiltin(ctx, agent.Config{Home: *home, Version: programVersion(), Log: log, Idle: *idle, LockWait: agent.HandOver})
 }
 
 func programVersion() string {

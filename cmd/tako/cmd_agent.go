@@ -2,6 +2,7 @@ package main
 
 import (
 	"log/slog"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -12,6 +13,7 @@ func agentCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "agent", Short: "The program that runs scripts on a machine"}
 	var builtin bool
 	var home string
+	var idle time.Duration
 	run := &cobra.Command{
 		Use: "run", Short: "Run the agent", Args: cobra.NoArgs,
 		Long: `Runs the agent. With --builtin it is the worker of a server on the same host: the
@@ -26,11 +28,12 @@ the server is restarted or upgraded.`,
 			if err != nil {
 				return err
 			}
-			return agent.RunBuiltin(cmd.Context(), agent.Config{Home: home, Log: slog.New(handler), Version: version})
+			return agent.RunBuiltin(cmd.Context(), agent.Config{Home: home, Log: slog.New(handler), Version: version, Idle: idle, LockWait: agent.HandOver})
 		},
 	}
 	run.Flags().BoolVar(&builtin, "builtin", false, "be the built-in worker of a server on this host")
 	run.Flags().StringVar(&home, "home", "", "directory of the agent")
+	run.Flags().DurationVar(&idle, "idle", 0, "end after this time without calls and scripts; 0 is never")
 	if err := run.MarkFlagRequired("home"); err != nil {
 		run.RunE = func(*cobra.Command, []string) error { return err }
 	}

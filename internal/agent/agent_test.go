@@ -35,12 +35,16 @@ func TestMain(m *testing.M) {
 // agentProcess is "agent run --builtin --home HOME".
 func agentProcess(args []string) int {
 	home := args[slices.Index(args, "--home")+1]
+	idle := time.Duration(0)
 	handler, err := agent.LogHandler(home)
+	if i := slices.Index(args, "--idle"); err == nil && i >= 0 {
+		idle, err = time.ParseDuration(args[i+1])
+	}
 	if err == nil {
 		err = agent.RunBuiltin(context.Background(), agent.Config{
 			Home: home, Version: "test", Log: slog.New(handler),
 			LockWait: 5 * time.Second, NoCgroup: os.Getenv("AGENT_TEST_NO_CGROUP") != "",
-			PackageLimit: 1 << 20,
+			PackageLimit: 1 << 20, Idle: idle,
 		})
 	}
 	if err != nil {

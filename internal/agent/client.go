@@ -35,10 +35,14 @@ func SocketPath(home string) string { return filepath.Join(home, filepath.FromSl
 // Dial returns a client of the agent at a socket's path (SocketPath). It does not
 // connect: an agent that is not there yet is ErrNotSent at the first call.
 func Dial(socket string) *Client {
-	return &Client{socket: socket, http: &http.Client{Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return dialSocket(ctx, socket)
-		},
+	return Over(func(ctx context.Context) (net.Conn, error) { return dialSocket(ctx, socket) }, socket)
+}
+
+// Over returns a client whose connections dial makes: to the agent's socket, however
+// far away. An error of dial is ErrNotSent. Name tells the agent in errors.
+func Over(dial func(context.Context) (net.Conn, error), name string) *Client {
+	return &Client{socket: name, http: &http.Client{Transport: &http.Transport{
+		DialContext:         func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
 		MaxIdleConnsPerHost: 16,
 		IdleConnTimeout:     30 * time.Second,
 		DisableCompression:  true,

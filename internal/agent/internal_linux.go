@@ -35,6 +35,16 @@ func Internal(args []string) (handled bool, code int) {
 	if len(args) < 3 || args[1] != internalArg {
 		return false, 0
 	}
+	switch args[2] {
+	case "launch":
+		return true, launchMain(args[3:])
+	case "connect":
+		return true, connectMain(args[3:])
+	case "verify":
+		return true, verifyMain(args[3:])
+	case "exec":
+		return true, execMain(args[3:])
+	}
 	// Whatever else the agent's parents let it inherit (listeners, locks) is no
 	// business of runners and scripts.
 	first := uint(reportFD)

@@ -29,7 +29,7 @@ func (*Service) Failed() <-chan struct{} { return nil }
 func RunBuiltin(context.Context, Config) error { return ErrUnsupported }
 
 // Spawn returns ErrUnsupported.
-func Spawn(context.Context, string, string) (*Client, error) { return nil, ErrUnsupported }
+func Spawn(context.Context, string, string, ...string) (*Client, error) { return nil, ErrUnsupported }
 
 // Listen returns ErrUnsupported.
 func Listen(context.Context, string) (net.Listener, error) { return nil, ErrUnsupported }

@@ -19,8 +19,12 @@ import (
 // gives calls in progress a few seconds and returns nil. Over a unix socket only
 // root and the caller's own user are served. It closes ln.
 func Serve(ctx context.Context, ln net.Listener, svc API) error {
+	return serveHandler(ctx, ln, Handler(svc))
+}
+
+func serveHandler(ctx context.Context, ln net.Listener, handler http.Handler) error {
 	srv := &http.Server{
-		Handler:           Handler(svc),
+		Handler:           handler,
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    16 << 10,

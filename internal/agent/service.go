@@ -28,7 +28,14 @@ type Config struct {
 	PackageLimit int64         // bytes of the package cache; 0 is DefaultPackageLimit
 	LockWait     time.Duration // how long Open waits for another agent to let go of Home
 	NoCgroup     bool          // never put scripts into cgroups of their own
+	// Idle is how long RunBuiltin goes on without a call and without a script that runs;
+	// then it ends by itself, for whoever needs it can start it again. 0 is for ever.
+	Idle time.Duration
 }
+
+// HandOver is a LockWait for agents that follow another one in its home: the time that
+// one may need to end.
+const HandOver = 10 * time.Second
 
 // ErrHomeBusy says that another agent holds the home directory.
 var ErrHomeBusy = errors.New("another agent works in this home directory")

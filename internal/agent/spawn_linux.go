@@ -26,8 +26,8 @@ const maxAgentLog = 4 << 20
 const spawnFor = 15 * time.Second
 
 // RunBuiltin is `tako agent run --builtin`: the agent of a server's own machine,
-// answering over its socket until ctx ends (nil) or it cannot go on. Its runners
-// outlive it.
+// answering over its socket until ctx ends or nobody has needed it for cfg.Idle (nil),
+// or it cannot go on. Its runners outlive it.
 func RunBuiltin(ctx context.Context, cfg Config) error {
 	svc, err := Open(ctx, cfg)
 	if err != nil {
@@ -50,17 +50,27 @@ func RunBuiltin(ctx context.Context, cfg Config) error {
 	// Calls that wait for a script's end return at once when the service stops.
 	unhold := context.AfterFunc(serving, svc.Stop)
 	defer unhold()
-	err = Serve(serving, ln, svc)
-	if ctx.Err() == nil && serving.Err() != nil {
-		err = errors.Join(context.Cause(serving), err)
+	handler := Handler(svc)
+	if cfg.Idle > 0 {
+		calls := &activity{last: time.Now().Add(spawnFor)} // whoever started it comes until then
+		handler = calls.counted(handler)
+		go calls.endIdle(serving, cfg.Idle, svc.busy, func() {
+			svc.log.Info("agent ends: nobody needed it", "for", cfg.Idle)
+			stop(errIdle)
+		})
+	}
+	err = serveHandler(serving, ln, handler)
+	if cause := context.Cause(serving); ctx.Err() == nil && serving.Err() != nil && !errors.Is(cause, errIdle) {
+		err = errors.Join(cause, err)
 	}
 	return errors.Join(err, svc.Close())
 }
 
 // Spawn returns a client of the agent that works in home. When there is none it
-// starts one: `exe agent run --builtin --home HOME`, detached from the caller, with
-// its output in <home>/agent.log. exe must be absolute and stay in place.
-func Spawn(ctx context.Context, exe, home string) (*Client, error) {
+// starts one: `exe agent run --builtin --home HOME` with more arguments after that,
+// detached from the caller, with its output in <home>/agent.log. exe must be absolute
+// and stay in place.
+func Spawn(ctx context.Context, exe, home string, more ...string) (*Client, error) {
 	home, err := filepath.Abs(home)
 	if err != nil {
 		return nil, err
@@ -72,7 +82,7 @@ func Spawn(ctx context.Context, exe, home string) (*Client, error) {
 	if err := os.MkdirAll(home, 0o700); err != nil {
 		return nil, fmt.Errorf("spawn agent: %w", err)
 	}
-	life, err := startAgent(ctx, exe, home)
+	life, err := startAgent(ctx, exe, home, more)
 	if err != nil {
 		return nil, fmt.Errorf("spawn agent: %w", err)
 	}
@@ -116,7 +126,7 @@ const agentLogName = "agent.log"
 
 // startAgent starts the agent in a session of its own and as nobody's child. What
 // it returns comes to its end when the agent does.
-func startAgent(ctx context.Context, exe, home string) (*os.File, error) {
+func startAgent(ctx context.Context, exe, home string, more []string) (*os.File, error) {
 	out, err := openAgentLog(home)
 	if err != nil {
 		return nil, err
@@ -127,7 +137,7 @@ func startAgent(ctx context.Context, exe, home string) (*os.File, error) {
 		return nil, err
 	}
 	defer end.Close()
-	cmd := exec.CommandContext(ctx, exe, internalArg, "spawn", exe, home)
+	cmd := exec.CommandContext(ctx, exe, append([]string{internalArg, "spawn", exe, home}, more...)...)
 	cmd.Dir = "/"
 	cmd.Env = agentEnv(os.Environ())
 	cmd.Stdout, cmd.Stderr = out, out
@@ -141,11 +151,11 @@ func startAgent(ctx context.Context, exe, home string) (*os.File, error) {
 
 // spawnMain stands between Spawn and the agent: it starts the agent and goes.
 func spawnMain(args []string) int {
-	if len(args) != 2 {
+	if len(args) < 2 {
 		return 2
 	}
-	exe, home := args[0], args[1]
-	_, err := syscall.ForkExec(exe, []string{exe, "agent", "run", "--builtin", "--home", home}, &syscall.ProcAttr{
+	exe := args[0]
+	_, err := syscall.ForkExec(exe, append([]string{exe, "agent", "run", "--builtin", "--home"}, args[1:]...), &syscall.ProcAttr{
 		Dir:   "/",
 		Env:   os.Environ(),
 		Files: []uintptr{0, 1, 2, lifeFD},

@@ -7,9 +7,7 @@ package targets
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 
 	"github.com/takodeploy/tako/internal/agent"
@@ -72,11 +70,11 @@ func (t *Targets) ByName(ctx context.Context, name string) (Agent, error) {
 	if t.cfg.Disabled {
 		return Agent{}, fault.New(fault.Unsupported, "The built-in worker is switched off; choose a worker pool that has workers.")
 	}
-	client, home, err := t.spawned(ctx, nil)
+	_, home, err := t.spawned(ctx, nil)
 	if err != nil {
 		return Agent{}, err
 	}
-	return Agent{API: &resilient{Client: client, t: t}, Name: Builtin, Contract: deploy.ContractTako, Home: home}, nil
+	return Agent{API: &agent.Renewing{Current: t.current}, Name: Builtin, Contract: deploy.ContractTako, Home: home}, nil
 }
 
 // Start starts the built-in worker if it does not run yet.
@@ -115,83 +113,9 @@ func (t *Targets) spawned(ctx context.Context, stale *agent.Client) (*agent.Clie
 	return client, hello.Home, nil
 }
 
-// resilient starts the built-in worker again when it is gone. Every call of an
-// agent may be repeated with the same ticket, so that is always safe.
-type resilient struct {
-	*agent.Client
-	t *Targets
-}
-
-// again makes a call, and once more when the worker was not there or went away
-// before it answered: then it is started if nobody has. An error of the second call
-// keeps what is known of the first, which may have been acted upon.
-func again[T any](ctx context.Context, r *resilient, call func(*agent.Client) (T, error)) (T, error) {
-	// The worker may have been started anew since r was made.
-	client, _, err := r.t.spawned(ctx, nil)
-	if err != nil {
-		var none T
-		return none, errors.Join(agent.ErrNotSent, err)
-	}
-	v, err := call(client)
-	if err == nil || ctx.Err() != nil || !errors.Is(err, agent.ErrNotSent) && !errors.Is(err, agent.ErrUnanswered) {
-		return v, err
-	}
-	fresh, _, spawnErr := r.t.spawned(ctx, client)
-	if spawnErr != nil {
-		return v, errors.Join(err, spawnErr)
-	}
-	v, second := call(fresh)
-	if second == nil || errors.Is(err, agent.ErrNotSent) || !errors.Is(second, agent.ErrNotSent) {
-		return v, second
-	}
-	return v, errors.Join(err, second)
-}
-
-// StartScript is agent.Scripts.
-func (r *resilient) StartScript(ctx context.Context, req agent.StartRequest) (agent.Status, error) {
-	return again(ctx, r, func(c *agent.Client) (agent.Status, error) { return c.StartScript(ctx, req) })
-}
-
-// GetStatus is agent.Scripts.
-func (r *resilient) GetStatus(ctx context.Context, req agent.StatusRequest) (agent.Status, error) {
-	return again(ctx, r, func(c *agent.Client) (agent.Status, error) { return c.GetStatus(ctx, req) })
-}
-
-// CancelScript is agent.Scripts.
-func (r *resilient) CancelScript(ctx context.Context, req agent.StatusRequest) (agent.Status, error) {
-	return again(ctx, r, func(c *agent.Client) (agent.Status, error) { return c.CancelScript(ctx, req) })
-}
-
-// CompleteScript is agent.Scripts.
-func (r *resilient) CompleteScript(ctx context.Context, ticket agent.Ticket) error {
-	_, err := again(ctx, r, func(c *agent.Client) (struct{}, error) { return struct{}{}, c.CompleteScript(ctx, ticket) })
-	return err
-}
-
-// DownloadFile is agent.Files.
-func (r *resilient) DownloadFile(ctx context.Context, path string) (io.ReadCloser, error) {
-	return again(ctx, r, func(c *agent.Client) (io.ReadCloser, error) { return c.DownloadFile(ctx, path) })
-}
-
-// HasPackage is agent.Packages.
-func (r *resilient) HasPackage(ctx context.Context, sha256 string) (bool, error) {
-	return again(ctx, r, func(c *agent.Client) (bool, error) { return c.HasPackage(ctx, sha256) })
-}
-
-// PutPackage is agent.Packages. Content that can be read again is, where that is needed.
-func (r *resilient) PutPackage(ctx context.Context, sha256 string, size int64, content io.Reader) error {
-	calls := 0
-	_, err := again(ctx, r, func(c *agent.Client) (struct{}, error) {
-		if calls++; calls > 1 {
-			from, ok := content.(io.Seeker)
-			if !ok {
-				return struct{}{}, fmt.Errorf("send a package again: %w", agent.ErrUnanswered)
-			}
-			if _, err := from.Seek(0, io.SeekStart); err != nil {
-				return struct{}{}, fmt.Errorf("read a package again: %w", err)
-			}
-		}
-		return struct{}{}, c.PutPackage(ctx, sha256, size, content)
-	})
-	return err
+// current is agent.Renewing's: the built-in worker may have been started anew since
+// somebody found it, and is started again when it is gone.
+func (t *Targets) current(ctx context.Context, stale *agent.Client) (*agent.Client, error) {
+	client, _, err := t.spawned(ctx, stale)
+	return client, err
 }
