@@ -38,6 +38,33 @@ type BackupRequest struct {
 	Level *int `json:"Level"`
 }
 
+// Restored says what waits since the server was restored from a backup.
+type Restored struct {
+	// IsHeld tells that nothing happens by itself: no schedule has its effect and no
+	// subscription is sent.
+	IsHeld bool `json:"IsHeld"`
+	// BackupID is of the last restore that was not released, Instant the moment of
+	// that backup, and RestoredAt when it was restored; null when there is none.
+	BackupID   NullString `json:"BackupId"`
+	Instant    *Time      `json:"Instant"`
+	RestoredAt *Time      `json:"RestoredAt"`
+	// QueuedTasks and ExecutingTasks count those that wait: their
+	// PendingPreconditionTypes have RestoredFromBackup.
+	QueuedTasks    int64 `json:"QueuedTasks"`
+	ExecutingTasks int64 `json:"ExecutingTasks"`
+	Links          Links `json:"Links"`
+}
+
+// RestoredRelease lets go on what waits since a restore.
+type RestoredRelease struct {
+	// TaskIDs are the tasks; none is all of them, with schedules and subscriptions.
+	TaskIDs List[string] `json:"TaskIds"`
+}
+
+// PreconditionRestored is among the PendingPreconditionTypes of a task that waits
+// because the server was restored from a backup.
+const PreconditionRestored = "RestoredFromBackup"
+
 // BackupConfiguration says when backups are taken by themselves, and which are kept.
 type BackupConfiguration struct {
 	Resource

@@ -118,6 +118,8 @@ func documents() []any {
 		octopus.FeaturesConfiguration{},
 		octopus.Backup{},
 		octopus.BackupRequest{},
+		octopus.Restored{},
+		octopus.RestoredRelease{},
 		octopus.BackupConfiguration{},
 		octopus.Timezone{},
 		octopus.Authentication{},

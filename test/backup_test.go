@@ -219,7 +219,7 @@ func (l *loaded) compare(t *testing.T, c *apptest.Process, before, after map[str
 	for _, p := range all.Items {
 		l.sameContent(t, c, "/api/packages/packages-Acme.Load."+p.Version+"/raw")
 	}
-	// What was under way goes on in the copy, so only what had ended is compared.
+	// What was under way waits in the copy, so only what had ended is compared.
 	ended := map[string]bool{}
 	for _, one := range apptest.Get[octopus.Page[octopus.Task]](t, c.Client, "/api/tasks?states=Success&name=Deploy&take=1000").Items {
 		if one.CompletedTime != nil && one.CompletedTime.Before(instant) {

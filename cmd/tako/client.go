@@ -10,6 +10,8 @@ import (
 	"mime/multipart"
 	"net/http"
 	"strings"
+
+	"github.com/takodeploy/tako/internal/egress"
 )
 
 // client talks to a server as any program outside would.
@@ -39,7 +41,7 @@ func (c *client) do(ctx context.Context, method, path, contentType string, body 
 	if contentType != "" {
 		req.Header.Set("Content-Type", contentType)
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := egress.Client().Do(req)
 	if err != nil {
 		return nil, err
 	}

@@ -29,7 +29,7 @@ encrypted to the recovery kit (see 'tako key') and to the server's own key.
 
 A PostgreSQL database needs pg_dump, pg_restore and psql of its own version.`,
 	}
-	cmd.AddCommand(backupCreateCommand(), backupListCommand(), backupVerifyCommand(), backupRestoreCommand(), backupPruneCommand())
+	cmd.AddCommand(backupCreateCommand(), backupListCommand(), backupVerifyCommand(), backupRestoreCommand(), backupReleaseCommand(), backupPruneCommand())
 	return cmd
 }
 
@@ -326,9 +326,39 @@ func printRestored(out io.Writer, r *backup.Restored, data string) {
 	if r.KeptKey != "" {
 		fmt.Fprintf(out, "The replaced master key is kept as %s.\n", r.KeptKey)
 	}
+	if r.Queued+r.UnderWay > 0 {
+		fmt.Fprintf(out, "%d queued tasks, and %d that were under way, wait until somebody has released them; schedules and subscriptions do, too: tako backup release.\n", r.Queued, r.UnderWay)
+	} else {
+		fmt.Fprintln(out, "Schedules and subscriptions wait until somebody has released them: tako backup release.")
+	}
 	if r.Missing > 0 {
 		fmt.Fprintf(out, "%d packages, artifacts or logs are not in it: the server had lost them before the backup.\n", r.Missing)
 	}
+}
+
+func backupReleaseCommand() *cobra.Command {
+	var o offline
+	cmd := &cobra.Command{
+		Use: "release [TASK...]", Short: "Let go on what waits since a restore",
+		Long: `Lets the tasks go on that wait because the server was restored from a backup, or without
+any all of them, and schedules and subscriptions with them. A task that was queued takes
+its place in the queue again; one that was under way goes on with what was not begun.`,
+		Example: "  tako backup release ServerTasks-17\n  tako backup release",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cfg, opt, err := o.config(cmd)
+			if err != nil {
+				return err
+			}
+			n, err := app.ReleaseRestored(cmd.Context(), cfg, opt, args)
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%d tasks released.\n", n)
+			return err
+		},
+	}
+	o.flags(cmd)
+	return cmd
 }
 
 func backupPruneCommand() *cobra.Command {

@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"net"
 	"os"
+
+	"github.com/takodeploy/tako/internal/egress"
 )
 
 // Service runs scripts on Linux only, so far. Elsewhere there is none: Open says so.
@@ -47,7 +49,7 @@ func StubMain([]string) int { return 2 }
 func LogHandler(string) (slog.Handler, error) { return slog.NewTextHandler(os.Stderr, nil), nil }
 
 func dialSocket(ctx context.Context, socket string) (net.Conn, error) {
-	return new(net.Dialer).DialContext(ctx, "unix", socket)
+	return egress.Dialer(net.Dialer{})(ctx, "unix", socket)
 }
 
 // trustedPeer trusts nobody: the peer's user cannot be told.

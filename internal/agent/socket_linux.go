@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/takodeploy/tako/internal/egress"
 )
 
 // maxSocketPath is the longest path the kernel takes for a unix socket.
@@ -32,7 +34,7 @@ func shortSocket(socket string, f func(string) error) error {
 func dialSocket(ctx context.Context, socket string) (net.Conn, error) {
 	var c net.Conn
 	err := shortSocket(socket, func(p string) (err error) {
-		c, err = new(net.Dialer).DialContext(ctx, "unix", p)
+		c, err = egress.Dialer(net.Dialer{})(ctx, "unix", p)
 		return err
 	})
 	return c, err

@@ -20,6 +20,7 @@ import (
 	"github.com/takodeploy/tako/internal/config"
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/docstore"
+	"github.com/takodeploy/tako/internal/egress"
 	"github.com/takodeploy/tako/internal/releases"
 	"github.com/takodeploy/tako/internal/resource"
 	"github.com/takodeploy/tako/internal/resources"
@@ -207,13 +208,15 @@ func (b *Backups) boot(ctx context.Context, c backup.Copy) (err error) {
 // smoke reads the lists that every server has, and the logs and artifacts of the last
 // tasks.
 func smoke(ctx context.Context, url, key string) error {
+	client := egress.Client()
+	defer client.CloseIdleConnections()
 	get := func(path string, into any) error {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url+path, nil)
 		if err != nil {
 			return err
 		}
 		req.Header.Set("X-Octopus-ApiKey", key)
-		resp, err := http.DefaultClient.Do(req)
+		resp, err := client.Do(req)
 		if err != nil {
 			return err
 		}

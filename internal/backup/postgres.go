@@ -18,6 +18,7 @@ import (
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/failpoint"
 	"github.com/takodeploy/tako/internal/fault"
+	"github.com/takodeploy/tako/internal/tasks"
 )
 
 var versionPattern = regexp.MustCompile(`\) (\d+)`)
@@ -130,7 +131,7 @@ func load(ctx context.Context, d *db.DB, m *Manifest, path string, reincarnate b
 	}
 	end := "COMMIT;\n"
 	if reincarnate {
-		end = db.ReincarnateSQL(quoted(m.Schema), rand.Text()) + end
+		end = strings.Join(tasks.HoldSQL(quoted(m.Schema), m.ID, m.Created, time.Now()), ";\n") + ";\n" + db.ReincarnateSQL(quoted(m.Schema), rand.Text()) + end
 		for _, table := range livingTables() {
 			end = fmt.Sprintf("DELETE FROM %s.%s;\n", quoted(m.Schema), table) + end
 		}

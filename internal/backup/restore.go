@@ -48,6 +48,8 @@ type Restored struct {
 	KeptKey string
 	// Missing counts the blobs that the backup never had.
 	Missing int
+	// Queued and UnderWay count the tasks that wait to be released.
+	Queued, UnderWay int64
 }
 
 // pendingFile marks a data directory in which a restore is half done.
@@ -112,6 +114,9 @@ func (s *Store) restore(ctx context.Context, dir string, opt *RestoreOptions) (r
 	}
 	m := &r.Manifest
 	r.Missing = len(m.Missing)
+	if _, ok := m.Rows["task_hold"]; !ok {
+		return r, fault.New(fault.Unsupported, "The backup is from before the first release, and its schema is not this version's; restore it with version %s.", m.Version)
+	}
 	if own := db.BinaryLevels(); own.Level < m.MinReaderLevel {
 		return r, fault.New(fault.Unsupported, "The backup's data is of level %d, and this version of Tako knows level %d; restore with version %s or later.", m.MinReaderLevel, own.Level, m.Version)
 	}
@@ -140,9 +145,32 @@ func (s *Store) restore(ctx context.Context, dir string, opt *RestoreOptions) (r
 		return r, err
 	}
 	if m.Dialect == db.Postgres.String() {
-		return r, s.restorePostgres(ctx, dir, opt, &r, master)
+		err = s.restorePostgres(ctx, dir, opt, &r, master)
+	} else {
+		err = s.restoreSQLite(ctx, dir, opt, &r, master)
 	}
-	return r, s.restoreSQLite(ctx, dir, opt, &r, master)
+	if err != nil {
+		return r, err
+	}
+	r.countHeld(ctx, opt)
+	return r, nil
+}
+
+// countHeld tells what the restored server will not do by itself. It is done when the
+// restore is, and no reason for it to fail.
+func (r *Restored) countHeld(ctx context.Context, opt *RestoreOptions) {
+	d, err := db.Open(ctx, opt.Database, db.Options{MustExist: true, Readers: 1, Log: opt.Log})
+	if err == nil {
+		err = d.Read(ctx, func(t *db.Tx) error {
+			held, err := tasks.ReadRestored(ctx, t)
+			r.Queued, r.UnderWay = held.Queued, held.UnderWay
+			return err
+		})
+		err = errors.Join(err, d.Close())
+	}
+	if err != nil {
+		opt.Log.Warn("count the tasks that wait since the restore", "err", err)
+	}
 }
 
 // files decrypts database, blobs and key to their places, but for the database,
@@ -241,7 +269,7 @@ func (s *Store) restoreSQLite(ctx context.Context, dir string, opt *RestoreOptio
 		if err := s.files(ctx, dir, opt, r, staged); err != nil {
 			return errors.Join(err, removeDatabase(staged))
 		}
-		if err := reincarnate(ctx, staged, opt.Log); err != nil {
+		if err := r.reincarnate(ctx, staged, opt.Log); err != nil {
 			return errors.Join(err, removeDatabase(staged))
 		}
 		r.countNewer(ctx, opt, path)
@@ -341,7 +369,7 @@ func removeDatabase(path string) error {
 }
 
 // reincarnate checks the staged database and begins its new life.
-func reincarnate(ctx context.Context, staged string, log *slog.Logger) error {
+func (r *Restored) reincarnate(ctx context.Context, staged string, log *slog.Logger) error {
 	d, err := db.Open(ctx, "sqlite:"+staged, db.Options{MustExist: true, Log: log})
 	if err != nil {
 		return err
@@ -358,6 +386,11 @@ func reincarnate(ctx context.Context, staged string, log *slog.Logger) error {
 			for _, table := range livingTables() {
 				if _, err := t.Exec(ctx, `DELETE FROM `+table); err != nil {
 					return err
+				}
+			}
+			for _, statement := range tasks.HoldSQL("main", r.ID, r.Created, t.Now()) {
+				if _, err := t.Exec(ctx, statement); err != nil {
+					return fmt.Errorf("hold what was under way: %w", err)
 				}
 			}
 			return nil

@@ -14,6 +14,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/stdlib"
+
+	"github.com/takodeploy/tako/internal/egress"
 )
 
 const (
@@ -38,11 +40,14 @@ func (d *DB) openPostgres(ctx context.Context, dsn string, opt Options) error {
 	if config.ConnectTimeout == 0 {
 		config.ConnectTimeout = connectTimeout
 	}
-	dialer := net.Dialer{
+	config.DialFunc = pgconn.DialFunc(egress.Dialer(net.Dialer{
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3},
 		Control:         loseFast,
+	}))
+	if egress.Quarantined() {
+		// The dialer decides by the name, and looks it up.
+		config.LookupFunc = func(_ context.Context, host string) ([]string, error) { return []string{host}, nil }
 	}
-	config.DialFunc = dialer.DialContext
 	for name, value := range map[string]string{
 		"application_name": "tako",
 		"timezone":         "UTC",

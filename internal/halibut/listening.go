@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/takodeploy/tako/internal/egress"
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/halibut/wire"
 )
@@ -43,7 +44,7 @@ func keepAlive() net.KeepAliveConfig {
 }
 
 func dialDirect(ctx context.Context, network, addr string) (net.Conn, error) {
-	return (&net.Dialer{KeepAliveConfig: keepAlive()}).DialContext(ctx, network, addr)
+	return egress.Dialer(net.Dialer{KeepAliveConfig: keepAlive()})(ctx, network, addr)
 }
 
 // Listening calls an agent that listens, and keeps a few connections to it.

@@ -20,6 +20,7 @@ import (
 
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/docstore"
+	"github.com/takodeploy/tako/internal/egress"
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/octopus"
 )
@@ -176,9 +177,9 @@ func connect(ctx context.Context, c *octopus.SMTPConfiguration) (client *smtp.Cl
 	if port == 0 {
 		port = 25
 	}
-	dial := (&net.Dialer{}).DialContext
+	dial := egress.Dialer(net.Dialer{})
 	if c.EnableSSL && port == 465 {
-		dial = (&tls.Dialer{Config: &tls.Config{ServerName: c.SMTPHost, MinVersion: tls.VersionTLS12}}).DialContext
+		dial = dialTLS(dial, &tls.Config{ServerName: c.SMTPHost, MinVersion: tls.VersionTLS12})
 	}
 	opts = append(opts, smtp.WithPort(port), smtp.WithDialContextFunc(func(dialing context.Context, network, at string) (net.Conn, error) {
 		conn, err := dial(dialing, network, at)
@@ -209,6 +210,21 @@ func connect(ctx context.Context, c *octopus.SMTPConfiguration) (client *smtp.Cl
 		return nil, "", fault.New(fault.Invalid, "The SMTP settings cannot be used: %v.", err)
 	}
 	return client, password, nil
+}
+
+// dialTLS speaks TLS from the first byte.
+func dialTLS(dial egress.DialFunc, config *tls.Config) egress.DialFunc {
+	return func(ctx context.Context, network, at string) (net.Conn, error) {
+		raw, err := dial(ctx, network, at)
+		if err != nil {
+			return nil, err
+		}
+		conn := tls.Client(raw, config)
+		if err := conn.HandshakeContext(ctx); err != nil {
+			return nil, errors.Join(err, raw.Close())
+		}
+		return conn, nil
+	}
 }
 
 func compose(c *octopus.SMTPConfiguration, m *Message) (*smtp.Msg, error) {

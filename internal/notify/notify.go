@@ -38,6 +38,7 @@ import (
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/mail"
 	"github.com/takodeploy/tako/internal/resources"
+	"github.com/takodeploy/tako/internal/tasks"
 	"github.com/takodeploy/tako/octopus"
 )
 
@@ -205,6 +206,10 @@ func (s *Service) ready(ctx context.Context) ([]*row, error) {
 	var out []*row
 	err := s.cfg.DB.Read(ctx, func(tx *db.Tx) error {
 		out = nil
+		quiet, err := tasks.Quiet(ctx, tx)
+		if err != nil || quiet {
+			return err
+		}
 		newer := `EXISTS (SELECT 1 FROM events e WHERE e.id > s.event)`
 		if tx.Dialect() == db.Postgres {
 			// What has not settled yet, or came from elsewhere, is found out later.

@@ -24,6 +24,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/takodeploy/tako/internal/db"
+	"github.com/takodeploy/tako/internal/egress"
 	"github.com/takodeploy/tako/internal/events"
 	"github.com/takodeploy/tako/internal/failpoint"
 	"github.com/takodeploy/tako/octopus"
@@ -74,7 +75,7 @@ var errAddress = errors.New("its address is one that webhooks must not connect t
 // to which one a connection goes, so that no name leads elsewhere; redirections are
 // answers like any other, and the environment's proxies are not used.
 func newClient(allow func(netip.Addr) bool) *http.Client {
-	dialer := &net.Dialer{
+	dial := egress.Dialer(net.Dialer{
 		Timeout: 10 * time.Second,
 		Control: func(_, address string, _ syscall.RawConn) error {
 			at, err := netip.ParseAddrPort(address)
@@ -83,11 +84,11 @@ func newClient(allow func(netip.Addr) bool) *http.Client {
 			}
 			return nil
 		},
-	}
+	})
 	return &http.Client{
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Transport: &http.Transport{
-			DialContext: dialer.DialContext, TLSHandshakeTimeout: 10 * time.Second, MaxResponseHeaderBytes: 64 << 10,
+			DialContext: dial, TLSHandshakeTimeout: 10 * time.Second, MaxResponseHeaderBytes: 64 << 10,
 			MaxIdleConnsPerHost: 2, MaxIdleConns: 2 * senders, IdleConnTimeout: time.Minute, ForceAttemptHTTP2: true,
 		},
 	}

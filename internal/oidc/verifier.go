@@ -21,6 +21,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 	"golang.org/x/sync/singleflight"
 
+	"github.com/takodeploy/tako/internal/egress"
 	"github.com/takodeploy/tako/internal/fault"
 )
 
@@ -76,7 +77,7 @@ func New(cfg Config) *Verifier {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	dialer := &net.Dialer{
+	dial := egress.Dialer(net.Dialer{
 		Timeout: 10 * time.Second,
 		// Looked at when it is known where the connection goes, so that no name
 		// leads elsewhere.
@@ -87,14 +88,14 @@ func New(cfg Config) *Verifier {
 			}
 			return nil
 		},
-	}
+	})
 	return &Verifier{
 		now: cfg.Now, issuers: map[string]*issuer{},
 		client: &http.Client{
 			Timeout:       fetchTimeout,
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 			Transport: &http.Transport{
-				DialContext: dialer.DialContext, TLSHandshakeTimeout: 10 * time.Second, MaxResponseHeaderBytes: 64 << 10,
+				DialContext: dial, TLSHandshakeTimeout: 10 * time.Second, MaxResponseHeaderBytes: 64 << 10,
 				TLSClientConfig: &tls.Config{RootCAs: cfg.Roots, MinVersion: tls.VersionTLS12},
 				MaxIdleConns:    16, MaxIdleConnsPerHost: 1, IdleConnTimeout: time.Minute, ForceAttemptHTTP2: true,
 			},

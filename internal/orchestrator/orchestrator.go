@@ -97,7 +97,10 @@ type Orchestrator struct {
 	log *slog.Logger
 }
 
-var _ tasks.Runner = (*Orchestrator)(nil)
+var (
+	_ tasks.Runner = (*Orchestrator)(nil)
+	_ tasks.Parker = (*Orchestrator)(nil)
+)
 
 // New makes an orchestrator.
 func New(cfg Config) *Orchestrator {
@@ -119,6 +122,14 @@ func (o *Orchestrator) Ended(ctx context.Context, tx *db.Tx, t *tasks.Task, stat
 // Run brings a deployment forward until it ends, waits, or ctx does.
 func (o *Orchestrator) Run(ctx context.Context, l *tasks.Lease) error {
 	r, err := o.load(ctx, l)
+	if err != nil {
+		return giveUp(ctx, l, err)
+	}
+	return r.loop(ctx)
+}
+
+// giveUp ends a deployment that cannot be loaded, if it never will be.
+func giveUp(ctx context.Context, l *tasks.Lease, err error) error {
 	var damaged *damagedError
 	var blocked *blockedError
 	switch {
@@ -128,10 +139,8 @@ func (o *Orchestrator) Run(ctx context.Context, l *tasks.Lease) error {
 	case errors.As(err, &damaged):
 		// Nothing that runs again will read it better.
 		return l.Finish(ctx, octopus.TaskFailed, damaged.Error(), tasks.Batch{Warnings: true})
-	case err != nil:
-		return err
 	}
-	return r.loop(ctx)
+	return err
 }
 
 // damagedError is a plan or a journal that cannot be read.

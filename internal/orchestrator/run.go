@@ -222,15 +222,10 @@ func (r *run) reap() {
 
 // reattach goes on with units whose scripts somebody else started.
 func (r *run) reattach(ctx context.Context) {
-	r.mu.Lock()
-	var open []deploy.Unit
-	for unit, u := range r.state.Units {
-		if u.Open && u.Asked == nil && r.busy[unit] == nil {
-			open = append(open, unit)
+	for _, unit := range r.open() {
+		if r.busy[unit] != nil {
+			continue
 		}
-	}
-	r.mu.Unlock()
-	for _, unit := range open {
 		r.begin(ctx, unit, func(ctx context.Context) error { return r.resume(ctx, unit) })
 	}
 }

@@ -16,7 +16,7 @@
 // again to where it was.
 //
 // While what a trigger queued the last time is not done, its next times are
-// skipped.
+// skipped. After a restore nothing is due before somebody has released it.
 package schedule
 
 import (
@@ -36,6 +36,7 @@ import (
 	"github.com/takodeploy/tako/internal/ident"
 	"github.com/takodeploy/tako/internal/releases"
 	"github.com/takodeploy/tako/internal/resources"
+	"github.com/takodeploy/tako/internal/tasks"
 	"github.com/takodeploy/tako/internal/timetable"
 	"github.com/takodeploy/tako/octopus"
 )
@@ -154,6 +155,10 @@ func (s *Scheduler) Look(ctx context.Context) error {
 	var ids []string
 	err := s.cfg.DB.Read(ctx, func(tx *db.Tx) error {
 		ids = nil
+		quiet, err := tasks.Quiet(ctx, tx)
+		if err != nil || quiet {
+			return err
+		}
 		now := db.Micros(tx.Now())
 		rows, err := tx.Query(ctx, `SELECT u.id FROM due u WHERE u.at <= ? UNION SELECT u.id FROM due u WHERE u.pending > 0 AND u.lease < ? LIMIT ?`, now, now, int64(batch))
 		if err != nil {

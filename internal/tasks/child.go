@@ -49,7 +49,8 @@ func WakeParent(ctx context.Context, tx *db.Tx, child string, fact func(unit str
 	}
 	_, err = tx.Exec(ctx, `INSERT INTO answer (interruption, task, created, fact) VALUES (?, ?, ?, ?) ON CONFLICT (interruption) DO NOTHING`, child, parent, db.Micros(tx.Now()), string(body))
 	if err == nil {
-		_, err = tx.Exec(ctx, `UPDATE task SET runnable = CASE WHEN waiting = 1 THEN 1 ELSE runnable END, waiting = 0 WHERE id = ? AND state = 'Executing'`, parent)
+		_, err = tx.Exec(ctx, `UPDATE task SET runnable = CASE WHEN waiting = 1 THEN 1 ELSE runnable END, waiting = 0
+			WHERE id = ? AND state = 'Executing' AND NOT EXISTS (SELECT 1 FROM task_hold h WHERE h.task = task.id)`, parent)
 	}
 	if err != nil {
 		return fmt.Errorf("wake %s: %w", parent, err)

@@ -489,6 +489,7 @@ func (s *Service) ended(ctx context.Context, tx *db.Tx, t *Task, state octopus.T
 		`DELETE FROM machine_lock WHERE task = ? AND NOT EXISTS (SELECT 1 FROM ticket k WHERE k.task = machine_lock.task AND k.unit = machine_lock.unit AND k.state <> 'complete')`,
 		`DELETE FROM answer WHERE task = ?`,
 		`DELETE FROM unit_cursor WHERE task = ?`,
+		`DELETE FROM task_hold WHERE task = ?`,
 	} {
 		if _, err := tx.Exec(ctx, statement, t.ID); err != nil {
 			return fmt.Errorf("end %s: %w", t.ID, err)

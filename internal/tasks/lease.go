@@ -420,9 +420,13 @@ func (l *Lease) Wait(ctx context.Context, keepTag bool, b Batch) error {
 		if err != nil {
 			return err
 		}
+		held, err := Held(ctx, tx, []string{l.ID})
+		if err != nil {
+			return err
+		}
 		// Of several questions one may be answered already: then there is
 		// something to do before the others are.
-		waiting := flag(pending+int64(len(children)) > 0 && answered == 0)
+		waiting := flag(pending+int64(len(children)) > 0 && answered == 0 || len(held) > 0)
 		_, err = tx.Exec(ctx, `UPDATE task SET owner = '', waiting = CASE WHEN state = 'Executing' THEN ? ELSE 0 END,
 			runnable = CASE WHEN state = 'Executing' AND ? = 1 THEN 0 ELSE 1 END WHERE id = ?`, waiting, waiting, l.ID)
 		if err != nil {
@@ -507,6 +511,10 @@ func (s *Service) Answer(ctx context.Context, tx *db.Tx, id string, fact any) er
 	}
 	_, err = tx.Exec(ctx, `INSERT INTO answer (interruption, task, created, fact) VALUES (?, ?, ?, ?)`, id, i.Task, db.Micros(tx.Now()), string(body))
 	if err != nil {
+		return err
+	}
+	// Whoever answers has looked at it: what a restore holds goes on.
+	if _, err := unhold(ctx, tx, i.Task); err != nil {
 		return err
 	}
 	_, err = tx.Exec(ctx, `UPDATE task SET runnable = CASE WHEN waiting = 1 THEN 1 ELSE runnable END, waiting = 0 WHERE id = ?`, i.Task)

@@ -285,7 +285,7 @@ func (s *Service) run(ctx context.Context, l *Lease) {
 	pause, told := s.cfg.Timing.Retry, false
 	for {
 		before := l.progress()
-		err := runner.Run(l.ctx, l)
+		err := l.forward(runner)
 		if l.over() {
 			return
 		}

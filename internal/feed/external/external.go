@@ -15,6 +15,7 @@ import (
 	"errors"
 	"hash"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -25,6 +26,7 @@ import (
 	"github.com/takodeploy/tako/internal/blob"
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/docstore"
+	"github.com/takodeploy/tako/internal/egress"
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/ident"
 	"github.com/takodeploy/tako/internal/version"
@@ -86,10 +88,10 @@ func New(cfg Config) *Feeds {
 	def(&cfg.CacheBytes, 20<<30)
 	def(&cfg.CacheAge, 30*24*time.Hour)
 	if cfg.Proxy == nil {
-		cfg.Proxy = http.ProxyFromEnvironment
+		cfg.Proxy = egress.Proxy
 	}
 	return &Feeds{cfg: cfg, fetching: map[string]chan struct{}{}, transport: &http.Transport{
-		Proxy: cfg.Proxy, ForceAttemptHTTP2: true, TLSHandshakeTimeout: cfg.Answer, ResponseHeaderTimeout: cfg.Answer,
+		Proxy: cfg.Proxy, DialContext: egress.Dialer(net.Dialer{Timeout: cfg.Answer}), ForceAttemptHTTP2: true, TLSHandshakeTimeout: cfg.Answer, ResponseHeaderTimeout: cfg.Answer,
 		MaxIdleConnsPerHost: 4, IdleConnTimeout: 10 * time.Second, MaxResponseHeaderBytes: 1 << 20,
 	}}
 }

@@ -33,6 +33,8 @@ func Routes(d *db.DB, queue *tasks.Service, open func() (*backup.Store, error)) 
 		{Method: http.MethodPost, Pattern: "/system/backups", Mount: rest.InSystem, Permission: administer, Handler: a.create, Body: ask, Response: task, Summary: "Starts the task that takes a backup and proves it."},
 		{Method: http.MethodGet, Pattern: "/system/backups/{id}", Mount: rest.InSystem, Permission: administer, Handler: a.get, Response: one, Summary: "Reads what a backup is, and how it was proven."},
 		{Method: http.MethodPost, Pattern: "/system/backups/{id}/verify", Mount: rest.InSystem, Permission: administer, Handler: a.verify, Body: ask, Response: task, Summary: "Starts the task that proves a backup."},
+		{Method: http.MethodGet, Pattern: "/system/restored", Mount: rest.InSystem, Permission: administer, Handler: a.restored, Response: reflect.TypeFor[octopus.Restored](), Summary: "Tells what waits since the server was restored from a backup."},
+		{Method: http.MethodPost, Pattern: "/system/restored/release", Mount: rest.InSystem, Permission: administer, Handler: a.release, Body: reflect.TypeFor[octopus.RestoredRelease](), Response: reflect.TypeFor[octopus.Restored](), Summary: "Lets tasks that wait since a restore go on, or all of them with schedules and subscriptions."},
 	}
 }
 

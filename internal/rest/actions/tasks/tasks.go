@@ -210,9 +210,16 @@ func Documents(ctx context.Context, tx *db.Tx, r *rest.Request, found []*tasks.T
 	if err != nil {
 		return nil, err
 	}
+	held, err := tasks.Held(ctx, tx, ids)
+	if err != nil {
+		return nil, err
+	}
 	docs := make([]octopus.Task, len(found))
 	for i, t := range found {
 		docs[i] = document(r, tx.Now(), t, pending[t.ID])
+		if _, waits := held[t.ID]; waits {
+			docs[i].PendingPreconditionTypes = octopus.List[string]{octopus.PreconditionRestored}
+		}
 	}
 	return docs, nil
 }
