@@ -31,7 +31,7 @@ var waysOut = map[string][]string{
 var composites = map[string]string{"Client": "Transport", "Transport": "DialContext"}
 
 // tests of the product may connect as they like.
-var ofTests = []string{"apptest", "dbtest", "actiontest", "openapitest", "remotetest", "proctest", "vectortest"}
+var ofTests = []string{"apptest", "dbtest", "actiontest", "openapitest", "remotetest", "proctest", "vectortest", "sshtest"}
 
 // TestOneWayOut keeps every connection that a server opens within package egress, which
 // shuts a test instance in.

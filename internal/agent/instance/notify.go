@@ -4,6 +4,8 @@ import (
 	"context"
 	"net"
 	"os"
+
+	"github.com/takodeploy/tako/internal/egress"
 )
 
 // notify tells the service manager, if there is one that wants to hear it.
@@ -12,7 +14,7 @@ func notify(state string) {
 	if socket == "" {
 		return
 	}
-	c, err := (&net.Dialer{}).DialContext(context.Background(), "unixgram", socket)
+	c, err := egress.Dialer(net.Dialer{})(context.Background(), "unixgram", socket)
 	if err != nil {
 		return // it finds out by its own time limit
 	}

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/takodeploy/tako/internal/egress"
 	"github.com/takodeploy/tako/internal/halibut"
 )
 
@@ -27,7 +28,7 @@ func through(proxy *url.URL) halibut.DialFunc {
 	}
 	at := net.JoinHostPort(proxy.Hostname(), port)
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
-		c, err := (&net.Dialer{}).DialContext(ctx, network, at)
+		c, err := egress.Dialer(net.Dialer{})(ctx, network, at)
 		if err != nil {
 			return nil, fmt.Errorf("reach the proxy %s: %w", at, err)
 		}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/takodeploy/tako/internal/agent"
+	"github.com/takodeploy/tako/internal/egress"
 	"github.com/takodeploy/tako/internal/fault"
 	"golang.org/x/crypto/ssh"
 )
@@ -33,7 +34,7 @@ type Dialer func(ctx context.Context, network, addr string) (net.Conn, error)
 
 func dialHost(ctx context.Context, dial Dialer, e Endpoint) (net.Conn, error) {
 	if dial == nil {
-		dial = (&net.Dialer{}).DialContext
+		dial = Dialer(egress.Dialer(net.Dialer{}))
 	}
 	ctx, stop := context.WithTimeout(ctx, dialFor)
 	defer stop()
