@@ -20,7 +20,7 @@ func (a *App) reach(exe string, store *docstore.Store) {
 		Directory: machines,
 		Dialers: map[octopus.CommunicationStyle]targets.Dialer{
 			octopus.StyleListening: a.network.Dial,
-			octopus.StylePolling:  a.network.Dial,
+			octopus.StylePolling:   a.network.Dial,
 		},
 	})
 }

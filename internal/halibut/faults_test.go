@@ -152,7 +152,7 @@ func benchmarkPolling(b *testing.B, agents int) {
 		wg.Go(func() {
 			for i := range work {
 				var text string
-				if err := server.Polling(list[i].sub, list[i].thumb).Call(b.Context(), call("Say", "x"), &text); err != nil {
+				if err := server.Polling(list[i].sub, list[i].thumb, halibut.Effort{}).Call(b.Context(), call("Say", "x"), &text); err != nil {
 					b.Error(err)
 				}
 			}

@@ -291,7 +291,7 @@ func TestQueue(t *testing.T) {
 	server.Queue = 20 * time.Millisecond
 	serverID, agentID, sub := newID(t), newID(t), halibut.NewSubscription()
 	n := halibut.New(halibut.Config{Identity: serverID, Timing: server, TrustSubscriber: func(context.Context, halibut.Subscription, halibut.Thumbprint) (bool, error) { return true, nil }})
-	absent := n.Polling(sub, agentID.Thumbprint)
+	absent := n.Polling(sub, agentID.Thumbprint, halibut.Effort{})
 	if err := absent.Call(t.Context(), call("Do", "a"), new(string)); !errors.Is(err, halibut.ErrNotSent) {
 		t.Fatalf("nobody is there: %v", err)
 	}
@@ -300,7 +300,7 @@ func TestQueue(t *testing.T) {
 	}
 	server.Queue = patience
 	n = halibut.New(halibut.Config{Identity: serverID, Timing: server, TrustSubscriber: func(context.Context, halibut.Subscription, halibut.Thumbprint) (bool, error) { return true, nil }})
-	caller := n.Polling(sub, agentID.Thumbprint)
+	caller := n.Polling(sub, agentID.Thumbprint, halibut.Effort{})
 	// One is withdrawn, others wait.
 	ctx, cancel := context.WithCancel(t.Context())
 	withdrawn, early := make(chan error), make(chan error)
@@ -374,11 +374,11 @@ func TestShutdown(t *testing.T) {
 		stops := []func(){}
 		if polling {
 			stops = append(stops, serve(t, server, ln), poll(t, node, halibut.Server{Addr: ln.Addr().String(), Thumbprint: serverID.Thumbprint, Subscription: sub, Connections: 2}))
-			caller = server.Polling(sub, agentID.Thumbprint)
+			caller = server.Polling(sub, agentID.Thumbprint, halibut.Effort{})
 			eventually(t, "connections", func() bool { return server.Connected(sub, agentID.Thumbprint) == 2 })
 		} else {
 			stops = append(stops, serve(t, node, ln))
-			l := server.Listening(ln.Addr().String(), agentID.Thumbprint, nil)
+			l := server.Listening(ln.Addr().String(), agentID.Thumbprint, nil, halibut.Effort{})
 			defer l.Close()
 			caller = l
 		}

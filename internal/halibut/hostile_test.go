@@ -165,7 +165,7 @@ func TestConversationOfAPollingAgent(t *testing.T) {
 	eventually(t, "the ends are seen", func() bool { return node.Connected(sub, agentID.Thumbprint) == 0 })
 	ended := make(chan error)
 	go func() {
-		ended <- node.Polling(sub, agentID.Thumbprint).Call(t.Context(), call("Say", "x"), new(string))
+		ended <- node.Polling(sub, agentID.Thumbprint, halibut.Effort{}).Call(t.Context(), call("Say", "x"), new(string))
 	}()
 	c = dialRaw(t, ln.Addr().String(), agentID)
 	c.say(t, "MX\r\n\r\nMX-SUBSCRIBER 1.0 "+string(sub)+"\r\n\r\n")
@@ -282,7 +282,7 @@ func TestStrangers(t *testing.T) {
 	thief := dialRaw(t, serve2.Addr().String(), otherID)
 	thief.say(t, "MX\r\n\r\nMX-SUBSCRIBER 1.0 "+string(mine)+"\r\n\r\n")
 	thief.hear(t, "MX-SERVER 1.0\r\n\r\n")
-	if err := everybody.Polling(mine, agentID.Thumbprint).Call(t.Context(), call("Say", "secret"), new(string)); !errors.Is(err, halibut.ErrNotSent) {
+	if err := everybody.Polling(mine, agentID.Thumbprint, halibut.Effort{}).Call(t.Context(), call("Say", "secret"), new(string)); !errors.Is(err, halibut.ErrNotSent) {
 		t.Errorf("a call for another agent: %v", err)
 	}
 }
@@ -357,7 +357,7 @@ func TestWrongServer(t *testing.T) {
 	serve(t, node, ln)
 	server := halibut.New(halibut.Config{Identity: newID(t), Timing: quick(), Log: log.logger()})
 	other := newID(t).Thumbprint
-	l := server.Listening(p.addr, other, nil)
+	l := server.Listening(p.addr, other, nil, halibut.Effort{})
 	defer l.Close()
 	for range 2 {
 		err := l.Call(t.Context(), call("Say", "x"), new(string))
@@ -378,7 +378,7 @@ func TestWrongServer(t *testing.T) {
 	// Nobody there at all: it is tried a few times, and was not sent.
 	free := listen(t)
 	free.Close()
-	l = server.Listening(free.Addr().String(), other, nil)
+	l = server.Listening(free.Addr().String(), other, nil, halibut.Effort{})
 	defer l.Close()
 	if err := l.Call(t.Context(), call("Say", "x"), new(string)); !errors.Is(err, halibut.ErrNotSent) {
 		t.Fatal(err)
@@ -497,14 +497,14 @@ func TestSlowStrangers(t *testing.T) {
 	// One that is trusted gets in, and idle ones do not count as strangers.
 	server := halibut.New(halibut.Config{Identity: serverID, Timing: halibut.Timing{Attempts: 1000, Pause: time.Millisecond}})
 	for range 3 {
-		l := server.Listening(ln.Addr().String(), node.Thumbprint(), nil)
+		l := server.Listening(ln.Addr().String(), node.Thumbprint(), nil, halibut.Effort{})
 		defer l.Close()
 		if err := l.Call(t.Context(), call("Say", "x"), new(string)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	few := halibut.New(halibut.Config{Identity: serverID, Timing: halibut.Timing{Attempts: 1}})
-	l := few.Listening(ln.Addr().String(), node.Thumbprint(), nil)
+	l := few.Listening(ln.Addr().String(), node.Thumbprint(), nil, halibut.Effort{})
 	defer l.Close()
 	if err := l.Call(t.Context(), call("Say", "x"), new(string)); !errors.Is(err, halibut.ErrNotSent) {
 		t.Errorf("one more than may be: %v", err)

@@ -51,10 +51,11 @@ func dialDirect(ctx context.Context, network, addr string) (net.Conn, error) {
 type Listening struct {
 	caller
 
-	addr string // host:port
-	host string
-	peer Thumbprint
-	dial DialFunc
+	addr   string // host:port
+	host   string
+	peer   Thumbprint
+	dial   DialFunc
+	effort Effort
 
 	mu     sync.Mutex
 	idle   []*pooled // the one used last at the end
@@ -73,7 +74,7 @@ type pooled struct {
 // Listening returns a caller of the agent at an address ("host:port") that has that
 // thumbprint. It does not connect yet. dial may be nil. Close it when it is no
 // longer needed.
-func (n *Node) Listening(addr string, peer Thumbprint, dial DialFunc) *Listening {
+func (n *Node) Listening(addr string, peer Thumbprint, dial DialFunc, effort Effort) *Listening {
 	if dial == nil {
 		dial = dialDirect
 	}
@@ -81,7 +82,7 @@ func (n *Node) Listening(addr string, peer Thumbprint, dial DialFunc) *Listening
 	if err != nil {
 		host = addr // dialling it says what is wrong
 	}
-	l := &Listening{addr: addr, host: host, peer: peer, dial: dial}
+	l := &Listening{addr: addr, host: host, peer: peer, dial: dial, effort: effort.orThat(n.timing)}
 	l.node, l.route = n, l
 	return l
 }
@@ -190,9 +191,9 @@ func (l *Listening) put(p *pooled) {
 // connect dials until it has a conversation, a few times. Only somebody else's
 // certificate is not tried again.
 func (l *Listening) connect(ctx context.Context) (*wire.Conn, error) {
-	t := l.node.timing
+	t := l.effort
 	for attempt := 1; ; attempt++ {
-		c, err := l.node.dialPeer(ctx, l.dial, l.addr, l.host, l.peer, wire.Identity{Kind: wire.KindClient})
+		c, err := l.node.dialPeer(ctx, t.Connect, l.dial, l.addr, l.host, l.peer, wire.Identity{Kind: wire.KindClient})
 		if err == nil {
 			return c, nil
 		}
@@ -215,9 +216,9 @@ func (l *Listening) connect(ctx context.Context) (*wire.Conn, error) {
 }
 
 // dialPeer dials, introduces us, and reads that the other side is a server of the
-// protocol, all within Timing.Connect.
-func (n *Node) dialPeer(ctx context.Context, dial DialFunc, addr, host string, peer Thumbprint, as wire.Identity) (_ *wire.Conn, err error) {
-	ctx, cancel := context.WithTimeout(ctx, n.timing.Connect)
+// protocol, all within a time.
+func (n *Node) dialPeer(ctx context.Context, within time.Duration, dial DialFunc, addr, host string, peer Thumbprint, as wire.Identity) (_ *wire.Conn, err error) {
+	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	tcp, err := dial(ctx, "tcp", addr)
 	if err != nil {
@@ -247,7 +248,7 @@ func (n *Node) dialPeer(ctx context.Context, dial DialFunc, addr, host string, p
 	if err := c.WriteLines(as.String(), ""); err != nil {
 		return nil, err
 	}
-	text, err := c.ReadLine(n.timing.Connect)
+	text, err := c.ReadLine(within)
 	if err != nil {
 		return nil, err
 	}
@@ -258,7 +259,7 @@ func (n *Node) dialPeer(ctx context.Context, dial DialFunc, addr, host string, p
 	if id.Kind != wire.KindServer {
 		return nil, fmt.Errorf("%w: a peer that was called says that it is %s", wire.ErrProtocol, id.Kind)
 	}
-	if blank, err := c.ReadLine(n.timing.Connect); err != nil || blank != "" {
+	if blank, err := c.ReadLine(within); err != nil || blank != "" {
 		return nil, errors.Join(fmt.Errorf("%w: no blank line after an identity", wire.ErrProtocol), err)
 	}
 	return c, nil

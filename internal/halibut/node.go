@@ -1,6 +1,7 @@
 package halibut
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -62,6 +63,19 @@ func (t Timing) orDefaults() Timing {
 		t.Attempts = 5
 	}
 	return t
+}
+
+// Effort is what a caller gives to reach its agent before a call is not sent. Zero
+// values are those of the node's Timing.
+type Effort struct {
+	Connect  time.Duration // one attempt to dial an agent that listens
+	Attempts int           // to dial for one call
+	Pause    time.Duration // between two of them
+	Queue    time.Duration // a call waits for an agent that polls
+}
+
+func (e Effort) orThat(t Timing) Effort {
+	return Effort{cmp.Or(e.Connect, t.Connect), cmp.Or(e.Attempts, t.Attempts), cmp.Or(e.Pause, t.Pause), cmp.Or(e.Queue, t.Queue)}
 }
 
 // Bounds of what a node holds for others.

@@ -86,15 +86,16 @@ func (q *queue) leave() {
 type Polling struct {
 	caller
 
-	key agentKey
+	key   agentKey
+	queue time.Duration
 }
 
 var _ Caller = (*Polling)(nil)
 
 // Polling returns a caller of the agent with that subscription and thumbprint. A
-// call waits, for at most Timing.Queue, until the agent has a connection free.
-func (n *Node) Polling(sub Subscription, peer Thumbprint) *Polling {
-	p := &Polling{key: agentKey{sub, peer}}
+// call waits, for at most effort.Queue, until the agent has a connection free.
+func (n *Node) Polling(sub Subscription, peer Thumbprint, effort Effort) *Polling {
+	p := &Polling{key: agentKey{sub, peer}, queue: effort.orThat(n.timing).Queue}
 	p.node, p.route = n, p
 	return p
 }
@@ -120,7 +121,7 @@ func (p *Polling) endpoint() wire.Endpoint {
 func (p *Polling) take(ctx context.Context) (*line, error) {
 	q := p.node.enter(p.key)
 	defer q.leave()
-	ctx, cancel := context.WithTimeoutCause(ctx, p.node.timing.Queue, errors.New("the agent did not ask for work in time"))
+	ctx, cancel := context.WithTimeoutCause(ctx, p.queue, errors.New("the agent did not ask for work in time"))
 	defer cancel()
 	for {
 		t, err := q.take(ctx)

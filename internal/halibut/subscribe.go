@@ -70,7 +70,7 @@ func (n *Node) poll(ctx, hard context.Context, s Server) (identified bool, err e
 	if err != nil {
 		return false, fmt.Errorf("connect to %s: %w", s.Addr, err)
 	}
-	c, err := n.dialPeer(ctx, s.Dial, s.Addr, host, s.Thumbprint, wire.Identity{Kind: wire.KindSubscriber, Subscription: string(s.Subscription)})
+	c, err := n.dialPeer(ctx, n.timing.Connect, s.Dial, s.Addr, host, s.Thumbprint, wire.Identity{Kind: wire.KindSubscriber, Subscription: string(s.Subscription)})
 	if err != nil {
 		return false, err
 	}

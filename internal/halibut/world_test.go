@@ -233,11 +233,11 @@ func newWorld(t testing.TB, polling bool, server, agent halibut.Timing, limits .
 	if polling {
 		serve(t, w.server, ln)
 		poll(t, w.node, halibut.Server{Addr: w.proxy.addr, Thumbprint: serverID.Thumbprint, Subscription: sub, Connections: 2})
-		w.Caller = w.server.Polling(sub, agentID.Thumbprint)
+		w.Caller = w.server.Polling(sub, agentID.Thumbprint, halibut.Effort{})
 		return w
 	}
 	serve(t, w.node, ln)
-	l := w.server.Listening(w.proxy.addr, agentID.Thumbprint, nil)
+	l := w.server.Listening(w.proxy.addr, agentID.Thumbprint, nil, halibut.Effort{})
 	t.Cleanup(l.Close)
 	w.Caller = l
 	return w

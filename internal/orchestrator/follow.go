@@ -62,8 +62,8 @@ func (a *attempt) follow(ctx context.Context, status *agent.Status) error {
 				lost = asked
 			}
 			a.r.log.Warn("ask for news of a script", "unit", a.unit.Key(), "err", err)
-			if time.Since(lost) > reachFor {
-				return a.unknown(ctx, "The worker can no longer be reached. The script may still be running.", tasks.Batch{})
+			if time.Since(lost) > a.patience() {
+				return a.unknown(ctx, a.where()+" can no longer be reached. The script may still be running.", tasks.Batch{})
 			}
 		}
 		if !a.pause(ctx, pause) {
@@ -442,7 +442,7 @@ func (a *attempt) download(ctx context.Context, want artifact) (got tasks.Artifa
 		if refused == nil {
 			break
 		}
-		if !away(refused) || a.canceled() || time.Since(since) > reachFor {
+		if !away(refused) || a.canceled() || time.Since(since) > a.patience() {
 			return got, refused, nil
 		}
 		if !a.pause(ctx, pause) {

@@ -103,7 +103,7 @@ set_octopusvariable X "$(get_octopusvariable Octopus.Machine.Id)"`, onTargets),
 			"Machines-well": "Healthy The health check succeeded.", "Machines-warns": "HasWarnings disk of ******** is nearly full", "Machines-ill": "Unhealthy the disk is gone",
 			"Machines-exits": "Unhealthy The health check's script ended with exit code 3.", "Machines-new": "Healthy The health check succeeded.",
 			"Machines-new-ill": "Unhealthy The health check's script ended with exit code 1.", "Machines-region": "Healthy The target has no agent that could be asked.",
-			"Machines-far": "Unavailable This server cannot reach the target 'Machines-far': it needs an agent protocol that this version does not speak.",
+			"Machines-far": "Unavailable There is no machine 'Machines-far'.",
 		}
 		if diff := cmp.Diff(want, w.health()); diff != "" {
 			t.Errorf("told (-want +got):\n%s", diff)
@@ -152,7 +152,7 @@ func TestHealthCheckFails(t *testing.T) {
 		w.ends(id, octopus.TaskFailed)
 		if diff := cmp.Diff(map[string]string{
 			"Machines-well": "Healthy The machine answers.",
-			"Machines-ill":  "Unavailable This server cannot reach the target 'Machines-ill': it needs an agent protocol that this version does not speak.",
+			"Machines-ill":  "Unavailable There is no machine 'Machines-ill'.",
 		}, w.health()); diff != "" {
 			t.Error(diff)
 		}

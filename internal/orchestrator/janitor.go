@@ -4,38 +4,55 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/takodeploy/tako/internal/agent"
 	"github.com/takodeploy/tako/internal/failpoint"
+	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/tasks"
 )
 
 // Janitor tells agents what they still have to hear about scripts: to end those
 // of tasks that were ended without them, and to forget those whose results are
 // stored. It repeats itself until they have answered, whichever server began it.
+// Agents that do not answer keep no others waiting.
 type Janitor struct {
 	tasks  *tasks.Service
 	agents Agents
 	log    *slog.Logger
+
+	mu   sync.Mutex
+	told map[string]*telling
+	wg   sync.WaitGroup
+}
+
+// telling is what the janitor has to do with one agent.
+type telling struct {
+	busy   bool
+	failed int // calls in a row
 }
 
 // NewJanitor makes a janitor.
 func NewJanitor(s *tasks.Service, agents Agents, log *slog.Logger) *Janitor {
-	return &Janitor{tasks: s, agents: agents, log: log}
+	return &Janitor{tasks: s, agents: agents, log: log, told: map[string]*telling{}}
 }
 
-// Times of the janitor.
+// Times and bounds of the janitor.
 const (
 	sweepEvery = 500 * time.Millisecond
 	sweepBatch = 100
-	sweepRetry = 5 * time.Second // after a call that failed
+	sweepRetry = 5 * time.Second // after a call that failed; it doubles with each
+	sweepMost  = time.Minute
+	sweepCall  = 20 * time.Second // what an agent may take for one ticket
+	sweepMany  = 64               // agents at a time
 )
 
 // Run sweeps until ctx ends.
 func (j *Janitor) Run(ctx context.Context) error {
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
+	defer j.wg.Wait()
 	for {
 		select {
 		case <-ctx.Done():
@@ -48,33 +65,87 @@ func (j *Janitor) Run(ctx context.Context) error {
 	}
 }
 
+// sweep begins to tell each agent what is due, unless it is being told already.
 func (j *Janitor) sweep(ctx context.Context) error {
 	due, err := j.tasks.DueTickets(ctx, sweepBatch)
 	if err != nil || len(due) == 0 {
 		return err
 	}
+	byAgent := map[string][]tasks.Ticket{}
+	for _, t := range due {
+		byAgent[t.Agent] = append(byAgent[t.Agent], t)
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	busy := 0
+	for _, t := range j.told {
+		if t.busy {
+			busy++
+		}
+	}
+	for name, all := range byAgent {
+		t := j.told[name]
+		if t == nil {
+			t = &telling{}
+			j.told[name] = t
+		}
+		if t.busy || busy >= sweepMany {
+			continue
+		}
+		t.busy = true
+		busy++
+		j.wg.Go(func() {
+			failed, err := j.tellAll(ctx, all, t.failed)
+			if err != nil && ctx.Err() == nil {
+				j.log.Error("sweep tickets", "agent", name, "err", err)
+			}
+			j.mu.Lock()
+			defer j.mu.Unlock()
+			if t.busy, t.failed = false, failed; failed == 0 {
+				delete(j.told, name)
+			}
+		})
+	}
+	return nil
+}
+
+// tellAll tells one agent about its tickets. From the first call that fails on, those
+// that are left are due later; failed counts such calls in a row.
+func (j *Janitor) tellAll(ctx context.Context, all []tasks.Ticket, failed int) (int, error) {
 	var closed []tasks.Ticket
 	var errs []error
-	for _, t := range due {
+	for i, t := range all {
 		done, err := j.tell(ctx, t)
-		switch {
-		case err != nil && ctx.Err() != nil:
-			return ctx.Err()
-		case err != nil:
+		if err != nil && ctx.Err() != nil {
+			return failed, ctx.Err()
+		}
+		if err != nil {
 			j.log.Warn("tell an agent about a script", "ticket", t.ID, "agent", t.Agent, "err", err)
-			errs = append(errs, j.tasks.PostponeTicket(ctx, t.ID, time.Now().Add(sweepRetry).UnixMicro()))
-		case done:
+			failed++
+			later := time.Now().Add(min(sweepRetry<<min(failed-1, 10), sweepMost)).UnixMicro()
+			for _, left := range all[i:] {
+				errs = append(errs, j.tasks.PostponeTicket(ctx, left.ID, later))
+			}
+			break
+		}
+		failed = 0
+		if done {
 			closed = append(closed, t)
 		}
 	}
 	if len(closed) > 0 {
 		errs = append(errs, j.tasks.CloseTickets(ctx, closed), failpoint.Hit("cleanup-deleted"))
 	}
-	return errors.Join(errs...)
+	return failed, errors.Join(errs...)
 }
 
 func (j *Janitor) tell(ctx context.Context, t tasks.Ticket) (done bool, err error) {
+	ctx, stop := context.WithTimeout(ctx, sweepCall)
+	defer stop()
 	a, err := j.agents.ByName(ctx, t.Agent)
+	if fault.Is(err, fault.NotFound) {
+		return true, nil // its machine was deleted long ago: nobody is left to hear it
+	}
 	if err != nil {
 		return false, err
 	}

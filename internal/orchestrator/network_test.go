@@ -27,7 +27,11 @@ type far struct {
 	at  network.Endpoint
 }
 
-func (f far) Worker(ctx context.Context, _ string) (targets.Agent, error) {
+func (f far) Target(ctx context.Context, machine string) (targets.Agent, error) {
+	return f.ByName(ctx, machine)
+}
+
+func (f far) Worker(ctx context.Context, _ targets.Need) (targets.Agent, error) {
 	return f.ByName(ctx, "far")
 }
 

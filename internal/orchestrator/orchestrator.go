@@ -68,7 +68,11 @@ type Sealer interface {
 
 // Agents finds who runs scripts.
 type Agents interface {
-	Worker(ctx context.Context, pool string) (targets.Agent, error)
+	// Worker chooses a worker, and Target finds the agent of a deployment target, for
+	// new work.
+	Worker(ctx context.Context, need targets.Need) (targets.Agent, error)
+	Target(ctx context.Context, machine string) (targets.Agent, error)
+	// ByName finds an agent for what is under way there.
 	ByName(ctx context.Context, name string) (targets.Agent, error)
 }
 

@@ -90,17 +90,13 @@ func (r *run) start(ctx context.Context, unit deploy.Unit, n int) error {
 	if err != nil {
 		return a.refuse(ctx, err)
 	}
-	switch place {
-	case deploy.OnServer:
+	if place == deploy.OnServer {
 		return a.serve(ctx)
-	case deploy.OnTarget:
-		return a.refuse(ctx, &steps.Error{Message: fmt.Sprintf("The deployment target %s cannot be reached: this version speaks no agent protocol for targets yet. Run the step on a worker instead.", r.machineName(unit.Lane))})
-	case deploy.OnWorker:
 	}
-	worker := func(ctx context.Context) (targets.Agent, error) {
-		return r.o.cfg.Agents.Worker(ctx, pool)
-	}
-	if a.agent, err = a.reach(ctx, worker); err != nil {
+	// Until the intent is there, a cancellation leaves whatever is under way.
+	before, stop := a.untilCanceled(ctx)
+	defer stop()
+	if a.agent, err = a.reach(before, a.finder(place, pool)); err != nil {
 		return a.refuse(ctx, err)
 	}
 	if err := a.endEarlier(ctx); err != nil {
@@ -110,7 +106,7 @@ func (r *run) start(ctx context.Context, unit deploy.Unit, n int) error {
 		return nil // nothing has begun, and nothing will
 	}
 	a.ticket = agent.Ticket(strings.ToLower(r.l.ID + "-" + rand.Text()))
-	req, err := a.request(ctx)
+	req, err := a.request(before)
 	if err != nil {
 		return a.refuse(ctx, err)
 	}
@@ -160,7 +156,15 @@ func (a *attempt) reach(ctx context.Context, find func(context.Context) (targets
 	for pause := firstPause; ; pause = min(2*pause, 5*time.Second) {
 		found, err := find(ctx)
 		refused := len(fault.Faults(err)) > 0 && fault.KindOf(err) != fault.Unavailable
-		if err == nil || refused || time.Since(since) > reachFor || a.canceled() && !a.resumed {
+		if err == nil || refused || a.canceled() && !a.resumed {
+			return found, err
+		}
+		patience := reachFor
+		var away *targets.AwayError
+		if errors.As(err, &away) {
+			patience = away.Patience
+		}
+		if time.Since(since) > patience {
 			return found, err
 		}
 		a.r.log.Warn("reach an agent", "unit", a.unit.Key(), "err", err)
@@ -223,7 +227,11 @@ func (r *run) resume(ctx context.Context, unit deploy.Unit) error {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case err != nil:
-		return a.unknown(ctx, publicText(err, "The worker that runs the script cannot be reached."), tasks.Batch{})
+		message := publicText(err, "What runs the script cannot be reached.")
+		if away(err) {
+			message = a.unreached(err)
+		}
+		return a.unknown(ctx, message, tasks.Batch{})
 	}
 	a.agent = found
 	if err := a.parser.load(ctx); err != nil {
@@ -249,7 +257,7 @@ func (r *run) resume(ctx context.Context, unit deploy.Unit) error {
 // refused ends an attempt that the agent does not take, or that cannot be sent
 // again: as failed if it is certain that nothing of it has ever started.
 func (a *attempt) refused(ctx context.Context, err error) error {
-	message := publicText(err, "The worker refused the script.")
+	message := publicText(err, a.where()+" refused the script.")
 	if a.lost == 0 && !a.resumed {
 		return a.conclude(ctx, deploy.Result{Outcome: deploy.Failed, Message: message}, tasks.Batch{})
 	}
@@ -280,6 +288,9 @@ func (a *attempt) mask() error { return a.r.vars.maskFor(a) }
 
 // refuse ends an attempt that nothing was started for.
 func (a *attempt) refuse(ctx context.Context, err error) error {
+	if a.canceled() && ctx.Err() == nil {
+		return nil // nothing has begun, and nothing will
+	}
 	var public *steps.Error
 	message := ""
 	switch {
@@ -289,12 +300,11 @@ func (a *attempt) refuse(ctx context.Context, err error) error {
 		message = strings.Join(fault.Messages(err), " ")
 	case ctx.Err() != nil:
 		return ctx.Err()
+	case away(err):
+		message = a.unreached(err)
 	default:
 		a.r.log.Error("prepare unit", "unit", a.unit.Key(), "err", err)
 		message = "The step could not be prepared because of a failure of the server; its log has the details."
-	}
-	if a.canceled() {
-		return nil // nothing has begun, and nothing will
 	}
 	a.ticket = "" // nobody has heard of it
 	intent := a.fact(deploy.FactIntent)
@@ -374,7 +384,7 @@ func (a *attempt) upload(ctx context.Context, p Package) error {
 	since := time.Now()
 	for pause := firstPause; ; pause = min(2*pause, 5*time.Second) {
 		err := a.bring(ctx, p)
-		if err == nil || !away(err) || a.canceled() && !a.resumed || time.Since(since) > reachFor {
+		if err == nil || !away(err) || a.canceled() && !a.resumed || time.Since(since) > a.patience() {
 			return err
 		}
 		if !a.pause(ctx, pause) {
@@ -424,7 +434,7 @@ func (a *attempt) send(ctx context.Context, req agent.StartRequest) error {
 			return a.follow(ctx, nil) // which also keeps a start that is under way from running
 		}
 		a.sent++
-		status, err := a.agent.StartScript(ctx, req)
+		status, err := a.startScript(ctx, req)
 		if err := failpoint.Hit("start-sent"); err != nil {
 			return err
 		}
@@ -444,11 +454,15 @@ func (a *attempt) send(ctx context.Context, req agent.StartRequest) error {
 			return a.refused(ctx, err)
 		}
 		a.r.log.Warn("start a script", "unit", a.unit.Key(), "err", err)
-		if time.Since(since) > reachFor {
-			if a.lost > 0 || a.resumed {
-				return a.unknown(ctx, "The worker could not be reached, and it is not known whether it started the script.", tasks.Batch{})
+		sure := a.lost == 0 && !a.resumed // that it has never started
+		if sure && a.canceled() {
+			return a.conclude(ctx, deploy.Result{Outcome: deploy.Canceled, Message: "The script was canceled before it was started."}, tasks.Batch{})
+		}
+		if time.Since(since) > a.patience() {
+			if !sure {
+				return a.unknown(ctx, a.where()+" could not be reached, and it is not known whether it started the script.", tasks.Batch{})
 			}
-			return a.conclude(ctx, deploy.Result{Outcome: deploy.Failed, Message: publicText(err, "The worker could not be reached.")}, tasks.Batch{})
+			return a.conclude(ctx, deploy.Result{Outcome: deploy.Failed, Message: publicText(err, a.unreached(err))}, tasks.Batch{})
 		}
 		if !a.pause(ctx, pause) {
 			return ctx.Err()

@@ -169,11 +169,15 @@ func (n near) ByName(ctx context.Context, name string) (targets.Agent, error) {
 	return n.Targets.ByName(ctx, name)
 }
 
-func (n near) Worker(ctx context.Context, pool string) (targets.Agent, error) {
-	if pool != "" && pool != "WorkerPools-1" {
-		return targets.Agent{}, fault.New(fault.Unsupported, "The worker pool %s has no workers.", pool)
+func (n near) Target(ctx context.Context, machine string) (targets.Agent, error) {
+	return n.ByName(ctx, machine)
+}
+
+func (n near) Worker(ctx context.Context, need targets.Need) (targets.Agent, error) {
+	if need.Pool != "" && need.Pool != "WorkerPools-1" {
+		return targets.Agent{}, fault.New(fault.Unsupported, "The worker pool %s has no workers.", need.Pool)
 	}
-	return n.Targets.Worker(ctx, pool)
+	return n.Targets.Worker(ctx, need)
 }
 
 func (source) Child(context.Context, *db.Tx, *deploy.Plan, releases.Child) (task, skipped string, err error) {

@@ -2,8 +2,11 @@ package targets
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"time"
 
+	"github.com/takodeploy/tako/internal/agent"
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/octopus"
 )
@@ -17,6 +20,18 @@ type Machine struct {
 	Endpoint       octopus.Endpoint
 	// Policy says how long to try; its periods are never zero.
 	Policy octopus.MachinePolicy
+	// Busy is how many scripts are under way there; it is told of workers.
+	Busy int
+	// Fresh has a dialer find out whether the machine answers now.
+	Fresh bool
+}
+
+// Pool is a worker pool with all of its workers.
+type Pool struct {
+	ID, Name string
+	Default  bool // of its space
+	Dynamic  bool // its workers are not kept here
+	Workers  []Machine
 }
 
 // Directory knows machines.
@@ -24,6 +39,8 @@ type Directory interface {
 	// Machine finds a deployment target or a worker by its id, also one that was deleted
 	// not long ago. What is not known is a fault NotFound.
 	Machine(ctx context.Context, id string) (Machine, error)
+	// Pool finds a worker pool of a space by its id; "" is the default one.
+	Pool(ctx context.Context, space, pool string) (Pool, error)
 }
 
 // Dialer reaches the machines of a communication style. What it returns needs no name.
@@ -60,10 +77,14 @@ func (t *Targets) dial(ctx context.Context, m Machine) (Agent, error) {
 	if dialer == nil {
 		return Agent{}, fault.New(fault.Unsupported, "The machine %s cannot be reached: this server runs no scripts on machines of the kind %s.", m.Name, style)
 	}
+	patience := time.Duration(m.Policy.ConnectionRetryTimeLimit)
 	a, err := dialer(ctx, m)
+	if errors.Is(err, agent.ErrNotSent) || errors.Is(err, agent.ErrUnanswered) {
+		return Agent{}, &AwayError{Label: m.Name, Patience: patience, Err: err}
+	}
 	if err != nil {
 		return Agent{}, fmt.Errorf("reach the machine %s: %w", m.Name, err)
 	}
-	a.Name = m.ID
+	a.Name, a.Label, a.Patience = m.ID, m.Name, patience
 	return a, nil
 }

@@ -9,6 +9,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/takodeploy/tako/internal/agent"
 	"github.com/takodeploy/tako/internal/deploy"
@@ -27,7 +28,25 @@ type Agent struct {
 	Contract deploy.Contract
 	// Home is its directory, "" while it is not known.
 	Home string
+	// Label is what people call its machine, "" for the built-in worker.
+	Label string
+	// Patience is how long it is called again while it does not answer; 0 leaves it to
+	// the caller.
+	Patience time.Duration
 }
+
+// AwayError says that a machine could not be reached, and may be later.
+type AwayError struct {
+	Label    string        // of the machine
+	Patience time.Duration // how long to try, as its policy says
+	Err      error
+}
+
+// Error names the machine and the cause.
+func (e *AwayError) Error() string { return fmt.Sprintf("reach the machine %s: %v", e.Label, e.Err) }
+
+// Unwrap is the cause, which wraps agent.ErrNotSent or agent.ErrUnanswered.
+func (e *AwayError) Unwrap() error { return e.Err }
 
 // Config of Targets.
 type Config struct {
@@ -39,7 +58,7 @@ type Config struct {
 	// style; without them there is the built-in worker alone.
 	Directory Directory
 	Dialers   map[octopus.CommunicationStyle]Dialer
-	Log       *slog.Logger
+	Log       *slog.Logger // nil discards
 }
 
 // Targets finds agents. It is safe for concurrent use.
@@ -51,11 +70,12 @@ type Targets struct {
 }
 
 // New makes a finder of agents; the built-in worker starts when it is first needed.
-func New(cfg Config) *Targets { return &Targets{cfg: cfg, turn: make(chan struct{}, 1)} }
-
-// Worker returns the agent for a step that runs on a worker of the pool; "" is
-// the default one.
-func (t *Targets) Worker(ctx context.Context, _ string) (Agent, error) { return t.ByName(ctx, Builtin) }
+func New(cfg Config) *Targets {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Targets{cfg: cfg, turn: make(chan struct{}, 1)}
+}
 
 // ByName returns the agent that a journal names, for what is under way there: also that
 // of a machine that was disabled or deleted since.
@@ -67,6 +87,11 @@ func (t *Targets) ByName(ctx context.Context, name string) (Agent, error) {
 		}
 		return t.dial(ctx, m)
 	}
+	return t.own(ctx)
+}
+
+// own returns the built-in worker.
+func (t *Targets) own(ctx context.Context) (Agent, error) {
 	if t.cfg.Disabled {
 		return Agent{}, fault.New(fault.Unsupported, "The built-in worker is switched off; choose a worker pool that has workers.")
 	}

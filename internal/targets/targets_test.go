@@ -63,7 +63,7 @@ func kill(home string) bool {
 func TestUnreachable(t *testing.T) {
 	t.Parallel()
 	found := targets.New(targets.Config{Disabled: true})
-	if _, err := found.Worker(t.Context(), ""); fault.KindOf(err) != fault.Unsupported || !strings.Contains(err.Error(), "switched off") {
+	if _, err := found.Worker(t.Context(), targets.Need{}); fault.KindOf(err) != fault.Unsupported || !strings.Contains(err.Error(), "switched off") {
 		t.Errorf("a worker that is switched off: %v", err)
 	}
 	if err := found.Start(t.Context()); err != nil {
@@ -73,7 +73,7 @@ func TestUnreachable(t *testing.T) {
 		t.Errorf("a target: %v", err)
 	}
 	broken := targets.New(targets.Config{Exe: "/nowhere/tako", Home: t.TempDir()})
-	if _, err := broken.Worker(t.Context(), ""); err == nil || len(fault.Faults(err)) > 0 {
+	if _, err := broken.Worker(t.Context(), targets.Need{}); err == nil || len(fault.Faults(err)) > 0 {
 		t.Errorf("a program that is not there: %v", err)
 	}
 }
@@ -86,7 +86,7 @@ func TestKilledWorker(t *testing.T) {
 	if err := found.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	a, err := found.Worker(t.Context(), "WorkerPools-1")
+	a, err := found.Worker(t.Context(), targets.Need{Pool: "WorkerPools-1"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -161,7 +161,7 @@ func TestStartedOnce(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 10 {
 		wg.Go(func() {
-			a, err := found.Worker(t.Context(), "")
+			a, err := found.Worker(t.Context(), targets.Need{})
 			if err != nil {
 				t.Error(err)
 				return
@@ -187,7 +187,7 @@ func TestStartedOnce(t *testing.T) {
 	kill(home)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := targets.New(targets.Config{Exe: "/nowhere", Home: home}).Worker(ctx, ""); err == nil {
+	if _, err := targets.New(targets.Config{Exe: "/nowhere", Home: home}).Worker(ctx, targets.Need{}); err == nil {
 		t.Error("a canceled caller gets a worker")
 	}
 }

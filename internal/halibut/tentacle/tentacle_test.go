@@ -357,7 +357,7 @@ func connect(t *testing.T, services ...halibut.Service) tentacle.Client {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	ended := make(chan error)
 	go func() { ended <- node.Serve(ctx, ln) }()
-	l := halibut.New(halibut.Config{Identity: id}).Listening(ln.Addr().String(), node.Thumbprint(), nil)
+	l := halibut.New(halibut.Config{Identity: id}).Listening(ln.Addr().String(), node.Thumbprint(), nil, halibut.Effort{})
 	t.Cleanup(func() {
 		l.Close()
 		cancel()

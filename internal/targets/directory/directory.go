@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/takodeploy/tako/internal/db"
@@ -64,12 +65,89 @@ func (d *Directory) load(ctx context.Context, tx *db.Tx, id string) (targets.Mac
 }
 
 func (d *Directory) found(ctx context.Context, tx *db.Tx, id, space string, b *octopus.MachineBase) (targets.Machine, error) {
-	m := targets.Machine{ID: id, Name: b.Name, SpaceID: space, Disabled: b.IsDisabled, Health: b.HealthStatus, Endpoint: b.Endpoint}
-	if err := d.store.Load(ctx, tx, "machinepolicies", b.MachinePolicyID, &m.Policy); err != nil && !fault.Is(err, fault.NotFound) {
-		return m, err
+	var policy octopus.MachinePolicy
+	if err := d.store.Load(ctx, tx, "machinepolicies", b.MachinePolicyID, &policy); err != nil && !fault.Is(err, fault.NotFound) {
+		return targets.Machine{}, err
 	}
-	resources.CompleteMachinePolicy(&m.Policy)
-	return m, nil
+	return machine(id, space, b, policy), nil
+}
+
+func machine(id, space string, b *octopus.MachineBase, policy octopus.MachinePolicy) targets.Machine {
+	resources.CompleteMachinePolicy(&policy)
+	return targets.Machine{ID: id, Name: b.Name, SpaceID: space, Disabled: b.IsDisabled, Health: b.HealthStatus, Endpoint: b.Endpoint, Policy: policy}
+}
+
+// Pool is targets.Directory.
+func (d *Directory) Pool(ctx context.Context, space, pool string) (out targets.Pool, err error) {
+	err = d.db.Read(ctx, func(tx *db.Tx) error {
+		out, err = d.pool(ctx, tx, ident.SpaceID(space), pool)
+		return err
+	})
+	if err != nil {
+		return targets.Pool{}, fmt.Errorf("find the workers of a pool: %w", err)
+	}
+	return out, nil
+}
+
+func (d *Directory) pool(ctx context.Context, tx *db.Tx, space ident.SpaceID, id string) (targets.Pool, error) {
+	q := docstore.Query{Space: space}
+	if id != "" {
+		q.IDs = []string{id}
+	}
+	pools, err := docstore.All[octopus.WorkerPool](ctx, d.store, tx, "workerpools", q)
+	if err != nil {
+		return targets.Pool{}, err
+	}
+	at := slices.IndexFunc(pools, func(p octopus.WorkerPool) bool { return id != "" || p.IsDefault })
+	switch {
+	case at < 0 && id == "":
+		return targets.Pool{}, fault.New(fault.Unsupported, "The space has no default worker pool; make one of its pools the default.")
+	case at < 0:
+		return targets.Pool{}, fault.New(fault.Unsupported, "There is no worker pool '%.40s' in this space; choose another one for the step.", id)
+	}
+	p := targets.Pool{ID: pools[at].ID, Name: pools[at].Name, Default: pools[at].IsDefault, Dynamic: pools[at].WorkerPoolType == octopus.PoolDynamic}
+	workers, err := docstore.All[octopus.Worker](ctx, d.store, tx, "workers", docstore.Query{Space: space, Where: []docstore.Match{{Path: "WorkerPoolIds", Any: []string{p.ID}}}})
+	if err != nil || len(workers) == 0 {
+		return p, err
+	}
+	all, err := docstore.All[octopus.MachinePolicy](ctx, d.store, tx, "machinepolicies", docstore.Query{Space: space})
+	if err != nil {
+		return p, err
+	}
+	policies := make(map[string]octopus.MachinePolicy, len(all))
+	for _, policy := range all {
+		policies[policy.ID] = policy
+	}
+	busy, err := scripts(ctx, tx)
+	if err != nil {
+		return p, err
+	}
+	for i := range workers {
+		w := &workers[i]
+		m := machine(w.ID, w.SpaceID, &w.MachineBase, policies[w.MachinePolicyID])
+		m.Busy = busy[w.ID]
+		p.Workers = append(p.Workers, m)
+	}
+	return p, nil
+}
+
+// scripts counts what is under way on each agent.
+func scripts(ctx context.Context, tx *db.Tx) (map[string]int, error) {
+	rows, err := tx.Query(ctx, `SELECT k.agent, count(*) FROM ticket k WHERE k.state = 'open' GROUP BY k.agent`)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	out := map[string]int{}
+	for rows.Next() {
+		var agent string
+		var n int
+		if err := rows.Scan(&agent, &n); err != nil {
+			return nil, err
+		}
+		out[agent] = n
+	}
+	return out, rows.Err()
 }
 
 // former finds a machine that was deleted.

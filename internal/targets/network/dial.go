@@ -2,19 +2,32 @@ package network
 
 import (
 	"context"
+	"time"
 
 	"github.com/takodeploy/tako/internal/fault"
+	"github.com/takodeploy/tako/internal/halibut"
 	"github.com/takodeploy/tako/internal/targets"
 )
+
+// freshFor is how long an agent counts as one that has just answered.
+const freshFor = 10 * time.Second
 
 // Dial is the targets.Dialer of agents that listen and of agents that poll.
 func (n *Network) Dial(ctx context.Context, m targets.Machine) (targets.Agent, error) {
 	if m.Endpoint.ProxyID != "" {
 		return targets.Agent{}, fault.New(fault.Unsupported, "The machine %s is behind a proxy, and this server reaches agents directly or by polling; clear its ProxyId, or let its agent poll.", m.Name)
 	}
-	a, err := n.Agent(ctx, m.Name, Endpoint{URI: m.Endpoint.URI, Thumbprint: m.Endpoint.Thumbprint})
+	age := askAgain
+	if m.Fresh {
+		age = freshFor
+	}
+	p := &m.Policy
+	a, err := n.answered(ctx, m.Name, Endpoint{URI: m.Endpoint.URI, Thumbprint: m.Endpoint.Thumbprint, Effort: halibut.Effort{
+		Connect: time.Duration(p.ConnectionConnectTimeout), Attempts: p.ConnectionRetryCountLimit,
+		Pause: time.Duration(p.ConnectionRetrySleepInterval), Queue: time.Duration(p.PollingRequestQueueTimeout),
+	}}, age)
 	if err != nil {
 		return targets.Agent{}, err
 	}
-	return targets.Agent{API: a.API, Name: m.ID, Contract: a.Contract, Home: a.Home}, nil
+	return targets.Agent{API: a.API, Contract: a.Contract, Home: a.Home}, nil
 }

@@ -80,9 +80,17 @@ func Open(ctx context.Context, caller halibut.Caller, name string, pace Pace) (A
 // translated is an error of a call as the engine knows it.
 func translated(err error) error {
 	var answer *wire.ServerError
+	var wrong *halibut.WrongPeerError
 	switch {
 	case err == nil:
 		return nil
+	case errors.As(err, &wrong):
+		// Nothing was sent, and trying again is of no use.
+		return &fault.Error{
+			Kind:    fault.Unsupported,
+			Message: fmt.Sprintf("The agent shows a certificate with the thumbprint %s, and the machine's is %s; correct the machine's Thumbprint if the agent was installed anew.", wrong.Got, wrong.Want),
+			Cause:   fmt.Errorf("%w: %w", agent.ErrNotSent, err),
+		}
 	case errors.As(err, &answer):
 		if kind, ok := remote.KindOf(answer); ok {
 			return fault.New(kind, "%s", answer.Message)

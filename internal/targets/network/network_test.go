@@ -106,12 +106,12 @@ func connect(t *testing.T, polling bool, serve func(agent.API) []halibut.Service
 	accepting := node
 	if polling {
 		accepting = server
-		w.caller = server.Polling(sub, agentID.Thumbprint)
+		w.caller = server.Polling(sub, agentID.Thumbprint, halibut.Effort{})
 		wg.Go(func() {
 			node.Poll(ctx, halibut.Server{Addr: ln.Addr().String(), Thumbprint: serverID.Thumbprint, Subscription: sub, Dial: w.dial})
 		})
 	} else {
-		l := server.Listening(ln.Addr().String(), agentID.Thumbprint, w.dial)
+		l := server.Listening(ln.Addr().String(), agentID.Thumbprint, w.dial, halibut.Effort{})
 		t.Cleanup(l.Close)
 		w.caller = l
 	}

@@ -36,6 +36,7 @@ type Network struct {
 type Endpoint struct {
 	URI        string // https://host:port/ or poll://subscription/
 	Thumbprint string // as people have it
+	Effort     halibut.Effort
 }
 
 // known is an agent that has been called.
@@ -92,6 +93,11 @@ func (n *Network) Close() {
 // fault where the endpoint is none or the agent is too old; else it wraps
 // agent.ErrNotSent or agent.ErrUnanswered.
 func (n *Network) Agent(ctx context.Context, name string, e Endpoint) (Agent, error) {
+	return n.answered(ctx, name, e, askAgain)
+}
+
+// answered is Agent for one that has answered within an age.
+func (n *Network) answered(ctx context.Context, name string, e Endpoint, age time.Duration) (Agent, error) {
 	k, err := n.find(e)
 	if err != nil {
 		return Agent{}, err
@@ -102,7 +108,7 @@ func (n *Network) Agent(ctx context.Context, name string, e Endpoint) (Agent, er
 	case <-ctx.Done():
 		return Agent{}, errors.Join(agent.ErrNotSent, ctx.Err())
 	}
-	if !k.asked.IsZero() && time.Since(k.asked) < askAgain {
+	if !k.asked.IsZero() && time.Since(k.asked) < age {
 		return k.agent, nil
 	}
 	found, err := Open(ctx, k.caller, name, k.pace)
@@ -150,12 +156,12 @@ func (n *Network) reach(e Endpoint) (*known, error) {
 		if err != nil {
 			return nil, err
 		}
-		return &known{caller: n.node.Polling(sub, thumb), close: func() {}, pace: PacePolling()}, nil
+		return &known{caller: n.node.Polling(sub, thumb, e.Effort), close: func() {}, pace: PacePolling()}, nil
 	}
 	addr, err := halibut.ParseAddress(e.URI, halibut.DefaultAgentPort)
 	if err != nil {
 		return nil, err
 	}
-	l := n.node.Listening(addr, thumb, nil)
+	l := n.node.Listening(addr, thumb, nil, e.Effort)
 	return &known{caller: l, close: l.Close, pace: PaceListening()}, nil
 }
