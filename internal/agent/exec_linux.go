@@ -22,8 +22,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// AgentExeEnv is the variable that tells a script where our program is.
-const AgentExeEnv = "TAKO_AGENT_EXE"
 
 // keepPackage is how long an uploaded package is kept after its last use, however full
 // its directory is.
@@ -62,6 +60,7 @@ func (e *execution) run() int {
 	if err != nil {
 		return e.fail(ExitFatal, err.Error())
 	}
+	_ = os.Chtimes(exe, time.Time{}, time.Now()) // its last use
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return e.fail(ExitFatal, fmt.Sprintf("become subreaper: %v", err))
 	}
@@ -90,7 +89,7 @@ func (e *execution) run() int {
 	if c, ok := stopped(ctx); ok {
 		return e.stopped(c)
 	}
-	extra := []string{AgentExeEnv + "=" + exe}
+	extra := []string{ProgramEnv + "=" + exe}
 	for k, v := range e.req.Env {
 		extra = append(extra, k+"="+v)
 	}
@@ -154,10 +153,15 @@ func (e *execution) prepare(ctx context.Context, exe string) error {
 	return err
 }
 
+// packageDir is where an uploaded package lies.
+func packageDir(exe, sha256 string) string {
+	return filepath.Join(filepath.Dir(filepath.Dir(exe)), PackagesName, sha256)
+}
+
 // lendPackage gives the uploaded package in dir a second name, having looked whether
 // it is what it should be. One that is not is uploaded anew the next time.
 func lendPackage(ctx context.Context, dir, hash, to string) error {
-	ready := filepath.Join(dir, PackageReady)
+	ready := filepath.Join(dir, ReadyName)
 	name, err := os.ReadFile(ready)
 	if err != nil || !localName(string(name)) || len(name) == 0 {
 		return errors.New("it is not there any more; run the script again, which sends it")
@@ -198,7 +202,7 @@ func prunePackages(dir string, limit int64) {
 			continue
 		}
 		k := kept{dir: filepath.Join(dir, d.Name())}
-		info, err := os.Stat(filepath.Join(k.dir, PackageReady))
+		info, err := os.Stat(filepath.Join(k.dir, ReadyName))
 		if err != nil {
 			info, err = os.Stat(k.dir)
 		}
@@ -223,7 +227,7 @@ func prunePackages(dir string, limit int64) {
 		if total <= limit || time.Since(k.used) < keepPackage {
 			return
 		}
-		if err := os.Remove(filepath.Join(k.dir, PackageReady)); err == nil || errors.Is(err, fs.ErrNotExist) {
+		if err := os.Remove(filepath.Join(k.dir, ReadyName)); err == nil || errors.Is(err, fs.ErrNotExist) {
 			_ = os.RemoveAll(k.dir)
 		}
 		total -= k.size

@@ -12,10 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// internalArg as the first argument makes the program one of our own processes;
-// the second names which, the rest is its business.
-const internalArg = "tako-internal"
-
 // File descriptors that our processes inherit.
 const (
 	lockFD   = 3 // the workspace's lock, held
@@ -42,6 +38,8 @@ func Internal(args []string) (handled bool, code int) {
 		return true, connectMain(args[3:])
 	case "verify":
 		return true, verifyMain(args[3:])
+	case "prune":
+		return true, pruneMain()
 	case "exec":
 		return true, execMain(args[3:])
 	}

@@ -6,6 +6,10 @@ import (
 	"time"
 )
 
+// internalArg as the first argument makes the program one of our own processes;
+// the second names which, the rest is its business.
+const internalArg = "tako-internal"
+
 // ReplyMark begins the one line of standard output that is for the program on the
 // other side: the shells of some accounts write lines of their own before it.
 const ReplyMark = "@tako@ "
@@ -42,6 +46,10 @@ func ConnectArgs() []string { return []string{internalArg, "connect"} }
 // VerifyArgs are the arguments with which a program of ours answers whether its file
 // has that SHA-256.
 func VerifyArgs(sha256 string) []string { return []string{internalArg, "verify", sha256} }
+
+// PruneArgs are the arguments with which a program of ours removes programs beside its
+// own that nobody uses.
+func PruneArgs() []string { return []string{internalArg, "prune"} }
 
 // ExecArgs are the arguments with which a program of ours runs a script as the
 // ExecRequest in a file says; those of the script follow.

@@ -121,7 +121,8 @@ func prunePrograms(versions string) {
 			last, err = os.Stat(dir) // perhaps it is just being uploaded
 		}
 		if err == nil && time.Since(last.ModTime()) > keepProgram {
-			_ = os.RemoveAll(dir) // what is left goes the next time
+			_ = os.Remove(filepath.Join(dir, ReadyName)) // nobody is told any more that it is there
+			_ = os.RemoveAll(dir)                        // what is left goes the next time
 		}
 	}
 }
@@ -174,6 +175,16 @@ func verifyMain(args []string) int {
 		_, _ = fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
+	return 0
+}
+
+// pruneMain is PruneArgs.
+func pruneMain() int {
+	exe, err := os.Executable()
+	if err != nil || filepath.Base(exe) != ProgramName {
+		return 1
+	}
+	prunePrograms(filepath.Dir(filepath.Dir(exe)))
 	return 0
 }
 

@@ -246,7 +246,7 @@ func TestExec(t *testing.T) {
 		if err := os.MkdirAll(store, 0o700); err != nil {
 			t.Fatal(err)
 		}
-		for name, b := range map[string][]byte{"content-1": content, agent.PackageReady: []byte("content-1")} {
+		for name, b := range map[string][]byte{"content-1": content, agent.ReadyName: []byte("content-1")} {
 			if err := os.WriteFile(filepath.Join(store, name), b, 0o600); err != nil {
 				t.Fatal(err)
 			}

@@ -16,7 +16,10 @@ type Renewing struct {
 	Current func(ctx context.Context, stale *Client) (*Client, error)
 }
 
-var _ API = (*Renewing)(nil)
+var (
+	_ API    = (*Renewing)(nil)
+	_ Deltas = (*Renewing)(nil)
+)
 
 // again makes a call, and once more when the agent was not there or went away before
 // it answered. An error of the second call keeps what is known of the first, which may
@@ -91,12 +94,21 @@ func (r *Renewing) HasPackage(ctx context.Context, sha256 string) (bool, error) 
 
 // PutPackage implements Packages. Content that can be read again is, where that is needed.
 func (r *Renewing) PutPackage(ctx context.Context, sha256 string, size int64, content io.Reader) error {
-	rewound := rewinder(content, "package")
+	return r.send(ctx, content, "package", func(c *Client) error { return c.PutPackage(ctx, sha256, size, content) })
+}
+
+// ApplyDelta implements Deltas. A delta that can be read again is, where that is needed.
+func (r *Renewing) ApplyDelta(ctx context.Context, base, target string, size int64, delta io.Reader, deltaSize int64) error {
+	return r.send(ctx, delta, "delta", func(c *Client) error { return c.ApplyDelta(ctx, base, target, size, delta, deltaSize) })
+}
+
+func (r *Renewing) send(ctx context.Context, content io.Reader, what string, call func(*Client) error) error {
+	rewound := rewinder(content, what)
 	_, err := again(ctx, r, func(c *Client) (struct{}, error) {
 		if err := rewound(); err != nil {
 			return struct{}{}, err
 		}
-		return struct{}{}, c.PutPackage(ctx, sha256, size, content)
+		return struct{}{}, call(c)
 	})
 	return err
 }

@@ -8,12 +8,17 @@ import (
 	"github.com/takodeploy/tako/internal/targets"
 	"github.com/takodeploy/tako/internal/targets/directory"
 	"github.com/takodeploy/tako/internal/targets/network"
+	"github.com/takodeploy/tako/internal/targets/program"
+	"github.com/takodeploy/tako/internal/targets/ssh"
 	"github.com/takodeploy/tako/octopus"
 )
 
-// reach makes what finds agents: exe becomes the built-in worker.
-func (a *App) reach(exe string, store *docstore.Store) {
+// reach makes what finds agents: exe becomes the built-in worker, and is what SSH
+// hosts of the same platform get.
+func (a *App) reach(exe, installation string, store *docstore.Store) {
 	machines := directory.New(a.db, store)
+	a.programs = program.NewFinder(exe)
+	a.hosts = ssh.New(ssh.Config{Installation: installation, Programs: a.programs, Accounts: machines, Log: a.log})
 	a.network = network.New(network.Config{Identity: a.identity, Trust: machines.Trusts, Log: a.log})
 	a.targets = targets.New(targets.Config{
 		Exe: exe, Home: filepath.Join(a.cfg.Data, "worker"), Disabled: !a.cfg.BuiltinWorker, Log: a.log,
@@ -21,6 +26,7 @@ func (a *App) reach(exe string, store *docstore.Store) {
 		Dialers: map[octopus.CommunicationStyle]targets.Dialer{
 			octopus.StyleListening: a.network.Dial,
 			octopus.StylePolling:   a.network.Dial,
+			octopus.StyleSSH:       a.hosts.Dial,
 		},
 	})
 }

@@ -43,6 +43,8 @@ import (
 	"github.com/takodeploy/tako/internal/secret"
 	"github.com/takodeploy/tako/internal/targets"
 	"github.com/takodeploy/tako/internal/targets/network"
+	"github.com/takodeploy/tako/internal/targets/program"
+	"github.com/takodeploy/tako/internal/targets/ssh"
 	"github.com/takodeploy/tako/internal/tasks"
 	"github.com/takodeploy/tako/octopus"
 )
@@ -76,6 +78,8 @@ type App struct {
 	handler  *rest.Server
 	listener net.Listener
 	network  *network.Network
+	hosts    *ssh.Hosts
+	programs *program.Finder
 	agents   net.Listener // nil where no agent polls
 	tls      *certificates
 	drain    context.CancelFunc
@@ -169,7 +173,7 @@ func (a *App) wire(ctx context.Context, opt Options, p parts) error {
 		}
 		exe = self
 	}
-	a.reach(exe, p.store)
+	a.reach(exe, p.installation, p.store)
 	packages := feed.New(a.db, p.blobs)
 	others := external.New(external.Config{DB: a.db, Store: p.store, Blobs: p.blobs})
 	runners := map[octopus.TaskName]tasks.Runner{}
@@ -359,6 +363,10 @@ func (a *App) Close() error {
 	}
 	if a.network != nil {
 		a.network.Close()
+	}
+	if a.hosts != nil {
+		a.hosts.Close()
+		errs = append(errs, a.programs.Close())
 	}
 	for _, l := range []net.Listener{a.listener, a.agents} {
 		if l == nil {

@@ -32,6 +32,22 @@ var _ targets.Directory = (*Directory)(nil)
 // New makes a directory.
 func New(d *db.DB, store *docstore.Store) *Directory { return &Directory{d, store} }
 
+// Account finds an account of a space, with its secrets in clear.
+func (d *Directory) Account(ctx context.Context, space, id string) (a octopus.Account, err error) {
+	err = d.db.Read(ctx, func(tx *db.Tx) error {
+		a = octopus.Account{}
+		err := d.store.Reveal(ctx, tx, "accounts", id, &a)
+		if err == nil && a.SpaceID != space {
+			err = fault.Missing("account", id)
+		}
+		return err
+	})
+	if err != nil {
+		return octopus.Account{}, fmt.Errorf("find account %s: %w", id, err)
+	}
+	return a, nil
+}
+
 const workerPrefix = "Workers-"
 
 // Machine is targets.Directory.

@@ -184,3 +184,23 @@ func TestTrust(t *testing.T) {
 		}
 	})
 }
+
+// TestAccount opens the accounts of a space, and not those of another.
+func TestAccount(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		password := "s3cret"
+		id := w.create("accounts", w.space, &octopus.Account{
+			Name: "web", AccountType: octopus.AccountUsernamePassword, Username: "deploy", Password: &octopus.Sensitive{HasValue: true, NewValue: &password},
+		})
+		a, err := w.dir.Account(t.Context(), string(w.space), id)
+		if err != nil || a.Username != "deploy" || a.Password == nil || a.Password.NewValue == nil || *a.Password.NewValue != password {
+			t.Errorf("%+v, %v", a, err)
+		}
+		for _, other := range [][2]string{{"Spaces-404", id}, {string(w.space), "Accounts-404"}} {
+			if a, err := w.dir.Account(t.Context(), other[0], other[1]); !fault.Is(err, fault.NotFound) || a.Username != "" {
+				t.Errorf("%v: %+v, %v", other, a, err)
+			}
+		}
+	})
+}

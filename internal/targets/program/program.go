@@ -67,6 +67,10 @@ type Finder struct {
 // NewFinder makes a finder; exe is the server's own executable.
 func NewFinder(exe string) *Finder { return &Finder{exe: exe, found: map[Platform]*Program{}} }
 
+// running is the file of the running program, also after an upgrade has put another
+// one in its place.
+const running = "/proc/self/exe"
+
 // Find returns the program for a platform. An error that is a fault says which file is
 // missing.
 func (f *Finder) Find(p Platform) (*Program, error) {
@@ -91,6 +95,9 @@ func (f *Finder) Find(p Platform) (*Program, error) {
 
 func (f *Finder) places(p Platform) []string {
 	if p == (Platform{runtime.GOOS, runtime.GOARCH}) {
+		if self, err := os.Executable(); err == nil && self == f.exe {
+			return []string{running, f.exe}
+		}
 		return []string{f.exe}
 	}
 	name, dir := "tako-agent-"+p.OS+"-"+p.Arch, filepath.Dir(f.exe)

@@ -10,8 +10,11 @@ import (
 	"time"
 
 	"github.com/takodeploy/tako/internal/agent"
+	"github.com/takodeploy/tako/internal/deploy"
 	"github.com/takodeploy/tako/internal/fault"
+	"github.com/takodeploy/tako/internal/targets"
 	"github.com/takodeploy/tako/internal/targets/program"
+	"github.com/takodeploy/tako/octopus"
 )
 
 // Config of Hosts.
@@ -20,11 +23,19 @@ type Config struct {
 	// Servers of several installations may sign in to the same account.
 	Installation string
 	Programs     *program.Finder
+	Accounts     Accounts // for Dial
 	// Idle is after what time without scripts and calls an agent on a host ends by itself;
 	// 0 is DefaultIdle.
 	Idle time.Duration
 	Dial Dialer       // nil dials directly
 	Log  *slog.Logger // nil discards
+}
+
+// Accounts opens accounts.
+type Accounts interface {
+	// Account finds an account of a space by its id, with its secrets in clear. One that
+	// is not there is a fault NotFound.
+	Account(ctx context.Context, space, id string) (octopus.Account, error)
 }
 
 // DefaultIdle is how long an agent stays on a host that nobody needs.
@@ -95,12 +106,39 @@ func (h *Hosts) Agent(ctx context.Context, name string, e Endpoint, l Login) (Ag
 		return Agent{}, err
 	}
 	if _, err := one.current(ctx, nil); err != nil {
-		if len(fault.Faults(err)) == 0 {
+		if len(fault.Faults(err)) == 0 || fault.Is(err, fault.Unavailable) {
 			err = errors.Join(agent.ErrNotSent, err) // nothing was asked of the agent yet
 		}
 		return Agent{}, err
 	}
 	return Agent{API: &agent.Renewing{Current: one.current}, Home: one.home()}, nil
+}
+
+// Dial is the targets.Dialer of machines that are reached by SSH.
+func (h *Hosts) Dial(ctx context.Context, m targets.Machine) (targets.Agent, error) {
+	if m.Endpoint.ProxyID != "" {
+		return targets.Agent{}, fault.New(fault.Unsupported, "The machine %s is behind a proxy, and this server reaches SSH hosts directly; clear its ProxyId.", m.Name)
+	}
+	e, err := EndpointOf(&m.Endpoint)
+	if err != nil {
+		return targets.Agent{}, err
+	}
+	if m.Endpoint.AccountID == "" {
+		return targets.Agent{}, fault.InvalidField("Endpoint.AccountId", "Endpoint.AccountId is empty; give the account that signs in to the host.")
+	}
+	account, err := h.cfg.Accounts.Account(ctx, m.SpaceID, m.Endpoint.AccountID)
+	if err != nil {
+		return targets.Agent{}, err
+	}
+	l, err := LoginOf(&account)
+	if err != nil {
+		return targets.Agent{}, err
+	}
+	a, err := h.Agent(ctx, m.Name, e, l)
+	if err != nil {
+		return targets.Agent{}, err
+	}
+	return targets.Agent{API: a.API, Name: m.ID, Contract: deploy.ContractTako, Home: a.Home}, nil
 }
 
 func (h *Hosts) find(name string, e Endpoint, l Login) (*host, error) {

@@ -9,6 +9,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -24,10 +25,13 @@ import (
 	"time"
 
 	"github.com/takodeploy/tako/internal/agent"
+	"github.com/takodeploy/tako/internal/deploy"
 	"github.com/takodeploy/tako/internal/fault"
+	"github.com/takodeploy/tako/internal/targets"
 	"github.com/takodeploy/tako/internal/targets/program"
 	"github.com/takodeploy/tako/internal/targets/ssh"
 	"github.com/takodeploy/tako/internal/targets/ssh/sshtest"
+	"github.com/takodeploy/tako/octopus"
 	xssh "golang.org/x/crypto/ssh"
 )
 
@@ -444,6 +448,49 @@ func TestUnfit(t *testing.T) {
 				t.Errorf("%v is left: %v", left, err)
 			}
 		})
+	}
+}
+
+// accounts are those of a space.
+type accounts map[string]octopus.Account
+
+func (a accounts) Account(_ context.Context, space, id string) (octopus.Account, error) {
+	found, ok := a[space+"/"+id]
+	if !ok {
+		return found, fault.Missing("account", id)
+	}
+	return found, nil
+}
+
+// TestDial reaches a machine by what its document says.
+func TestDial(t *testing.T) {
+	t.Parallel()
+	s := sshtest.Start(t, sshtest.Options{})
+	key := base64.StdEncoding.EncodeToString([]byte(s.PrivateKey))
+	account := octopus.Account{AccountType: octopus.AccountSSHKeyPair, Username: s.User, PrivateKeyFile: &octopus.Sensitive{NewValue: &key}}
+	h := hosts(t, func(c *ssh.Config) {
+		c.Accounts = accounts{"Spaces-1/Accounts-1": account, "Spaces-1/Accounts-2": {AccountType: octopus.AccountToken}}
+	})
+	good := octopus.Endpoint{CommunicationStyle: octopus.StyleSSH, Host: s.Host, Port: s.Port, Fingerprint: xssh.FingerprintSHA256(s.Keys[0]), AccountID: "Accounts-1"}
+	a, err := h.Dial(t.Context(), targets.Machine{ID: "Machines-1", SpaceID: "Spaces-1", Name: "web", Endpoint: good})
+	if err != nil || a.Name != "Machines-1" || a.Contract != deploy.ContractTako || a.Home != filepath.Join(s.Home, ".tako", installation) {
+		t.Fatalf("%+v, %v", a, err)
+	}
+	if _, err := a.StartScript(t.Context(), agent.StartRequest{Ticket: "Dialled", Body: "true"}); err != nil {
+		t.Error(err)
+	}
+	for want, change := range map[string]func(e *octopus.Endpoint){
+		"proxy":         func(e *octopus.Endpoint) { e.ProxyID = "Proxies-1" },
+		"Host":          func(e *octopus.Endpoint) { e.Host = "" },
+		"is empty":      func(e *octopus.Endpoint) { e.AccountID = "" },
+		"was not found": func(e *octopus.Endpoint) { e.AccountID = "Accounts-3" },
+		"type Token":    func(e *octopus.Endpoint) { e.AccountID = "Accounts-2" },
+	} {
+		e := good
+		change(&e)
+		if _, err := h.Dial(t.Context(), targets.Machine{ID: "Machines-1", SpaceID: "Spaces-1", Name: "web", Endpoint: e}); len(fault.Faults(err)) == 0 || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", want, err)
+		}
 	}
 }
 
