@@ -184,10 +184,11 @@ func (a *App) wire(ctx context.Context, opt Options, p parts) error {
 	if err != nil {
 		return err
 	}
-	service := releases.New(releases.Config{DB: a.db, Store: p.store, Queue: a.tasks, Packages: feeds{a.db, packages, others}, Sealer: p.keys, Log: a.log, ServerURI: a.cfg.ServerURI})
+	sources := feeds{a.db, packages, others}
+	service := releases.New(releases.Config{DB: a.db, Store: p.store, Queue: a.tasks, Packages: sources, Sealer: p.keys, Log: a.log, ServerURI: a.cfg.ServerURI})
 	post := mail.New(a.db, p.store)
 	runners[octopus.TaskDeploy] = orchestrator.New(orchestrator.Config{
-		DB: a.db, Source: service, Agents: a.targets, Blobs: p.blobs, Sealer: p.keys, Mail: post, Log: a.log,
+		DB: a.db, Source: service, Agents: a.targets, Blobs: p.blobs, Sealer: p.keys, Earlier: sources.earlier, Mail: post, Log: a.log,
 	})
 	a.notify = notify.New(notify.Config{
 		DB: a.db, Store: p.store, Auth: a.auth, Trail: events.New(p.store.Kinds()), Mail: post, Log: a.log, ServerURI: a.cfg.ServerURI, Allow: a.outbound(),

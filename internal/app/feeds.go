@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/takodeploy/tako/internal/db"
+	"github.com/takodeploy/tako/internal/deploy"
 	"github.com/takodeploy/tako/internal/feed"
 	"github.com/takodeploy/tako/internal/feed/external"
 	"github.com/takodeploy/tako/internal/ident"
@@ -51,6 +52,26 @@ func (f feeds) Find(ctx context.Context, space ident.SpaceID, feedID, packageID,
 		return releases.Package{}, err
 	}
 	return releases.Package{FileName: found.FileName(), SHA256: found.SHA256, Size: found.Size}, nil
+}
+
+// nearVersions is how many versions of a package are looked for on a target.
+const nearVersions = 5
+
+// earlier finds what a target may have of a package already, for orchestrator.Config.
+// Of external feeds nothing is known: their versions are fetched one by one.
+func (f feeds) earlier(ctx context.Context, p *deploy.Plan, feedID, packageID, version string) (all []releases.Package, err error) {
+	space := ident.SpaceID(p.SpaceID)
+	if !builtin(space, feedID) {
+		return nil, nil
+	}
+	err = f.db.Read(ctx, func(tx *db.Tx) error {
+		near, err := f.repo.Near(ctx, tx, space, packageID, version, nearVersions)
+		for _, one := range near {
+			all = append(all, releases.Package{FileName: one.FileName(), SHA256: one.SHA256, Size: one.Size})
+		}
+		return err
+	})
+	return all, err
 }
 
 // Versions is releases.Packages.

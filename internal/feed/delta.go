@@ -48,6 +48,30 @@ func (r *Repository) Base(ctx context.Context, space ident.SpaceID, packageID, t
 	return p, err
 }
 
+// Near finds the n stored versions of a package that whoever has the package is most
+// likely to have instead of the given one: those before it, the nearest first, then
+// those after it.
+func (r *Repository) Near(ctx context.Context, tx *db.Tx, space ident.SpaceID, packageID, text string, n int) (all []*Package, err error) {
+	v, err := version.Parse(version.Octopus, text)
+	if err != nil {
+		return nil, fault.InvalidField("version", "'%.100s' is no version: %s.", text, err)
+	}
+	for _, side := range []string{
+		`p.version_key <= ? AND p.version_folded <> ? ORDER BY p.version_key DESC, p.published DESC, p.version_folded DESC LIMIT ?`,
+		`p.version_key > ? AND p.version_folded <> ? ORDER BY p.version_key, p.published DESC, p.version_folded DESC LIMIT ?`,
+	} {
+		err := each(ctx, tx, `SELECT `+columns+` FROM package p WHERE p.space_id = ? AND p.package_folded = ? AND `+side,
+			[]any{string(space), ident.Fold(packageID), version.SortKey(v), ident.Fold(text), n - len(all)}, func(p *Package) (bool, error) {
+				all = append(all, p)
+				return true, nil
+			})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
 // Signature is the Octodiff signature of a package's content.
 func (r *Repository) Signature(ctx context.Context, p *Package) (signature []byte, err error) {
 	content, size, err := r.Open(ctx, p)

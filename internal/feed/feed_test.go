@@ -410,3 +410,40 @@ func TestDelete(t *testing.T) {
 		w.pushed("Acme.1.0.zip", "again")
 	})
 }
+
+// TestNear: what somebody may have of a package are the versions before, then those
+// after, and never the version itself.
+func TestNear(t *testing.T) {
+	t.Parallel()
+	run(t, func(t *testing.T, w *world) {
+		for _, v := range []string{"1.10.0", "1.2.0", "1.1.0", "1.0.0", "2.0.0", "1.3.0-rc.1"} {
+			w.pushed("Acme."+v+".zip", "content of "+v)
+		}
+		w.pushed("Zeta.1.0.0.zip", "another package")
+		near := func(version string, n int) (found []string) {
+			w.read(func(tx *db.Tx) error {
+				found = nil
+				all, err := w.Near(w.as, tx, home, "acme", version, n)
+				for _, p := range all {
+					found = append(found, p.Version)
+				}
+				return err
+			})
+			return found
+		}
+		for _, c := range []struct {
+			version string
+			n       int
+			want    []string
+		}{
+			{"1.3.0-rc.1", 4, []string{"1.2.0", "1.1.0", "1.0.0", "1.10.0"}},
+			{"1.0.0", 2, []string{"1.1.0", "1.2.0"}},
+			{"3.0", 5, []string{"2.0.0", "1.10.0", "1.3.0-rc.1", "1.2.0", "1.1.0"}},
+			{"2.0.0", 1, []string{"1.10.0"}},
+		} {
+			if diff := cmp.Diff(c.want, near(c.version, c.n)); diff != "" {
+				t.Errorf("near %s (-want +got):\n%s", c.version, diff)
+			}
+		}
+	})
+}

@@ -90,6 +90,10 @@ type Config struct {
 	Agents Agents
 	Blobs  Blobs
 	Sealer Sealer
+	// Earlier finds the versions of a package that a target may have already, the most
+	// likely one first: of them, one that it has is what the package is sent as the
+	// difference to. It may be nil: then packages are sent whole.
+	Earlier func(ctx context.Context, p *deploy.Plan, feedID, packageID, version string) ([]Package, error)
 	// Mail may be nil: then steps that send e-mails fail.
 	Mail Mail
 	Log  *slog.Logger
@@ -97,8 +101,9 @@ type Config struct {
 
 // Orchestrator runs deployment tasks. It is a tasks.Runner.
 type Orchestrator struct {
-	cfg Config
-	log *slog.Logger
+	cfg    Config
+	log    *slog.Logger
+	deltas chan struct{} // has one for each difference that is being made
 }
 
 var (
@@ -112,7 +117,7 @@ func New(cfg Config) *Orchestrator {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Orchestrator{cfg: cfg, log: log}
+	return &Orchestrator{cfg: cfg, log: log, deltas: make(chan struct{}, deltasAtOnce)}
 }
 
 // Ended is called when a deployment's task ends, whoever ended it.

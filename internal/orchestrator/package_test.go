@@ -6,6 +6,7 @@ import (
 	"archive/zip"
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/takodeploy/tako/internal/blob"
+	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/deploy"
 	"github.com/takodeploy/tako/octopus"
 )
@@ -151,5 +153,59 @@ func (w *world) holding(text string, want ...string) {
 	slices.Sort(found)
 	if !slices.Equal(want, found) {
 		w.t.Errorf("%q is in %q; want %q", text, found, want)
+	}
+}
+
+// TestDelta sends a package as the difference to one that the agent has, and whole where
+// that is switched off, saves nothing, or fails.
+func TestDelta(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, db.SQLite)
+	w.overNetwork()
+	same := make([]byte, 2<<20)
+	rand.NewChaCha8([32]byte{1}).Read(same) //nolint:errcheck // it does not fail
+	other := make([]byte, 2<<20)
+	rand.NewChaCha8([32]byte{2}).Read(other) //nolint:errcheck // it does not fail
+	for version, content := range map[string][]byte{"1.0.0": same, "1.1.0": append([]byte("new"), same...), "1.2.0": other, "1.3.0": append([]byte("more"), same...), "1.4.0": append([]byte("most"), same...)} {
+		w.push("Acme.Web "+version, map[string]string{"data": string(content), "Deploy.sh": "cksum data | cut -d' ' -f2"})
+	}
+	w.serve("a")
+	deployed := func(version string, change ...func(*octopus.Step)) string {
+		t.Helper()
+		id := w.queue(false, packageStep("Web", octopus.ActionPackage, append(change, func(s *octopus.Step) { s.Actions[0].Packages[0].Version = octopus.NullString(version) })...))
+		w.ends(id, octopus.TaskSuccess)
+		return strings.Join(w.said(id, "as its difference"), "\n")
+	}
+	if said := deployed("1.0.0"); said != "" {
+		t.Error(said)
+	}
+	said := deployed("1.1.0")
+	if !strings.Contains(said, "Verbose Sent the package Acme.Web 1.1.0 as its difference to Acme.Web.1.0.0.zip: ") {
+		t.Errorf("%q", said)
+	}
+	var sent, whole int
+	if _, err := fmt.Sscanf(said[strings.LastIndex(said, ": ")+2:], "%d of %d bytes.", &sent, &whole); err != nil || sent > whole/10 {
+		t.Errorf("%q: %v", said, err)
+	}
+	if said := deployed("1.2.0"); said != "" {
+		t.Errorf("what has nothing in common: %q", said)
+	}
+	w.sc.Vars = []plainVariable{{Name: "Octopus.Acquire.DeltaCompressionEnabled", Value: "False"}}
+	if said := deployed("1.3.0"); said != "" {
+		t.Errorf("switched off: %q", said)
+	}
+	w.sc.Vars = nil
+	// What the agent has under the name of a version is not always that version.
+	for version := range w.sc.Packages {
+		sum, _, _ := strings.Cut(w.sc.Packages[version], " ")
+		name := filepath.Join(w.dir, "worker", "Packages", sum)
+		if _, err := os.Stat(name); err == nil {
+			if err := os.WriteFile(name, []byte("damaged"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if said := deployed("1.4.0"); said != "" {
+		t.Errorf("of damaged versions: %q", said)
 	}
 }

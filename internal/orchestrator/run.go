@@ -29,6 +29,8 @@ type run struct {
 	vars    *values
 	others  []octostache.Pair // what actions see of each other, which never changes
 
+	deltas differences
+
 	mu    sync.Mutex // of state
 	state *deploy.State
 
@@ -72,6 +74,7 @@ func (r *run) failure() error {
 // deployment leaves this process.
 func (r *run) loop(ctx context.Context) error {
 	units, stop := context.WithCancel(ctx)
+	defer r.deltas.close()
 	defer r.wg.Wait()
 	defer stop()
 	changes := r.o.cfg.DB.Subscribe()

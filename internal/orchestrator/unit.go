@@ -57,6 +57,7 @@ type attempt struct {
 	lost    int  // of them, those without an answer
 	parser  *parser
 	cursor  int64
+	notes   []tasks.Line // what the preparation has to say
 }
 
 func (r *run) attempt(unit deploy.Unit, n int) *attempt {
@@ -116,7 +117,7 @@ func (r *run) start(ctx context.Context, unit deploy.Unit, n int) error {
 	}
 	intent := a.fact(deploy.FactIntent)
 	intent.Intent = &deploy.Intent{Ticket: string(a.ticket), Agent: a.agent.Name, Contract: a.agent.Contract, PayloadSHA256: hash}
-	b := tasks.Batch{Tickets: []tasks.Ticket{{ID: string(a.ticket), Unit: a.id, Agent: a.agent.Name, State: tasks.TicketOpen}}}
+	b := tasks.Batch{Tickets: []tasks.Ticket{{ID: string(a.ticket), Unit: a.id, Agent: a.agent.Name, State: tasks.TicketOpen}}, Lines: a.notes}
 	if err := r.commit(ctx, b, intent); err != nil {
 		return err
 	}
@@ -350,7 +351,7 @@ func (a *attempt) acquire(ctx context.Context, workspace string) ([]steps.Packag
 		if err != nil {
 			return nil, nil, err
 		}
-		if err := a.upload(ctx, found); err != nil {
+		if err := a.upload(ctx, found, reference{feed, id, version}); err != nil {
 			return nil, nil, fmt.Errorf("bring package %s %s to the worker: %w", id, version, err)
 		}
 		one := steps.Package{Name: p.Name, PackageID: id, Version: version, FileName: found.FileName, SHA256: found.SHA256, Extract: p.Extract}
@@ -380,10 +381,13 @@ func packagePaths(p steps.Package, workspace string) []octostache.Pair {
 	return append(pairs, octostache.Pair{Name: key + "PackageFilePath", Value: dir + "/" + p.FileName})
 }
 
-func (a *attempt) upload(ctx context.Context, p Package) error {
+// reference names a package as a release selected it.
+type reference struct{ feed, id, version string }
+
+func (a *attempt) upload(ctx context.Context, p Package, ref reference) error {
 	since := time.Now()
 	for pause := firstPause; ; pause = min(2*pause, 5*time.Second) {
-		err := a.bring(ctx, p)
+		err := a.bring(ctx, p, ref)
 		if err == nil || !away(err) || a.canceled() && !a.resumed || time.Since(since) > a.patience() {
 			return err
 		}
@@ -398,9 +402,12 @@ func away(err error) bool {
 	return errors.Is(err, agent.ErrNotSent) || errors.Is(err, agent.ErrUnanswered) || fault.KindOf(err) == fault.Unavailable
 }
 
-func (a *attempt) bring(ctx context.Context, p Package) error {
+func (a *attempt) bring(ctx context.Context, p Package, ref reference) error {
 	has, err := a.agent.HasPackage(ctx, p.SHA256)
 	if err != nil || has {
+		return err
+	}
+	if sent, err := a.bringDelta(ctx, p, ref); err != nil || sent {
 		return err
 	}
 	content, _, err := a.r.o.cfg.Blobs.Open(ctx, blob.Hash(p.SHA256))

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -133,6 +134,21 @@ func (s source) Package(_ context.Context, _ *deploy.Plan, _, id, version string
 	return orchestrator.Package{FileName: id + "." + version + ".zip", SHA256: sum, Size: n}, err
 }
 
+// earlier are all other versions that the scenario has of a package.
+func (s source) earlier(ctx context.Context, p *deploy.Plan, _, id, version string) (all []orchestrator.Package, err error) {
+	sc, err := readScenario(s.dir)
+	for _, name := range slices.Sorted(maps.Keys(sc.Packages)) {
+		if other, ok := strings.CutPrefix(name, id+" "); ok && other != version {
+			one, err := s.Package(ctx, p, "", id, other)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, one)
+		}
+	}
+	return all, err
+}
+
 func (s source) Targets(context.Context, *deploy.Plan) ([]releases.Target, error) {
 	sc, err := readScenario(s.dir)
 	return sc.Targets, err
@@ -223,7 +239,7 @@ func newServerOf(ctx context.Context, dir string, d *db.DB, node string, log *sl
 		agents = near{s.targets, dir}
 	}
 	runners := map[octopus.TaskName]tasks.Runner{
-		octopus.TaskDeploy: orchestrator.New(orchestrator.Config{DB: d, Source: source{dir}, Agents: agents, Blobs: blobs, Sealer: box, Log: log}),
+		octopus.TaskDeploy: orchestrator.New(orchestrator.Config{DB: d, Source: source{dir}, Agents: agents, Blobs: blobs, Sealer: box, Log: log, Earlier: source{dir}.earlier}),
 	}
 	s.tasks, err = tasks.Open(ctx, tasks.Config{DB: d, Blobs: blobs, Log: log, RunDir: filepath.Join(dir, "run"), Node: node, Version: "test", Runners: runners, Timing: brisk})
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/takodeploy/tako/internal/apptest"
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/db/dbtest"
+	"github.com/takodeploy/tako/internal/deploy"
 	"github.com/takodeploy/tako/internal/releases"
 	"github.com/takodeploy/tako/internal/resources"
 	"github.com/takodeploy/tako/octopus"
@@ -172,6 +173,56 @@ func TestPoint15SpaceDefault(t *testing.T) {
 		w.replace("retentionpolicies", policy.ID, &policy)
 		if left := w.retain(); len(left) != 3 {
 			t.Errorf("left: %v", left)
+		}
+	})
+}
+
+// TestPoint16PolicyOfTargets: a deployment's plan has what targets keep, by the phase, the
+// lifecycle or the space, and whether packages are installed again.
+func TestPoint16PolicyOfTargets(t *testing.T) {
+	onBoth(t, func(t *testing.T, w *world) {
+		w.steps(onWorker("Hello"))
+		l := octopus.Lifecycle{Name: "Kept", TentacleRetentionPolicy: octopus.KeepCount(3, octopus.RetentionItems), Phases: octopus.List[octopus.Phase]{
+			{Name: "Dev", OptionalDeploymentTargets: octopus.List[string]{w.dev}, TentacleRetentionPolicy: octopus.KeepCount(7, octopus.RetentionDays)},
+		}}
+		id := w.create("lifecycles", "", &l)
+		w.changeProject(func(p *octopus.Project) { p.LifecycleID = id })
+		r := w.release("1.0.0")
+		planned := func(change func(*octopus.Phase)) *deploy.Keep {
+			t.Helper()
+			change(&l.Phases[0])
+			w.replace("lifecycles", id, &l)
+			d := w.deploy(r.ID, w.dev)
+			w.end(d, octopus.TaskSuccess)
+			return w.plan(d).Keep
+		}
+		same := func(*octopus.Phase) {}
+		inherited := func(p *octopus.Phase) { p.TentacleRetentionPolicy = nil }
+		forever := func(p *octopus.Phase) { p.TentacleRetentionPolicy = octopus.KeepForever() }
+		byDefault := func(p *octopus.Phase) { p.TentacleRetentionPolicy = octopus.KeepDefault() }
+		for _, c := range []struct {
+			what   string
+			change func(*octopus.Phase)
+			want   *deploy.Keep
+		}{
+			{"of the phase", same, &deploy.Keep{Days: 7}},
+			{"of the lifecycle", inherited, &deploy.Keep{Items: 3}},
+			{"for ever", forever, nil},
+			{"of the space, which has none", byDefault, nil},
+		} {
+			if diff := cmp.Diff(c.want, planned(c.change)); diff != "" {
+				t.Errorf("%s (-want +got):\n%s", c.what, diff)
+			}
+		}
+		policy := resources.DefaultRetention(space, octopus.RetentionLifecycleTentacle)
+		policy.Strategy, policy.QuantityToKeep, policy.Unit = octopus.RetentionCount, 9, octopus.RetentionItems
+		w.create("retentionpolicies", policy.ID, &policy)
+		if diff := cmp.Diff(&deploy.Keep{Items: 9}, planned(byDefault)); diff != "" {
+			t.Errorf("of the space (-want +got):\n%s", diff)
+		}
+		d := w.deploy(r.ID, w.dev, func(in *releases.NewDeployments) { in.Options.ForcePackageRedeployment = true })
+		if !w.plan(d).Redeploy {
+			t.Error("packages are not installed again")
 		}
 	})
 }

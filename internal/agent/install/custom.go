@@ -10,6 +10,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -185,11 +186,11 @@ func copyTree(ctx context.Context, from, to *os.Root) (files int, err error) {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
 		case name == ".":
-			return nil
+			return sweep(to, name)
 		case e.IsDir():
 			err := to.Mkdir(name, 0o755)
 			if info, statErr := to.Stat(name); errors.Is(err, fs.ErrExist) && statErr == nil && info.IsDir() {
-				return nil
+				return sweep(to, name)
 			}
 			return err
 		case e.Type() == fs.ModeSymlink:
@@ -245,8 +246,39 @@ func copyFile(from, to *os.Root, source, name string, buf []byte) (err error) {
 	return replace(to, tmp, name)
 }
 
+// temporaryPrefix begins the names of files that are being copied.
+const temporaryPrefix = ".tako-copy-"
+
 func temporary(name string) string {
-	return path.Join(path.Dir(name), ".tako-"+uuid.NewString())
+	return path.Join(path.Dir(name), temporaryPrefix+uuid.NewString())
+}
+
+// staleAfter is how old a half copy must be to be nobody's any more.
+const staleAfter = time.Hour
+
+// sweep removes what copies that were cut short have left in a directory.
+func sweep(root *os.Root, dir string) error {
+	f, err := root.Open(dir)
+	if err != nil {
+		return err
+	}
+	entries, err := f.ReadDir(-1)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), temporaryPrefix) || e.IsDir() {
+			continue
+		}
+		name := path.Join(dir, e.Name())
+		if info, err := root.Lstat(name); err != nil || time.Since(info.ModTime()) < staleAfter {
+			continue
+		}
+		if err := root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 // replace puts a new file in the place of what is there.
