@@ -5,6 +5,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strings"
 
 	"github.com/takodeploy/tako/internal/resource"
 )
@@ -43,6 +44,24 @@ func differences(now, before resource.Tree) []difference {
 		d.found = append(d.found, difference{Path: "/", Old: tooLong, New: tooLong})
 	}
 	return d.found
+}
+
+// onlyMeasured reports whether nothing but what a kind's declaration says is measured
+// differs between two documents.
+func onlyMeasured(k *resource.Kind, now, before resource.Tree) bool {
+	if len(k.Measured) == 0 {
+		return false
+	}
+	for _, d := range differences(now, before) {
+		within := func(path string) bool {
+			at := "/" + strings.ReplaceAll(path, ".", "/")
+			return d.Path == at || strings.HasPrefix(d.Path, at+"/")
+		}
+		if !slices.ContainsFunc(k.Measured, within) {
+			return false
+		}
+	}
+	return true
 }
 
 // details is the difference as an event keeps it.

@@ -161,3 +161,38 @@ func TestDifferencesAreBounded(t *testing.T) {
 		}
 	})
 }
+
+// TestMeasuredMembersAreNoChange: what the server finds out again and again is stored,
+// and neither audited nor told as a change of somebody's.
+func TestMeasuredMembersAreNoChange(t *testing.T) {
+	t.Parallel()
+	run(t, func(t *testing.T, w *world) {
+		id := w.made("things", `{"Name":"x","Colour":"red"}`).ID
+		change := func(by string, fn func(v *Thing)) (v Thing) {
+			t.Helper()
+			err := w.d.Write(db.WithActor(t.Context(), db.Actor{UserID: "Users-9", Username: by}), func(tx *db.Tx) error {
+				if err := w.Store.Load(t.Context(), tx, "things", id, &v); err != nil {
+					return err
+				}
+				fn(&v)
+				if err := w.Store.In(tx).Replace(db.WithActor(t.Context(), db.Actor{Username: by}), "things", id, &v); err != nil {
+					return err
+				}
+				return w.Store.Load(t.Context(), tx, "things", id, &v)
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return v
+		}
+		if v := change("meter", func(v *Thing) { v.Stamp = "measured" }); v.Stamp != "measured" || v.LastModifiedBy != "ada" {
+			t.Errorf("it is %q, changed last by %s", v.Stamp, v.LastModifiedBy)
+		}
+		if n := len(w.trail()); n != 1 {
+			t.Errorf("%d events where its creation is the only one", n)
+		}
+		if v := change("meter", func(v *Thing) { v.Stamp, v.Colour = "again", "blue" }); v.LastModifiedBy != "meter" || w.last().Category != "Modified" {
+			t.Errorf("another change was taken for a measured one: by %s, %s", v.LastModifiedBy, w.last().Category)
+		}
+	})
+}

@@ -113,7 +113,7 @@ func kinds(t testing.TB) resource.Set {
 	set, err := resource.NewSet(
 		resource.Declare(resource.Declaration[Owner]{Name: "owners", ItemType: "Owner", Prefix: "Owners", Slugged: true}),
 		resource.Declare(resource.Declaration[Thing]{
-			Name: "things", ItemType: "Thing", Prefix: "Things", Slugged: true, Owned: []string{"Stamp"},
+			Name: "things", ItemType: "Thing", Prefix: "Things", Slugged: true, Owned: []string{"Stamp"}, Measured: []string{"Stamp"},
 			Filters: []resource.Filter{{Param: "colour", Path: "Colour"}, {Param: "tags", Path: "Tags"}},
 			References: []resource.Reference{
 				{Path: "RefuseId", To: "owners"},

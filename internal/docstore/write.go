@@ -153,6 +153,10 @@ func (s *Store) replace(ctx context.Context, tx *db.Tx, k *resource.Kind, id str
 	if err := c.finish(ctx, tree, oldTree); err != nil {
 		return nil, err
 	}
+	measured := in.Server && onlyMeasured(k, tree, oldTree)
+	if measured {
+		tree["LastModifiedOn"], tree["LastModifiedBy"], c.by = oldTree["LastModifiedOn"], oldTree["LastModifiedBy"], doc.By
+	}
 	v, err := c.reload(tree)
 	if err != nil {
 		return nil, err
@@ -164,7 +168,9 @@ func (s *Store) replace(ctx context.Context, tx *db.Tx, k *resource.Kind, id str
 	if err := k.InTx(ctx, s.In(tx), resource.Modified, c.space, c.id, old, v); err != nil {
 		return nil, err
 	}
-	c.event("Modified", "was changed", tree, oldTree)
+	if !measured {
+		c.event("Modified", "was changed", tree, oldTree)
+	}
 	return fresh, nil
 }
 

@@ -122,6 +122,10 @@ type Declaration[T any] struct {
 	// Owned members belong to the server: what a client sends there is ignored,
 	// what is stored stays.
 	Owned []string
+	// Measured are paths of members that the server finds out again and again. Where
+	// it changes nothing else, the change is nobody's: it is no audit event, and
+	// LastModifiedOn and LastModifiedBy stay.
+	Measured []string
 	// Links of one document beside Self: templates in which {Id} and other
 	// top-level members and {space} are replaced, and the rest stays as it is.
 	Links map[string]string
@@ -202,7 +206,7 @@ type Kind struct {
 	Unique                       []Unique
 	Filters                      []Filter
 	References                   []Reference
-	Owned                        []string
+	Owned, Measured              []string
 	Links                        map[string]string
 	// Type is the wire type, a struct; for decoding and OpenAPI.
 	Type reflect.Type
@@ -230,7 +234,7 @@ func Declare[T any](d Declaration[T]) *Kind {
 		Scope: d.Scope, Permissions: d.Permissions, Dimensions: d.Dimensions, Order: d.Order,
 		Unnamed: d.Unnamed, Slugged: d.Slugged, Versioned: d.Versioned, Hidden: d.Hidden, Unaudited: d.Unaudited, SlugWithin: d.SlugWithin, Search: d.Search,
 		Unique: d.Unique, Filters: d.Filters, References: d.References,
-		Owned: d.Owned, Links: d.Links,
+		Owned: d.Owned, Measured: d.Measured, Links: d.Links,
 		Type:    reflect.TypeFor[T](),
 		Prepare: func(any) {},
 		Check:   func(context.Context, Reader, any, any) error { return nil },
@@ -315,6 +319,7 @@ func (k *Kind) checkPaths() []error {
 	for _, r := range k.References {
 		paths = append(paths, r.Path)
 	}
+	paths = append(paths, k.Measured...)
 	if k.Slugged {
 		paths = append(paths, "Slug")
 	}
