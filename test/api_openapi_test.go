@@ -130,6 +130,8 @@ func furnish(t testing.TB, s *apptest.Server) *furnished {
 	w.of["key"] = w.make("users/"+w.of["user"]+"/apikeys", `{"Purpose":"test"}`)
 	w.of["machine"] = w.make("machines", `{"Name":"Machine","EnvironmentIds":["{dev}"],"Roles":["web"],"Endpoint":{"CommunicationStyle":"None"}}`)
 	w.of["worker"] = w.make("workers", `{"Name":"Worker","WorkerPoolIds":["{pool}"],"Endpoint":{"CommunicationStyle":"None"}}`)
+	w.of["targetToken"] = w.make("machines/registration-tokens", `{"EnvironmentIds":["{dev}"],"Roles":["web"]}`)
+	w.of["workerToken"] = w.make("workers/registration-tokens", `{"WorkerPoolIds":["{pool}"]}`)
 	w.of["feed"] = w.make("feeds", `{"Name":"Feed","FeedType":"NuGet"}`)
 	w.of["scoped"] = w.make("scopeduserroles", `{"TeamId":"{team}","UserRoleId":"{role}","SpaceId":"Spaces-1"}`)
 	w.of["channel"] = w.ids("/api/projects/" + w.of["project"] + "/channels")[0]
@@ -212,6 +214,8 @@ func named(before, parameter string) string {
 		return "key"
 	case "proxies":
 		return "proxy"
+	case "registration-tokens":
+		return parameter
 	case "authentication":
 		return "user"
 	case "details":

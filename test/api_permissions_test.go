@@ -18,6 +18,7 @@ import (
 var publicRoutes = []string{
 	"GET /api/", "GET /api/openapi.json", "GET /api/authentication", "POST /api/users/login", "POST /api/users/logout",
 	"GET /api/octopusservernodes/ping", "GET /livez", "GET /readyz", "GET /.well-known/openid-configuration", "POST /token/v1",
+	"POST /api/registrations", // whose token says who asks
 }
 
 // What routes that need no permission show to somebody who holds none.

@@ -46,3 +46,11 @@ func (a *App) AgentAddr() net.Addr {
 	}
 	return a.agents.Addr()
 }
+
+// agentPort is where agents poll, 0 where none does.
+func (a *App) agentPort() int {
+	if at, ok := a.AgentAddr().(*net.TCPAddr); ok {
+		return at.Port
+	}
+	return 0
+}

@@ -1,9 +1,11 @@
 package app
 
 import (
+	"context"
 	"time"
 
 	"github.com/takodeploy/tako/internal/blob"
+	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/docstore"
 	"github.com/takodeploy/tako/internal/feed"
 	"github.com/takodeploy/tako/internal/feed/external"
@@ -16,6 +18,7 @@ import (
 	"github.com/takodeploy/tako/internal/rest/actions/library"
 	"github.com/takodeploy/tako/internal/rest/actions/packages"
 	"github.com/takodeploy/tako/internal/rest/actions/projects"
+	"github.com/takodeploy/tako/internal/rest/actions/registration"
 	releaseroutes "github.com/takodeploy/tako/internal/rest/actions/releases"
 	"github.com/takodeploy/tako/internal/rest/actions/server"
 	taskroutes "github.com/takodeploy/tako/internal/rest/actions/tasks"
@@ -40,6 +43,10 @@ func routes(a *App, version string, store *docstore.Store, service *releases.Ser
 	all = append(all, releaseroutes.Routes(a.db, service)...)
 	all = append(all, taskroutes.Routes(a.db, store, a.tasks, service, blobs)...)
 	all = append(all, dashboard.Routes(a.db, store, service)...)
+	all = append(all, registration.Routes(registration.Config{
+		DB: a.db, Store: store, Auth: a.auth, Thumbprint: a.thumbprint(), ServerURI: a.cfg.ServerURI, CommsPort: a.agentPort(),
+		Maintenance: func(ctx context.Context, tx *db.Tx) (bool, error) { return server.InMaintenance(ctx, tx, store) },
+	})...)
 	all = append(all, backups.Routes(a.db, a.tasks, a.openBackups)...)
 	return all
 }

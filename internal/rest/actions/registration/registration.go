@@ -25,7 +25,7 @@ type Config struct {
 	Thumbprint string
 	// ServerURI is where people reach the server; "" takes the address of each request.
 	ServerURI string
-	// CommsPort is where agents poll this server, 0 for the usual port.
+	// CommsPort is where agents poll this server, 0 where they cannot.
 	CommsPort int
 	// Maintenance reports whether nobody but administrators may change anything.
 	Maintenance func(ctx context.Context, tx *db.Tx) (bool, error)
@@ -47,15 +47,15 @@ type api struct {
 // sort is a sort of machine that agents become.
 type sort struct {
 	kind       string // of documents
+	token      string // parameter of paths
 	noun       string
 	permission octopus.Permission // to make one
-	view       octopus.Permission
 }
 
 func sorts() []sort {
 	return []sort{
-		{"machines", "deployment target", octopus.PermMachineCreate, octopus.PermMachineView},
-		{"workers", "worker", octopus.PermWorkerEdit, octopus.PermWorkerView},
+		{"machines", "targetToken", "deployment target", octopus.PermMachineCreate},
+		{"workers", "workerToken", "worker", octopus.PermWorkerEdit},
 	}
 }
 
@@ -78,9 +78,9 @@ func Routes(cfg Config) []rest.Route {
 		list.Query = []rest.Param{{Name: "skip", Type: rest.Number, About: "how many to leave out"}, {Name: "take", Type: rest.Number, About: "how many to give; 30 unless said"}}
 		create := route(http.MethodPost, "", a.create, "Makes a token with which a "+s.noun+" can register itself, and commands that use it.")
 		create.Body, create.Response = reflect.TypeFor[octopus.RegistrationTokenCommand](), reflect.TypeFor[octopus.RegistrationTokenCreated]()
-		get := route(http.MethodGet, "/{id}", a.get, "Reads such a token, without its secret.")
+		get := route(http.MethodGet, "/{"+s.token+"}", a.get, "Reads such a token, without its secret.")
 		get.Response = token
-		routes = append(routes, list, create, get, route(http.MethodDelete, "/{id}", a.revoke, "Revokes such a token. What it has registered stays."))
+		routes = append(routes, list, create, get, route(http.MethodDelete, "/{"+s.token+"}", a.revoke, "Revokes such a token. What it has registered stays."))
 	}
 	return append(routes, rest.Route{
 		Method: http.MethodPost, Pattern: "/registrations", Mount: rest.InSystem, Permission: rest.Public, Handler: a.register,

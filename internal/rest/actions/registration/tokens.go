@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -204,14 +205,17 @@ func (t *row) tell(tx *db.Tx, category, did string, related ...string) {
 // commands are ready to be run. They say nothing that is so without being said.
 func (a *api) commands(r *rest.Request, token string) octopus.List[octopus.RegistrationCommandLine] {
 	line := "tako-agent install --server " + a.serverURL(r) + " --token " + token
-	polling := line + " --comms-style " + string(octopus.StylePolling)
-	if a.CommsPort != 0 && fmt.Sprint(a.CommsPort) != halibut.DefaultServerPort {
-		polling += fmt.Sprintf(" --server-comms-port %d", a.CommsPort)
-	}
-	return octopus.List[octopus.RegistrationCommandLine]{
+	lines := octopus.List[octopus.RegistrationCommandLine]{
 		{Platform: "Linux", CommunicationStyle: octopus.StyleListening, Command: octopus.PlainSecret(line)},
-		{Platform: "Linux", CommunicationStyle: octopus.StylePolling, Command: octopus.PlainSecret(polling)},
 	}
+	if a.CommsPort == 0 {
+		return lines
+	}
+	line += " --comms-style " + string(octopus.StylePolling)
+	if port := strconv.Itoa(a.CommsPort); port != halibut.DefaultServerPort {
+		line += " --server-comms-port " + port
+	}
+	return append(lines, octopus.RegistrationCommandLine{Platform: "Linux", CommunicationStyle: octopus.StylePolling, Command: octopus.PlainSecret(line)})
 }
 
 func (a *api) list(r *rest.Request, s sort) (any, error) {
@@ -265,7 +269,7 @@ func find(ctx context.Context, tx *db.Tx, space ident.SpaceID, s sort, id string
 func (a *api) get(r *rest.Request, s sort) (any, error) {
 	var t row
 	err := a.DB.Read(r.Context(), func(tx *db.Tx) (err error) {
-		t, err = find(r.Context(), tx, r.Space, s, r.PathValue("id"))
+		t, err = find(r.Context(), tx, r.Space, s, r.PathValue(s.token))
 		return err
 	})
 	if err != nil {
@@ -276,7 +280,7 @@ func (a *api) get(r *rest.Request, s sort) (any, error) {
 
 func (a *api) revoke(r *rest.Request, s sort) (any, error) {
 	return nil, a.DB.Write(r.Context(), func(tx *db.Tx) error {
-		t, err := find(r.Context(), tx, r.Space, s, r.PathValue("id"))
+		t, err := find(r.Context(), tx, r.Space, s, r.PathValue(s.token))
 		if err != nil {
 			return err
 		}

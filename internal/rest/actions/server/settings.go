@@ -141,8 +141,8 @@ func (s *setting) answer(r *rest.Request, doc *docstore.Doc) (any, error) {
 	return rest.Tagged{Body: json.RawMessage(body), Version: doc.Version}, nil
 }
 
-// inMaintenance reports whether the server is in maintenance mode.
-func inMaintenance(ctx context.Context, tx *db.Tx, store *docstore.Store) (bool, error) {
+// InMaintenance reports whether the server is in maintenance mode.
+func InMaintenance(ctx context.Context, tx *db.Tx, store *docstore.Store) (bool, error) {
 	var m octopus.MaintenanceConfiguration
 	err := store.Load(ctx, tx, "maintenanceconfiguration", resources.MaintenanceID, &m)
 	if fault.Is(err, fault.NotFound) {
@@ -172,7 +172,7 @@ func Guard(d *db.DB, store *docstore.Store) func(*rest.Request) error {
 		}
 		s := &seen{at: at}
 		err = d.Read(ctx, func(tx *db.Tx) (err error) {
-			s.on, err = inMaintenance(ctx, tx, store)
+			s.on, err = InMaintenance(ctx, tx, store)
 			return err
 		})
 		if err != nil {

@@ -47,7 +47,7 @@ func (a *api) status(r *rest.Request) (any, error) {
 		"Extensions": r.Href("/api/serverstatus/extensions"), "Timezones": r.Href("/api/serverstatus/timezones"),
 	}}
 	err := a.DB.Read(r.Context(), func(tx *db.Tx) (err error) {
-		out.IsInMaintenanceMode, err = inMaintenance(r.Context(), tx, a.Store)
+		out.IsInMaintenanceMode, err = InMaintenance(r.Context(), tx, a.Store)
 		return err
 	})
 	return out, err
