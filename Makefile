@@ -30,7 +30,7 @@ test: prerequisites vet build cross unit race lint
 vet:
 	go vet ./...
 
-# What a fresh Debian machine lacks: PostgreSQL's programs, and a compiler for -race.
+# What a fresh Debian machine lacks: PostgreSQL's programs, a compiler for -race, systemd's check of units.
 prerequisites:
 	./scripts/prerequisites.sh
 
