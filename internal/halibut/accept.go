@@ -126,7 +126,7 @@ func (n *Node) accept(ctx, hard context.Context, tcp net.Conn, trusted func()) {
 		n.refuse.say("a connection was refused: it has no certificate", remote)
 		return
 	}
-	peer := thumbprintOf(peers[0].Raw)
+	peer := ThumbprintOf(peers[0].Raw)
 	id, err := readIdentity(c, until)
 	if err != nil {
 		n.refuse.say("a connection was refused: it does not introduce itself", remote, "thumbprint", peer, "err", err)

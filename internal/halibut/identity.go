@@ -37,7 +37,8 @@ func ParseThumbprint(s string) (Thumbprint, error) {
 	return Thumbprint(clean), nil
 }
 
-func thumbprintOf(der []byte) Thumbprint {
+// ThumbprintOf is that of a certificate in DER form.
+func ThumbprintOf(der []byte) Thumbprint {
 	sum := sha1.Sum(der)
 	return Thumbprint(strings.ToUpper(hex.EncodeToString(sum[:])))
 }
@@ -85,7 +86,7 @@ func selfSigned(name string, now time.Time, key crypto.Signer) (*Identity, error
 }
 
 func identity(der []byte, key crypto.PrivateKey) *Identity {
-	return &Identity{thumbprintOf(der), tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}}
+	return &Identity{ThumbprintOf(der), tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}}
 }
 
 // Blocks of an identity's PEM form.
@@ -146,7 +147,7 @@ func (id *Identity) clientTLS(host string, want Thumbprint) *tls.Config {
 		MinVersion:           tls.VersionTLS12,
 		InsecureSkipVerify:   true, // the thumbprint is verified instead
 		VerifyConnection: func(s tls.ConnectionState) error {
-			if got := thumbprintOf(s.PeerCertificates[0].Raw); got != want {
+			if got := ThumbprintOf(s.PeerCertificates[0].Raw); got != want {
 				return &WrongPeerError{Want: want, Got: got}
 			}
 			return nil
