@@ -1,42 +1,25 @@
 package main
 
 import (
-	"log/slog"
-	"time"
-
 	"github.com/spf13/cobra"
 
-	"github.com/takodeploy/tako/internal/agent"
+	"github.com/takodeploy/tako/internal/agent/cli"
 )
 
 func agentCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "agent", Short: "The program that runs scripts on a machine"}
-	var builtin bool
-	var home string
-	var idle time.Duration
-	run := &cobra.Command{
-		Use: "run", Short: "Run the agent", Args: cobra.NoArgs,
-		Long: `Runs the agent. With --builtin it is the worker of a server on the same host: the
-server starts it by itself, and it outlives the server, so that scripts go on while
-the server is restarted or upgraded.`,
-		Example: "  tako agent run --builtin --home /var/lib/tako/worker",
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if !builtin {
-				return usageError{errBuiltinOnly}
+	cmd := &cobra.Command{
+		Use: "agent", Short: "The program that runs scripts on a machine",
+		Long: `The agent runs scripts on a machine for servers that it trusts. They reach it on its port
+(listening), or it asks them for work (polling). tako-agent is the same without a server
+in it, for machines that are deployed to.`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usageError{&unknownCommandError{"tako agent", args[0]}}
 			}
-			handler, err := agent.LogHandler(home)
-			if err != nil {
-				return err
-			}
-			return agent.RunBuiltin(cmd.Context(), agent.Config{Home: home, Log: slog.New(handler), Version: version, Idle: idle, LockWait: agent.HandOver})
+			return nil
 		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	run.Flags().BoolVar(&builtin, "builtin", false, "be the built-in worker of a server on this host")
-	run.Flags().StringVar(&home, "home", "", "directory of the agent")
-	run.Flags().DurationVar(&idle, "idle", 0, "end after this time without calls and scripts; 0 is never")
-	if err := run.MarkFlagRequired("home"); err != nil {
-		run.RunE = func(*cobra.Command, []string) error { return err }
-	}
-	cmd.AddCommand(run)
+	cmd.AddCommand(cli.Commands(cli.Program{Name: "tako agent", Prefix: []string{"agent"}, Version: version})...)
 	return cmd
 }

@@ -1,5 +1,10 @@
 package main
 
-import "errors"
+import "fmt"
 
-var errBuiltinOnly = errors.New("agent run needs --builtin: this version has no agent for other machines yet")
+// unknownCommandError is a word where a command is expected.
+type unknownCommandError struct{ below, word string }
+
+func (e *unknownCommandError) Error() string {
+	return fmt.Sprintf("there is no command %q below `%s`", e.word, e.below)
+}
