@@ -195,7 +195,7 @@ func TestServersReachAnInstance(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := run(t, s, "both")
-	listening := dialler.Listening(r.addr, self, nil)
+	listening := dialler.Listening(r.addr, self, nil, halibut.Effort{})
 	defer listening.Close()
 	if got, want := script(t, listening, "Ticket-1", `echo "$TentacleInstanceName $TentacleApplications"`), "Both "+apps+"\n"; got != want {
 		t.Errorf("listening: %q, want %q", got, want)
@@ -206,7 +206,7 @@ func TestServersReachAnInstance(t *testing.T) {
 	eventually(t, "as many connections as configured", func() bool { return polled.Connected(sub, self) == 2 })
 
 	// One that is polled may not dial, and a stranger neither.
-	other := polled.Listening(r.addr, self, nil)
+	other := polled.Listening(r.addr, self, nil, halibut.Effort{})
 	defer other.Close()
 	if _, err := (tentacle.Client{Caller: other}).Capabilities(t.Context()); !errors.Is(err, halibut.ErrNotSent) {
 		t.Errorf("a server that is not trusted to dial: %v", err)
@@ -239,7 +239,7 @@ func TestChangedSettingsAreTakenOver(t *testing.T) {
 		v.Trust(instance.Server{Thumbprint: two.Thumbprint(), Style: octopus.StylePolling, Address: "https://" + two.addr + "/", Subscription: sub})
 	})
 	addr := net.JoinHostPort(set.ListenAddress, itoa(set.Port))
-	listening := one.Listening(addr, self, nil)
+	listening := one.Listening(addr, self, nil, halibut.Effort{})
 	defer listening.Close()
 	answers := func() bool {
 		_, err := tentacle.Client{Caller: listening}.Capabilities(t.Context())
@@ -278,7 +278,7 @@ func TestScriptsOutliveTheInstance(t *testing.T) {
 	srv := newServer(t)
 	s, self := store(t, "one", instance.Server{Thumbprint: srv.Thumbprint(), Style: octopus.StyleListening})
 	r := run(t, s, "one")
-	l := srv.Listening(r.addr, self, nil)
+	l := srv.Listening(r.addr, self, nil, halibut.Effort{})
 	defer l.Close()
 	client := tentacle.Client{Caller: l}
 	held := filepath.Join(t.TempDir(), "go")
@@ -299,7 +299,7 @@ func TestScriptsOutliveTheInstance(t *testing.T) {
 		t.Fatal(err)
 	}
 	r = run(t, s, "one")
-	again := srv.Listening(r.addr, self, nil)
+	again := srv.Listening(r.addr, self, nil, halibut.Effort{})
 	defer again.Close()
 	client = tentacle.Client{Caller: again}
 	eventually(t, "the script's end", func() bool {
