@@ -119,19 +119,6 @@ func (m *machine) start(instance string) (stop func()) {
 	return stop
 }
 
-// until waits for something, which it looks for again and again.
-func until(t *testing.T, what string, f func() bool) {
-	t.Helper()
-	deadline := time.After(2 * time.Minute)
-	for !f() {
-		select {
-		case <-deadline:
-			t.Fatalf("it never came: %s", what)
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
-}
-
 // small is the agent's own program.
 func small(t *testing.T) string {
 	t.Helper()

@@ -106,7 +106,10 @@ echo "file $(get_octopusvariable "Octopus.Action[Copy].Output.Package.FilePath")
 		}
 		// What is left on the machine: the installations, with the secret where the user wants
 		// it and nowhere else.
-		await(t, "the agent has forgotten the scripts", func() bool { return w.count(`SELECT count(*) FROM ticket`) == 0 })
+		await(t, "the agent has forgotten the scripts", func() bool {
+			left, err := filepath.Glob(filepath.Join(w.dir, "worker", "Work", ".trash", "*"))
+			return err == nil && len(left) == 0 && w.count(`SELECT count(*) FROM ticket`) == 0
+		})
 		w.holding("t0psecret")
 		w.holding("hunter22", "worker/Applications/Test/Acme.Web/1.2.0/conf.txt", "worker/Applications/Test/Acme.Web/1.2.0_1/conf.txt")
 
