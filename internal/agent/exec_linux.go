@@ -22,7 +22,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-
 // keepPackage is how long an uploaded package is kept after its last use, however full
 // its directory is.
 const keepPackage = 24 * time.Hour

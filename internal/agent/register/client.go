@@ -7,12 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/cookiejar"
 	"net/url"
 	"strings"
 	"time"
 
+	"github.com/takodeploy/tako/internal/egress"
 	"github.com/takodeploy/tako/octopus"
 )
 
@@ -78,7 +80,7 @@ func NewClient(server, proxy *url.URL, cred Credentials) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true, TLSHandshakeTimeout: callTimeout}
+	transport := &http.Transport{Proxy: egress.Proxy, DialContext: egress.Dialer(net.Dialer{}), ForceAttemptHTTP2: true, TLSHandshakeTimeout: callTimeout}
 	if proxy != nil {
 		transport.Proxy = http.ProxyURL(proxy)
 	}

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/takodeploy/tako/internal/egress"
 	"github.com/takodeploy/tako/internal/halibut"
 )
 
@@ -28,7 +29,7 @@ func Handshake(ctx context.Context, address string, proxy *url.URL) (halibut.Thu
 		return "", err
 	}
 	transport := &http.Transport{
-		DialContext:       (&net.Dialer{Timeout: handshakeFor}).DialContext,
+		DialContext:       egress.Dialer(net.Dialer{Timeout: handshakeFor}),
 		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}, // its thumbprint is told instead
 		DisableKeepAlives: true,
 	}

@@ -115,7 +115,9 @@ func TestWorkers(t *testing.T) {
 		if a, err := found.Worker(t.Context(), need); err != nil || a.Label != "elsewhere" {
 			t.Errorf("%+v, %v", a, err)
 		}
-		w.write(func(ctx context.Context, _ *db.Tx, docs resource.Writer) error { return docs.Delete(ctx, "workers", ids["elsewhere"]) })
+		w.write(func(ctx context.Context, _ *db.Tx, docs resource.Writer) error {
+			return docs.Delete(ctx, "workers", ids["elsewhere"])
+		})
 		if _, err := found.Worker(t.Context(), need); !fault.Is(err, fault.Unsupported) || !strings.Contains(err.Error(), "has no workers, and the built-in worker is switched off") {
 			t.Error(err)
 		}
@@ -132,7 +134,9 @@ func TestWorkers(t *testing.T) {
 func TestNewWork(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, w *world) {
-		dial := func(context.Context, targets.Machine) (targets.Agent, error) { return targets.Agent{Home: "/home"}, nil }
+		dial := func(context.Context, targets.Machine) (targets.Agent, error) {
+			return targets.Agent{Home: "/home"}, nil
+		}
 		found := targets.New(targets.Config{Directory: w.dir, Dialers: map[octopus.CommunicationStyle]targets.Dialer{octopus.StylePolling: dial}})
 		add := func(name string, e octopus.Endpoint, disabled bool) string {
 			m := &octopus.Machine{MachineBase: base(name, e), Roles: []string{"web"}, EnvironmentIDs: []string{"Environments-1"}}
@@ -141,7 +145,9 @@ func TestNewWork(t *testing.T) {
 		}
 		on, off := add("on", polling(string(sub), string(thumb)), false), add("off", polling("poll://b/", string(thumb)), true)
 		gone, cloud := add("gone", polling("poll://c/", string(thumb)), false), add("cloud", octopus.Endpoint{CommunicationStyle: octopus.StyleECS}, false)
-		w.write(func(ctx context.Context, _ *db.Tx, docs resource.Writer) error { return docs.Delete(ctx, "machines", gone) })
+		w.write(func(ctx context.Context, _ *db.Tx, docs resource.Writer) error {
+			return docs.Delete(ctx, "machines", gone)
+		})
 		for id, want := range map[string]string{on: "", off: "The machine off is disabled", gone: "The machine gone was deleted", cloud: "no scripts on machines of the kind AwsEcsCluster", "Machines-99": "no machine 'Machines-99'"} {
 			a, err := found.Target(t.Context(), id)
 			if want == "" && (err != nil || a.Name != id || a.Home != "/home" || a.Patience == 0) || want != "" && !strings.Contains(fmt.Sprint(err), want) {
