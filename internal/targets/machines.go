@@ -79,7 +79,7 @@ func (t *Targets) dial(ctx context.Context, m Machine) (Agent, error) {
 	}
 	patience := time.Duration(m.Policy.ConnectionRetryTimeLimit)
 	a, err := dialer(ctx, m)
-	if errors.Is(err, agent.ErrNotSent) || errors.Is(err, agent.ErrUnanswered) {
+	if errors.Is(err, agent.ErrNotSent) || errors.Is(err, agent.ErrUnanswered) || fault.Is(err, fault.Unavailable) {
 		return Agent{}, &AwayError{Label: m.Name, Patience: patience, Err: err}
 	}
 	if err != nil {
