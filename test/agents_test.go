@@ -80,15 +80,28 @@ func (a *remoteAgent) listens(t *testing.T) octopus.Endpoint {
 // polls has the agent poll a server, and returns its endpoint.
 func (a *remoteAgent) polls(t *testing.T, server, thumbprint string) octopus.Endpoint {
 	t.Helper()
+	e := octopus.Endpoint{CommunicationStyle: octopus.StylePolling, URI: string(halibut.NewSubscription()), Thumbprint: string(a.id.Thumbprint)}
+	a.polling(t, server, thumbprint, e)
+	return e
+}
+
+// polling has the agent poll a server as an endpoint says, until stop is called.
+func (a *remoteAgent) polling(t *testing.T, server, thumbprint string, e octopus.Endpoint) (stop func()) {
+	t.Helper()
 	peer, err := halibut.ParseThumbprint(thumbprint)
 	if err != nil {
 		t.Fatal(err)
 	}
-	sub := halibut.NewSubscription()
+	ctx, leave := context.WithCancel(a.ctx)
+	ended := make(chan struct{})
 	a.wg.Go(func() {
-		a.node.Poll(a.ctx, halibut.Server{Addr: server, Thumbprint: peer, Subscription: sub, Connections: 2})
+		defer close(ended)
+		a.node.Poll(ctx, halibut.Server{Addr: server, Thumbprint: peer, Subscription: halibut.Subscription(e.URI), Connections: 2})
 	})
-	return octopus.Endpoint{CommunicationStyle: octopus.StylePolling, URI: string(sub), Thumbprint: string(a.id.Thumbprint)}
+	return func() {
+		leave()
+		<-ended
+	}
 }
 
 // serverThumbprint is what agents have to trust, as they read it.
