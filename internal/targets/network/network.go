@@ -61,6 +61,12 @@ const (
 // Open asks an agent what it can do, and one of another make where its home is. Name is
 // for messages; programs are those that agents of other makes get.
 func Open(ctx context.Context, caller halibut.Caller, name string, pace Pace, programs *program.Finder) (Agent, error) {
+	return reopen(ctx, caller, name, pace, programs, nil)
+}
+
+// reopen is Open for an agent that was opened before, as old. One of another make keeps
+// what was found about it for a while.
+func reopen(ctx context.Context, caller halibut.Caller, name string, pace Pace, programs *program.Finder, old agent.API) (Agent, error) {
 	client := tentacle.Client{Caller: caller}
 	can, err := client.Capabilities(ctx)
 	if err != nil {
@@ -75,6 +81,9 @@ func Open(ctx context.Context, caller halibut.Caller, name string, pace Pace, pr
 		}
 		return Agent{own, deploy.ContractTako, hello.Home}, nil
 	case slices.Contains(can, tentacle.ScriptServiceV2):
+		if before, ok := old.(*otherAgent); ok && before.broken == nil && time.Since(before.looked) < lookAgain {
+			return Agent{before, deploy.ContractV2, before.home}, nil
+		}
 		other := &otherAgent{remoteFiles: remoteFiles{client}, client: client, pace: pace, name: name, programs: programs, turn: make(chan struct{}, 1)}
 		if err := other.look(ctx); err != nil {
 			return Agent{}, err

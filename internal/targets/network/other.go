@@ -36,6 +36,8 @@ const (
 	ownMutex = "TakoAgentProgram"
 	// ownFor is how long such a script may take.
 	ownFor = 2 * time.Minute
+	// lookAgain is how long what was found about an agent is taken as known.
+	lookAgain = time.Hour
 	// broughtFor is how long a program is taken to be where it was brought.
 	broughtFor = 10 * time.Minute
 	maxReady   = 4096 // bytes of a file that says that another is whole
@@ -56,6 +58,7 @@ type otherAgent struct {
 	home   string
 	uname  string // "Linux x86_64"; Windows
 	broken error  // why no script can be run
+	looked time.Time
 
 	turn    chan struct{} // full while somebody brings the program
 	where   string        // the program's path, "" where it was not brought
@@ -73,7 +76,7 @@ func (a *otherAgent) look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.home, a.uname = reply(said, "home "), reply(said, "uname ")
+	a.home, a.uname, a.looked = reply(said, "home "), reply(said, "uname "), time.Now()
 	switch {
 	case a.uname == windows:
 		a.broken = fault.New(fault.Unsupported, "The agent %s runs on Windows; this version runs Bash scripts, on Linux and other systems that have Bash.", a.name)

@@ -116,7 +116,7 @@ func (n *Network) answered(ctx context.Context, name string, e Endpoint, age tim
 	if !k.asked.IsZero() && time.Since(k.asked) < age {
 		return k.agent, nil
 	}
-	found, err := Open(ctx, k.caller, name, k.pace, n.programs)
+	found, err := reopen(ctx, k.caller, name, k.pace, n.programs, k.agent.API)
 	if err != nil {
 		return Agent{}, err
 	}
