@@ -18,8 +18,8 @@ import (
 func (a *App) reach(exe, installation string, store *docstore.Store) {
 	machines := directory.New(a.db, store)
 	a.programs = program.NewFinder(exe)
+	a.network = network.New(network.Config{Identity: a.identity, Trust: machines.Trusts, Programs: a.programs, Log: a.log})
 	a.hosts = ssh.New(ssh.Config{Installation: installation, Programs: a.programs, Accounts: machines, Log: a.log})
-	a.network = network.New(network.Config{Identity: a.identity, Trust: machines.Trusts, Log: a.log})
 	a.targets = targets.New(targets.Config{
 		Exe: exe, Home: filepath.Join(a.cfg.Data, "worker"), Disabled: !a.cfg.BuiltinWorker, Log: a.log,
 		Directory: machines,

@@ -316,8 +316,7 @@ func (a *attempt) refuse(ctx context.Context, err error) error {
 // request builds what the agent is asked to run.
 func (a *attempt) request(ctx context.Context) (agent.StartRequest, error) {
 	var req agent.StartRequest
-	workspace := a.agent.Home + "/" + agent.WorkspacePath(a.ticket, "")
-	workspace = strings.TrimSuffix(workspace, "/")
+	workspace := a.agent.Workspace(a.ticket)
 	packages, extra, err := a.acquire(ctx, workspace)
 	if err != nil {
 		return req, err

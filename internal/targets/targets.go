@@ -9,6 +9,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/takodeploy/tako/internal/agent"
@@ -47,6 +48,18 @@ func (e *AwayError) Error() string { return fmt.Sprintf("reach the machine %s: %
 
 // Unwrap is the cause, which wraps agent.ErrNotSent or agent.ErrUnanswered.
 func (e *AwayError) Unwrap() error { return e.Err }
+
+// Workspace is the absolute path of the directory in which a ticket's script runs, ""
+// while the agent's home is not known.
+func (a Agent) Workspace(t agent.Ticket) string {
+	switch {
+	case a.Home == "":
+		return ""
+	case a.Contract == deploy.ContractTako:
+		return a.Home + "/" + strings.TrimSuffix(agent.WorkspacePath(t, ""), "/")
+	}
+	return a.Home + "/Work/" + string(t) // that of other makes, which have nothing of their own in it
+}
 
 // Config of Targets.
 type Config struct {

@@ -97,6 +97,9 @@ func TestKilledWorker(t *testing.T) {
 	sum := sha256.Sum256([]byte(content))
 	hash := hex.EncodeToString(sum[:])
 	path := agent.WorkspacePath("t-1", "out.txt")
+	if got := a.Workspace("T-1"); got+"/out.txt" != filepath.Join(home, path) {
+		t.Errorf("the workspace is %s", got)
+	}
 	for _, c := range []struct {
 		name string
 		call func(ctx context.Context) error

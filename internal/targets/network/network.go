@@ -2,7 +2,8 @@
 // engine calls: an agent.API like the built-in worker.
 //
 // Our own agents answer with their whole API. Those of other makes have scripts and
-// files; what they lack is refused in one sentence before anything is sent.
+// files alone; what they lack, a program of ours does that is brought to them as a file
+// and runs as the script.
 package network
 
 import (
@@ -24,6 +25,7 @@ import (
 	"github.com/takodeploy/tako/internal/halibut"
 	"github.com/takodeploy/tako/internal/halibut/tentacle"
 	"github.com/takodeploy/tako/internal/halibut/wire"
+	"github.com/takodeploy/tako/internal/targets/program"
 )
 
 // Agent is an agent whose contract is known.
@@ -56,8 +58,15 @@ const (
 	startWait = 500 * time.Millisecond
 )
 
-// Open asks an agent what it can do. Name is for messages.
-func Open(ctx context.Context, caller halibut.Caller, name string, pace Pace) (Agent, error) {
+// Open asks an agent what it can do, and one of another make where its home is. Name is
+// for messages; programs are those that agents of other makes get.
+func Open(ctx context.Context, caller halibut.Caller, name string, pace Pace, programs *program.Finder) (Agent, error) {
+	return reopen(ctx, caller, name, pace, programs, nil)
+}
+
+// reopen is Open for an agent that was opened before, as old. One of another make keeps
+// what was found about it for a while.
+func reopen(ctx context.Context, caller halibut.Caller, name string, pace Pace, programs *program.Finder, old agent.API) (Agent, error) {
 	client := tentacle.Client{Caller: caller}
 	can, err := client.Capabilities(ctx)
 	if err != nil {
@@ -72,7 +81,14 @@ func Open(ctx context.Context, caller halibut.Caller, name string, pace Pace) (A
 		}
 		return Agent{own, deploy.ContractTako, hello.Home}, nil
 	case slices.Contains(can, tentacle.ScriptServiceV2):
-		return Agent{&otherAgent{remoteFiles: remoteFiles{client}, client: client, pace: pace}, deploy.ContractV2, ""}, nil
+		if before, ok := old.(*otherAgent); ok && before.broken == nil && time.Since(before.looked) < lookAgain {
+			return Agent{before, deploy.ContractV2, before.home}, nil
+		}
+		other := &otherAgent{remoteFiles: remoteFiles{client}, client: client, pace: pace, name: name, programs: programs, turn: make(chan struct{}, 1)}
+		if err := other.look(ctx); err != nil {
+			return Agent{}, err
+		}
+		return Agent{other, deploy.ContractV2, other.home}, nil
 	}
 	return Agent{}, fault.New(fault.Unsupported, "The agent %s is too old: it has no script service with tickets. Upgrade it.", name)
 }
@@ -193,7 +209,7 @@ func (a *takoAgent) DownloadFile(ctx context.Context, path string) (io.ReadClose
 // remoteFiles is the file transfer.
 type remoteFiles struct{ client tentacle.Client }
 
-// UploadFile is agent.Files. The size must be known: r is an io.Seeker or has a Len.
+// UploadFile is agent.Files. The size must be known: r is a file, a section of one, or has a Len.
 func (f remoteFiles) UploadFile(ctx context.Context, path string, r io.Reader) (agent.Uploaded, error) {
 	size, err := sizeOf(r)
 	if err != nil {
@@ -210,6 +226,8 @@ func sizeOf(r io.Reader) (int64, error) {
 	switch r := r.(type) {
 	case interface{ Len() int }:
 		return int64(r.Len()), nil
+	case *io.SectionReader:
+		return r.Size(), nil
 	case interface{ Stat() (fs.FileInfo, error) }:
 		info, err := r.Stat()
 		if err != nil {
@@ -230,80 +248,6 @@ func (f remoteFiles) DownloadFile(ctx context.Context, path string) (io.ReadClos
 		return nil, fault.New(fault.NotFound, "The agent has no file %q.", path)
 	}
 	return r, nil
-}
-
-// otherAgent is one of another make, by the script service V2.
-type otherAgent struct {
-	remoteFiles
-	client tentacle.Client
-	pace   Pace
-}
-
-var _ agent.API = (*otherAgent)(nil)
-
-func lacks(what string) error {
-	return fault.New(fault.Unsupported, "The agent is of another make and cannot %s; install a Tako agent on the machine.", what)
-}
-
-// Hello is agent.API. What the contract does not tell is left out.
-func (a *otherAgent) Hello(ctx context.Context) (agent.Hello, error) {
-	_, err := a.client.Capabilities(ctx)
-	return agent.Hello{}, translated(err)
-}
-
-// StartScript is agent.Scripts. An error that the agent answers says nothing about
-// whether the script was started.
-func (a *otherAgent) StartScript(ctx context.Context, req agent.StartRequest) (agent.Status, error) {
-	switch {
-	case len(req.Prepare.Packages) > 0 || len(req.Prepare.Substitute.Globs) > 0:
-		return agent.Status{}, lacks("prepare packages and files for a script")
-	case len(req.Env) > 0:
-		return agent.Status{}, lacks("set a script's environment")
-	case req.Timeout > 0:
-		return agent.Status{}, lacks("limit how long a script runs")
-	}
-	cmd := tentacle.StartScriptV2{
-		ScriptTicket: tentacle.Ticket{TaskID: string(req.Ticket)}, TaskID: string(req.Ticket), ScriptBody: req.Body,
-		Scripts: map[tentacle.ScriptType]string{tentacle.Bash: req.Body}, Arguments: req.Arguments, Wait: min(req.Wait, startWait),
-		Isolation: tentacle.Isolation(req.Isolation), MutexName: req.MutexName, MutexTimeout: req.MutexTimeout,
-	}
-	for _, f := range req.Files {
-		cmd.Files = append(cmd.Files, tentacle.File{Name: f.Name, Contents: wire.NewStream(int64(len(f.Content)), bytes.NewReader(f.Content))})
-	}
-	st, err := status(a.client.StartScript(ctx, cmd))
-	if fault.Is(err, fault.Internal) && !errors.Is(err, agent.ErrNotSent) && !errors.Is(err, agent.ErrUnanswered) {
-		err = fmt.Errorf("%w: %w", agent.ErrUnanswered, err)
-	}
-	return st, err
-}
-
-// GetStatus is agent.Scripts.
-func (a *otherAgent) GetStatus(ctx context.Context, req agent.StatusRequest) (agent.Status, error) {
-	return a.pace.follow(ctx, req.Wait, func() (agent.Status, error) {
-		return status(a.client.GetStatus(ctx, tentacle.StatusRequestV2{Ticket: tentacle.Ticket{TaskID: string(req.Ticket)}, LastLogSequence: req.After}))
-	})
-}
-
-// CancelScript is agent.Scripts.
-func (a *otherAgent) CancelScript(ctx context.Context, req agent.StatusRequest) (agent.Status, error) {
-	return a.pace.follow(ctx, req.Wait, func() (agent.Status, error) {
-		return status(a.client.CancelScript(ctx, tentacle.CancelV2{Ticket: tentacle.Ticket{TaskID: string(req.Ticket)}, LastLogSequence: req.After}))
-	})
-}
-
-// CompleteScript is agent.Scripts.
-func (a *otherAgent) CompleteScript(ctx context.Context, ticket agent.Ticket) error {
-	return translated(a.client.CompleteScript(ctx, tentacle.CompleteV2{Ticket: tentacle.Ticket{TaskID: string(ticket)}}))
-}
-
-// HasPackage is agent.Packages.
-func (a *otherAgent) HasPackage(context.Context, string) (bool, error) {
-	return false, lacks("keep packages")
-}
-
-// PutPackage is agent.Packages.
-func (a *otherAgent) PutPackage(context.Context, string, int64, io.Reader) error {
-	return lacks("keep packages")
 }
 
 // status is an answer as the engine knows it: the entries are numbered from what was

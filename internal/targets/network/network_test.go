@@ -29,6 +29,7 @@ import (
 	"github.com/takodeploy/tako/internal/halibut/tentacle"
 	"github.com/takodeploy/tako/internal/halibut/wire"
 	"github.com/takodeploy/tako/internal/targets/network"
+	"github.com/takodeploy/tako/internal/targets/program"
 )
 
 // The test binary is runner and stub, too.
@@ -136,7 +137,12 @@ func pace() network.Pace {
 
 func open(t *testing.T, w *world) network.Agent {
 	t.Helper()
-	a, err := network.Open(t.Context(), w.caller, "the agent", pace())
+	return openWith(t, w, programs(t))
+}
+
+func openWith(t *testing.T, w *world, programs *program.Finder) network.Agent {
+	t.Helper()
+	a, err := network.Open(t.Context(), w.caller, "the agent", pace(), programs)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -204,7 +210,7 @@ func TestScripts(t *testing.T) {
 	each(t, func(t *testing.T, w *world, contract deploy.Contract) {
 		ctx := t.Context()
 		a := open(t, w)
-		if a.Contract != contract || (a.Home == w.home) != (contract == deploy.ContractTako) {
+		if a.Contract != contract || a.Home != w.home {
 			t.Fatalf("it is %s in %q", a.Contract, a.Home)
 		}
 		req := agent.StartRequest{
@@ -311,8 +317,7 @@ func TestCancel(t *testing.T) {
 	})
 }
 
-// TestPackages prepares a workspace over the network, and says what agents of other
-// makes cannot do.
+// TestPackages prepares a workspace over the network, whoever made the agent.
 func TestPackages(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, w *world, contract deploy.Contract) {
@@ -330,21 +335,6 @@ func TestPackages(t *testing.T) {
 		hash := hex.EncodeToString(sum[:])
 		req := agent.StartRequest{Ticket: "P", Body: `cat p/hello.txt; echo; echo "$MORE"`, Env: map[string]string{"MORE": "env"}}
 		req.Prepare.Packages = []agent.Package{{Name: "P", SHA256: hash, FileName: "P.1.0.0.zip", Extract: true, Dir: "p"}}
-		if contract != deploy.ContractTako {
-			_, first := a.HasPackage(ctx, hash)
-			second := a.PutPackage(ctx, hash, int64(b.Len()), &b)
-			_, third := a.StartScript(ctx, req)
-			req.Prepare.Packages = nil
-			_, fourth := a.StartScript(ctx, req)
-			req.Env, req.Timeout = nil, time.Minute
-			_, fifth := a.StartScript(ctx, req)
-			for i, err := range []error{first, second, third, fourth, fifth} {
-				if !fault.Is(err, fault.Unsupported) {
-					t.Errorf("%d: %v", i, err)
-				}
-			}
-			return
-		}
 		if ok, err := a.HasPackage(ctx, hash); ok || err != nil {
 			t.Fatal(ok, err)
 		}
@@ -461,12 +451,12 @@ func TestCuts(t *testing.T) {
 func TestTooOld(t *testing.T) {
 	t.Parallel()
 	w := connect(t, false, func(agent.API) []halibut.Service { return nil })
-	if _, err := network.Open(t.Context(), w.caller, "old", pace()); !fault.Is(err, fault.Unsupported) {
+	if _, err := network.Open(t.Context(), w.caller, "old", pace(), nil); !fault.Is(err, fault.Unsupported) {
 		t.Error(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := network.Open(ctx, w.caller, "none", pace()); !errors.Is(err, agent.ErrNotSent) {
+	if _, err := network.Open(ctx, w.caller, "none", pace(), nil); !errors.Is(err, agent.ErrNotSent) {
 		t.Error(err)
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/takodeploy/tako/internal/agent"
 	"github.com/takodeploy/tako/internal/halibut"
+	"github.com/takodeploy/tako/internal/targets/program"
 )
 
 // Config of a Network.
@@ -20,12 +21,15 @@ type Config struct {
 	// certificate: halibut.Config.TrustSubscriber.
 	Trust  func(context.Context, halibut.Subscription, halibut.Thumbprint) (bool, error)
 	Timing halibut.Timing
-	Log    *slog.Logger // nil discards
+	// Programs are those that agents of other makes get for what they lack.
+	Programs *program.Finder
+	Log      *slog.Logger // nil discards
 }
 
 // Network is the server's end of the protocol. It is safe for concurrent use.
 type Network struct {
-	node *halibut.Node
+	node     *halibut.Node
+	programs *program.Finder
 
 	mu     sync.Mutex
 	agents map[Endpoint]*known
@@ -61,8 +65,9 @@ const (
 // New makes a server's end. Nobody can reach it before Serve.
 func New(cfg Config) *Network {
 	return &Network{
-		node:   halibut.New(halibut.Config{Identity: cfg.Identity, TrustSubscriber: cfg.Trust, Timing: cfg.Timing, Log: cfg.Log}),
-		agents: make(map[Endpoint]*known),
+		node:     halibut.New(halibut.Config{Identity: cfg.Identity, TrustSubscriber: cfg.Trust, Timing: cfg.Timing, Log: cfg.Log}),
+		programs: cfg.Programs,
+		agents:   make(map[Endpoint]*known),
 	}
 }
 
@@ -111,7 +116,7 @@ func (n *Network) answered(ctx context.Context, name string, e Endpoint, age tim
 	if !k.asked.IsZero() && time.Since(k.asked) < age {
 		return k.agent, nil
 	}
-	found, err := Open(ctx, k.caller, name, k.pace)
+	found, err := reopen(ctx, k.caller, name, k.pace, n.programs, k.agent.API)
 	if err != nil {
 		return Agent{}, err
 	}

@@ -138,7 +138,12 @@ func (h *Hosts) Dial(ctx context.Context, m targets.Machine) (targets.Agent, err
 	if err != nil {
 		return targets.Agent{}, err
 	}
-	return targets.Agent{API: a.API, Name: m.ID, Contract: deploy.ContractTako, Home: a.Home}, nil
+	if m.Fresh {
+		if _, err := a.Hello(ctx); err != nil {
+			return targets.Agent{}, err
+		}
+	}
+	return targets.Agent{API: a.API, Contract: deploy.ContractTako, Home: a.Home}, nil
 }
 
 func (h *Hosts) find(name string, e Endpoint, l Login) (*host, error) {

@@ -472,8 +472,8 @@ func TestDial(t *testing.T) {
 		c.Accounts = accounts{"Spaces-1/Accounts-1": account, "Spaces-1/Accounts-2": {AccountType: octopus.AccountToken}}
 	})
 	good := octopus.Endpoint{CommunicationStyle: octopus.StyleSSH, Host: s.Host, Port: s.Port, Fingerprint: xssh.FingerprintSHA256(s.Keys[0]), AccountID: "Accounts-1"}
-	a, err := h.Dial(t.Context(), targets.Machine{ID: "Machines-1", SpaceID: "Spaces-1", Name: "web", Endpoint: good})
-	if err != nil || a.Name != "Machines-1" || a.Contract != deploy.ContractTako || a.Home != filepath.Join(s.Home, ".tako", installation) {
+	a, err := h.Dial(t.Context(), targets.Machine{ID: "Machines-1", SpaceID: "Spaces-1", Name: "web", Endpoint: good, Fresh: true})
+	if err != nil || a.Contract != deploy.ContractTako || a.Home != filepath.Join(s.Home, ".tako", installation) {
 		t.Fatalf("%+v, %v", a, err)
 	}
 	if _, err := a.StartScript(t.Context(), agent.StartRequest{Ticket: "Dialled", Body: "true"}); err != nil {
