@@ -76,10 +76,11 @@ func TestDeployPackage(t *testing.T) {
 			"PostDeploy.sh": `echo "installed $(cat conf.txt)"; echo "token $(get_octopusvariable Token)"`,
 		})
 		w.sc.Vars = []plainVariable{{Name: "Who", Value: "world"}, {Name: "Secret", Value: "hunter22", Sensitive: true}, {Name: "Octopus.Environment.Name", Value: "Test"}}
+		w.sc.Near = []string{"Machines-a", "Machines-b"} // the test's agent is on both
 		w.serve("a")
 		transferred := filepath.Join(w.dir, "transferred")
 		process := []octopus.Step{
-			packageStep("Web", octopus.ActionPackage, onTargets,
+			packageStep("Web", octopus.ActionPackage, onTargets, func(s *octopus.Step) { delete(s.Actions[0].Properties, octopus.PropRunOnServer) },
 				property(octopus.PropEnabledFeatures, "Octopus.Features.SubstituteInFiles,Octopus.Features.CustomScripts"), property("Octopus.Action.SubstituteInFiles.TargetFiles", "*.txt"),
 				property("Octopus.Action.CustomScripts.PostDeploy.sh", `new_octopusartifact "$PWD/conf.txt" "conf of #{Octopus.Machine.Name}.txt"; echo "here $(basename "$PWD")"`),
 				property("Octopus.Action.Package.SkipIfAlreadyInstalled", "True")),
