@@ -151,7 +151,7 @@ func (o *Orchestrator) makeDelta(ctx context.Context, base, target Package) (_ *
 	if err != nil {
 		return nil, 0, fmt.Errorf("open %s: %w", base.FileName, err)
 	}
-	defer from.Close() //nolint:errcheck // it was read
+	defer from.Close()
 	var sums bytes.Buffer
 	if err := octodiff.Sign(ctx, &sums, from, octodiff.Chunk(baseSize, maxDeltaSignature)); err != nil {
 		return nil, 0, fmt.Errorf("sign %s: %w", base.FileName, err)
@@ -164,7 +164,7 @@ func (o *Orchestrator) makeDelta(ctx context.Context, base, target Package) (_ *
 	if err != nil {
 		return nil, 0, fmt.Errorf("open %s: %w", target.FileName, err)
 	}
-	defer to.Close() //nolint:errcheck // it was read
+	defer to.Close()
 	content, ok := to.(io.ReaderAt)
 	if !ok {
 		return nil, 0, errors.New("the store of packages cannot be read at any place")

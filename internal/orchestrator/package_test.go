@@ -5,6 +5,8 @@ package orchestrator_test
 import (
 	"archive/zip"
 	"bytes"
+	"context"
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -12,12 +14,15 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/takodeploy/tako/internal/agent/install"
 	"github.com/takodeploy/tako/internal/blob"
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/deploy"
+	"github.com/takodeploy/tako/internal/tasks"
 	"github.com/takodeploy/tako/octopus"
 )
 
@@ -71,10 +76,11 @@ func TestDeployPackage(t *testing.T) {
 			"PostDeploy.sh": `echo "installed $(cat conf.txt)"; echo "token $(get_octopusvariable Token)"`,
 		})
 		w.sc.Vars = []plainVariable{{Name: "Who", Value: "world"}, {Name: "Secret", Value: "hunter22", Sensitive: true}, {Name: "Octopus.Environment.Name", Value: "Test"}}
+		w.sc.Near = []string{"Machines-a", "Machines-b"} // the test's agent is on both
 		w.serve("a")
 		transferred := filepath.Join(w.dir, "transferred")
 		process := []octopus.Step{
-			packageStep("Web", octopus.ActionPackage, onTargets,
+			packageStep("Web", octopus.ActionPackage, onTargets, func(s *octopus.Step) { delete(s.Actions[0].Properties, octopus.PropRunOnServer) },
 				property(octopus.PropEnabledFeatures, "Octopus.Features.SubstituteInFiles,Octopus.Features.CustomScripts"), property("Octopus.Action.SubstituteInFiles.TargetFiles", "*.txt"),
 				property("Octopus.Action.CustomScripts.PostDeploy.sh", `new_octopusartifact "$PWD/conf.txt" "conf of #{Octopus.Machine.Name}.txt"; echo "here $(basename "$PWD")"`),
 				property("Octopus.Action.Package.SkipIfAlreadyInstalled", "True")),
@@ -159,6 +165,103 @@ func (w *world) holding(text string, want ...string) {
 	}
 }
 
+// TestPackageRunnerIsKilled kills runners, with what they run, at random moments of a
+// deployment: whoever is asked runs it again, and no installation of the journal is broken.
+func TestPackageRunnerIsKilled(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, db.SQLite)
+	files := map[string]string{"conf.txt": "#{Level}", "Deploy.sh": "cp conf.txt deployed", "PostDeploy.sh": "echo done > last"}
+	for i := range 100 {
+		files[fmt.Sprintf("data/%d", i)] = strings.Repeat("x", 5000)
+	}
+	w.push("Acme.Web 1.2.0", files)
+	w.sc.Vars = []plainVariable{{Name: "Level", Value: "new"}}
+	rounds := 4
+	if soaking() {
+		rounds = 100
+	}
+	w.serve("a")
+	unit, killed := deploy.Unit{Step: 1}, 0
+	journal := func() (installations []install.Entry) {
+		t.Helper()
+		names, err := filepath.Glob(filepath.Join(w.dir, "worker", "Deployments", "*.json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range names {
+			var j install.Journal
+			body, err := os.ReadFile(name)
+			if err == nil {
+				err = json.Unmarshal(body, &j)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			installations = append(installations, j.Installations...)
+		}
+		for _, e := range installations {
+			for name, want := range map[string]string{"conf.txt": "new", "deployed": "new", "last": "done\n", "data/99": files["data/99"]} {
+				got, err := os.ReadFile(filepath.Join(w.dir, "worker", "Applications", e.Directory, name))
+				if err != nil || string(got) != want {
+					t.Errorf("the installation %s is broken: %s is %.20q, %v", e.Directory, name, got, err)
+				}
+			}
+		}
+		return installations
+	}
+	for range rounds {
+		id, last := w.queue(true, packageStep("Web", octopus.ActionPackage, property(octopus.PropEnabledFeatures, "Octopus.Features.SubstituteInFiles"), property("Octopus.Action.SubstituteInFiles.TargetFiles", "*.txt"))), ""
+		for !w.task(id).State.Completed() {
+			var u deploy.UnitState
+			await(t, "it is sent", func() bool {
+				u = w.state(id).Unit(unit)
+				return u.Intent != nil && u.Intent.Ticket != last || w.task(id).State.Completed()
+			})
+			if w.task(id).State.Completed() {
+				break
+			}
+			last = u.Intent.Ticket
+			<-time.After(rand.N(400 * time.Millisecond))
+			if w.killIn(last, "lock") {
+				killed++
+			}
+			w.killIn(last, "started")
+			var question string
+			await(t, "it is over, or somebody is asked", func() bool {
+				question = w.pending(id)
+				return question != "" || w.task(id).State.Completed()
+			})
+			if question == "" {
+				break
+			}
+			journal()
+			if w.answer(question, deploy.RunAgain) != nil {
+				if err := w.answer(question, deploy.Retry); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		w.ends(id, octopus.TaskSuccess)
+	}
+	if n := len(journal()); n < rounds {
+		t.Errorf("%d deployments made %d installations", rounds, n)
+	}
+	t.Logf("killed %d runners in %d deployments", killed, rounds)
+}
+
+// pending is a question that is open, "" for none.
+func (w *world) pending(id string) (found string) {
+	w.t.Helper()
+	w.read(func(ctx context.Context, tx *db.Tx) error {
+		page, _, err := tasks.Interruptions(ctx, tx, tasks.InterruptionQuery{Visible: []tasks.Visible{{Space: "Spaces-1"}}, Regarding: id, PendingOnly: true})
+		if err == nil && len(page) > 0 {
+			found = page[0].ID
+		}
+		return err
+	})
+	return found
+}
+
 // TestDelta sends a package as the difference to one that the agent has, and whole where
 // that is switched off, saves nothing, or fails.
 func TestDelta(t *testing.T) {
@@ -166,9 +269,9 @@ func TestDelta(t *testing.T) {
 	w := newWorld(t, db.SQLite)
 	w.overNetwork()
 	same := make([]byte, 2<<20)
-	rand.NewChaCha8([32]byte{1}).Read(same) //nolint:errcheck // it does not fail
+	rand.NewChaCha8([32]byte{1}).Read(same)
 	other := make([]byte, 2<<20)
-	rand.NewChaCha8([32]byte{2}).Read(other) //nolint:errcheck // it does not fail
+	rand.NewChaCha8([32]byte{2}).Read(other)
 	for version, content := range map[string][]byte{"1.0.0": same, "1.1.0": append([]byte("new"), same...), "1.2.0": other, "1.3.0": append([]byte("more"), same...), "1.4.0": append([]byte("most"), same...)} {
 		w.push("Acme.Web "+version, map[string]string{"data": string(content), "Deploy.sh": "cksum data | cut -d' ' -f2"})
 	}

@@ -185,10 +185,10 @@ func (d *deployment) deploy(ctx context.Context) error {
 		return err
 	}
 	defer unlock()
+	d.retain()
 	if skip, err := d.installed(); err != nil || skip {
 		return err
 	}
-	d.retain()
 	if err := d.enoughSpace(); err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -18,6 +19,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/takodeploy/tako/internal/agent/install"
 	"github.com/takodeploy/tako/internal/octostache"
@@ -27,9 +29,9 @@ const features = "Octopus.Action.EnabledFeatures"
 
 // machine is a test's target.
 type machine struct {
-	t    testing.TB
-	home string
-	n    int
+	t      testing.TB
+	home   string
+	beside map[string]string // files that come with a request
 }
 
 func newMachine(t testing.TB) *machine { return &machine{t: t, home: t.TempDir()} }
@@ -129,13 +131,15 @@ func (m *machine) run(req *install.Request, content []byte) ran {
 // prepare makes the workspace of a request.
 func (m *machine) prepare(req *install.Request, content []byte) (install.Place, string) {
 	m.t.Helper()
-	m.n++
 	workspace := filepath.Join(m.t.TempDir(), "files")
 	req.Package.File = install.PackageDir + "/" + req.Package.FileName
 	file := filepath.Join(workspace, filepath.FromSlash(req.Package.File))
 	err := os.MkdirAll(filepath.Dir(file), 0o700)
 	if err == nil {
 		err = os.WriteFile(file, content, 0o600)
+	}
+	for name, text := range m.beside {
+		write(m.t, filepath.Join(workspace, name), text)
 	}
 	body, encodeErr := json.Marshal(req)
 	if err == nil {
@@ -292,9 +296,10 @@ func TestOrder(t *testing.T) {
 func TestLanguages(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t)
+	m.beside = map[string]string{"tools.py": "prefix = 'from '\n"}
 	req := request("1.0.0")
 	req.Properties[features] = "Octopus.Features.CustomScripts"
-	req.Properties["Octopus.Action.CustomScripts.PreDeploy.py"] = "set_octopusvariable('Py', 'from ' + get_octopusvariable('who'))\nfail = None"
+	req.Properties["Octopus.Action.CustomScripts.PreDeploy.py"] = "import tools\nset_octopusvariable('Py', tools.prefix + get_octopusvariable('who'))\nfail = None"
 	req.Properties["Octopus.Action.CustomScripts.PostDeploy.sh"] = "printf '%s' \"$(get_octopusvariable Py)\" > seen-by-bash"
 	req.Variables = pairs(map[string]string{"Who": "it's \"me\"\n$HOME"})
 	r, dir := m.installed(req, zipped(t, map[string]string{"Deploy.py": "open('seen-by-python', 'w').write(get_octopusvariable('Octopus.Action[Web].Output[web01].Py'))\n", "deploy.SH": "echo bash goes first\necho no end of line: >&2\nprintf unfinished"}))
@@ -346,12 +351,17 @@ func TestRefused(t *testing.T) {
 			r.Properties["Octopus.Action.Package.CustomInstallationDirectory"] = "/opt"
 			r.Properties["Octopus.Action.Package.CustomInstallationDirectoryShouldBePurgedBeforeDeployment"] = "True"
 		}, nil, "more than an application"},
+		{"no PowerShell", func(*install.Request) {}, map[string]string{"PreDeploy.sh": "touch ran", "Deploy.ps1": ""}, "The script Deploy.ps1 needs pwsh, which is not installed"},
+		{"C#", func(*install.Request) {}, map[string]string{"PreDeploy.sh": "touch ran", "Deploy.csx": ""}, "The script Deploy.csx cannot be run"},
 		{"a full disk", func(r *install.Request) {
 			r.Variables = append(r.Variables, octostache.Pair{Name: "OctopusFreeDiskSpaceOverrideInMegaBytes", Value: "4000000000"})
 		}, nil, "MiB free, and 4000000000 must be"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
+			if _, err := exec.LookPath("pwsh"); err == nil && c.name == "no PowerShell" {
+				t.Skip("there is PowerShell")
+			}
 			m := newMachine(t)
 			req := request("1.0.0")
 			req.Variables = pairs(map[string]string{"Home": m.home})
@@ -373,9 +383,18 @@ func TestRefused(t *testing.T) {
 				}
 				return
 			}
-			r := m.run(req, zipped(t, map[string]string{"a": "b"}))
+			if c.files == nil {
+				c.files = map[string]string{"a": "b"}
+			}
+			r := m.run(req, zipped(t, c.files))
 			if r.err == nil || !strings.Contains(r.message, c.want) {
 				t.Errorf("%v, %q does not say %q", r.err, r.message, c.want)
+			}
+			if c.files["a"] == "" { // it was extracted, and nothing was run
+				if diff := cmp.Diff(c.files, tree(t, filepath.Join(m.applications(), "Test", "Acme.Web", "1.0.0"))); diff != "" {
+					t.Errorf("(-want +got):\n%s", diff)
+				}
+				return
 			}
 			if files := tree(t, m.home); len(files) > 1 || len(m.journal().Installations) != 0 { // the lock
 				t.Errorf("it left %v", files)
@@ -471,5 +490,42 @@ func TestSkipInstalled(t *testing.T) {
 	}
 	if files := tree(t, filepath.Join(m.applications(), "Big_Co")); len(files) != 1 {
 		t.Errorf("the tenant has %v", files)
+	}
+}
+
+// TestFullDisk: a disk that is full is named, and what was begun makes room again. Where
+// the machine does not let us mount a small disk, there is nothing to test.
+func TestFullDisk(t *testing.T) { //nolint:paralleltest // a mount is the whole machine's
+	m := newMachine(t)
+	if err := os.Mkdir(m.applications(), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("tmpfs", m.applications(), "tmpfs", 0, "size=1m"); err != nil {
+		t.Skip("no file system can be mounted here: ", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(m.applications(), 0); err != nil {
+			t.Error(err)
+		}
+	})
+	deployed := func(version string, size int) ran {
+		req := request(version)
+		req.Variables = pairs(map[string]string{"OctopusSkipFreeDiskSpaceCheck": "True"})
+		return m.run(req, zipped(t, map[string]string{"a": strings.Repeat("x", size)}))
+	}
+	if r := deployed("1.0.0", 1000); r.err != nil {
+		t.Error(r.err)
+	}
+	if r := deployed("1.1.0", 3<<20); r.err == nil || !strings.HasPrefix(r.message, "The disk that holds "+m.applications()+" is full (") || !strings.Contains(r.message, "extract Acme.Web.1.1.0.zip") {
+		t.Errorf("%v: %q", r.err, r.message)
+	}
+	if r := deployed("1.2.0", 500_000); r.err != nil {
+		t.Error(r.err)
+	}
+	if j := m.journal(); len(j.Installations) != 2 || len(j.Unfinished) != 0 {
+		t.Errorf("%+v", j)
+	}
+	if diff := cmp.Diff([]string{"1.0.0", "1.2.0"}, m.there("Test", "Acme.Web")); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }

@@ -118,6 +118,9 @@ func TestPoint16RetentionOnTargets(t *testing.T) {
 	check("3 of 4 days old", "5", "6", "7", "8", "9", "10", "bad2")
 	deployed("11", install.Keep{Days: 2})
 	check("3 of 2 days old", "9", "10", "11", "bad2")
+	// What is installed already is not installed again, and retention is applied all the same.
+	deployed("11", install.Keep{Items: 2}, func(r *install.Request) { r.Properties["Octopus.Action.Package.SkipIfAlreadyInstalled"] = "True" })
+	check("nothing to install", "10", "11", "bad2")
 	// Another tenant, step, environment or target has a history of its own.
 	for _, change := range []func(*install.Set){
 		func(s *install.Set) { s.Tenant = "Tenants-1" }, func(s *install.Set) { s.Step = "b" },
@@ -125,7 +128,7 @@ func TestPoint16RetentionOnTargets(t *testing.T) {
 	} {
 		deployed("12", install.Keep{Items: 1}, func(r *install.Request) { change(&r.Set) })
 	}
-	check("elsewhere", "9", "10", "11", "12", "12_1", "12_2", "12_3", "12_4", "bad2")
+	check("elsewhere", "10", "11", "12", "12_1", "12_2", "12_3", "12_4", "bad2")
 }
 
 // TestJournalOfOthers: a journal whose content is not ours removes nothing that is not an

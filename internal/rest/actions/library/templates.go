@@ -314,6 +314,7 @@ func builtins() []builtin {
 	return []builtin{
 		{octopus.ActionScript, "Run a script", "Runs a script on targets or on a worker.", "Script"},
 		{octopus.ActionPackage, "Deploy a package", "Unpacks a package on targets and runs its scripts.", "Package"},
+		{octopus.ActionTransferPackage, "Transfer a package", "Puts a package, as it is, into a directory of targets.", "Package"},
 		{octopus.ActionManual, "Manual intervention", "Waits until somebody says that it goes on.", "BuiltInStep"},
 		{octopus.ActionEmail, "Send an e-mail", "Sends an e-mail.", "BuiltInStep"},
 		{octopus.ActionHealthCheck, "Health check", "Checks the targets of a deployment.", "BuiltInStep"},
