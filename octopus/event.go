@@ -36,6 +36,10 @@ const (
 	EventMachineDisabled        EventCategory = "MachineDisabled"
 	EventMachineRoleChanged     EventCategory = "MachineRoleChanged"
 	EventMachineDeploymentState EventCategory = "MachineDeploymentRelatedPropertyWasUpdated"
+	// EventMachineDeleted tells of a machine that its policy has removed, and
+	// EventMachineCleanupFailed of one that it could not remove.
+	EventMachineDeleted       EventCategory = "MachineDeleted"
+	EventMachineCleanupFailed EventCategory = "MachineCleanupFailed"
 	// EventCertificateExpires20Days and EventCertificateExpires10Days warn of a
 	// certificate that is about to expire.
 	EventCertificateExpires20Days EventCategory = "CertificateExpires20Days"

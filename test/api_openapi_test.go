@@ -99,6 +99,7 @@ func furnish(t testing.TB, s *apptest.Server) *furnished {
 	f := &furnished{walker: w, ops: operations(t, s.Client), far: map[string]string{}}
 	project := apptest.Get[octopus.Project](t, s.Client, "/api/projects/"+w.of["project"])
 	w.of["builtin"] = "feeds-builtin"
+	_, w.of["agent port"], _ = strings.Cut(s.App.AgentAddr().String(), ":")
 	w.of["space"], w.of["process"], w.of["variables"] = "Spaces-1", project.DeploymentProcessID, project.VariableSetID
 	m := &model{Client: s.Client, Project: project}
 	m.process(t, script("Say", "echo hello"))
@@ -343,6 +344,8 @@ func needed(op operation, f *furnished) string {
 		return "?packageId=Acme.Web"
 	case strings.HasSuffix(op.Path, "/packages/notes"):
 		return "?packageId=Acme.Web&version=1.2.0"
+	case strings.HasSuffix(op.Path, "/discover"):
+		return "?host=127.0.0.1&port=" + f.of["agent port"]
 	case strings.Contains(op.Path, "/rule-test"):
 		return "?version=1.0.0"
 	case strings.HasSuffix(op.Path, "/variables/names"), strings.HasSuffix(op.Path, "/variables/preview"):

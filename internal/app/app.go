@@ -29,6 +29,7 @@ import (
 	"github.com/takodeploy/tako/internal/feed"
 	"github.com/takodeploy/tako/internal/feed/external"
 	"github.com/takodeploy/tako/internal/halibut"
+	"github.com/takodeploy/tako/internal/health"
 	"github.com/takodeploy/tako/internal/mail"
 	"github.com/takodeploy/tako/internal/notify"
 	"github.com/takodeploy/tako/internal/oidc"
@@ -202,6 +203,7 @@ func (a *App) wire(ctx context.Context, opt Options, p parts) error {
 	}
 	runners[octopus.TaskRetention] = retention.New(retention.Config{DB: a.db, Store: p.store, Releases: service, Packages: packages, Fetched: others, Blobs: p.blobs, Log: a.log})
 	runners[octopus.TaskBackup] = a.backupRunner(opt, p)
+	runners[octopus.TaskHealth] = health.New(health.Config{DB: a.db, Store: p.store, Agents: a.targets, Log: a.log})
 	a.janitor = orchestrator.NewJanitor(a.tasks, a.targets, a.log)
 	draining, drain := context.WithCancel(context.WithoutCancel(ctx))
 	a.drain = drain

@@ -16,6 +16,7 @@ import (
 	"github.com/takodeploy/tako/internal/rest/actions/backups"
 	"github.com/takodeploy/tako/internal/rest/actions/dashboard"
 	"github.com/takodeploy/tako/internal/rest/actions/library"
+	"github.com/takodeploy/tako/internal/rest/actions/machines"
 	"github.com/takodeploy/tako/internal/rest/actions/packages"
 	"github.com/takodeploy/tako/internal/rest/actions/projects"
 	"github.com/takodeploy/tako/internal/rest/actions/registration"
@@ -39,6 +40,7 @@ func routes(a *App, version string, store *docstore.Store, service *releases.Ser
 	all = append(all, triggers.Routes(a.db, store)...)
 	all = append(all, library.Routes(a.db, store)...)
 	all = append(all, tenants.Routes(a.db, store)...)
+	all = append(all, machines.Routes(a.db, store)...)
 	all = append(all, packages.Routes(a.db, store, repo, others)...)
 	all = append(all, releaseroutes.Routes(a.db, service)...)
 	all = append(all, taskroutes.Routes(a.db, store, a.tasks, service, blobs)...)

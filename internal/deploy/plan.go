@@ -89,6 +89,15 @@ type Machine struct {
 	WorkerPoolID string `json:"workerPoolId,omitempty"`
 }
 
+// MachineIDs are the ids of the targets that take part.
+func (p *Plan) MachineIDs() []string {
+	ids := make([]string, len(p.Machines))
+	for i := range p.Machines {
+		ids[i] = p.Machines[i].ID
+	}
+	return ids
+}
+
 // Step is a step of a plan.
 type Step struct {
 	ID        string                `json:"id"`

@@ -12,14 +12,12 @@ import (
 	"github.com/takodeploy/tako/internal/agent"
 	"github.com/takodeploy/tako/internal/deploy"
 	"github.com/takodeploy/tako/internal/releases"
+	"github.com/takodeploy/tako/internal/resources"
 	"github.com/takodeploy/tako/internal/steps"
 	"github.com/takodeploy/tako/internal/targets"
 	"github.com/takodeploy/tako/internal/tasks"
 	"github.com/takodeploy/tako/octopus"
 )
-
-// maxChecks is how many machines are checked at a time.
-const maxChecks = 16
 
 // checkup is the check of one target.
 type checkup struct {
@@ -27,13 +25,7 @@ type checkup struct {
 	now     *releases.Target // nil for one that the deployment could no longer have
 	joins   bool             // the deployment does not have it yet
 	ticket  agent.Ticket
-	agent   string // that was asked, "" if none was
 	health  targets.Health
-}
-
-// well reports whether a deployment can go to the target.
-func (c *checkup) well() bool {
-	return c.health.Status == octopus.Healthy || c.health.Status == octopus.HealthyWarnings
 }
 
 // checkHealth checks the targets of the deployment. It can be done again at any time:
@@ -60,7 +52,7 @@ func (a *attempt) checkHealth(ctx context.Context, h *steps.Health) error {
 	}()
 	var say sync.Mutex // so that what is said of a target stays together
 	g, checking := errgroup.WithContext(canceled)
-	g.SetLimit(maxChecks)
+	g.SetLimit(targets.ChecksAtOnce())
 	for _, c := range all {
 		g.Go(func() error {
 			if err := a.check(checking, c, h.Full); err != nil {
@@ -79,10 +71,15 @@ func (a *attempt) checkHealth(ctx context.Context, h *steps.Health) error {
 	case err != nil:
 		return err
 	}
-	var found []releases.Health
+	var found []resources.MachineCheck
 	for _, c := range all {
 		if c.now != nil && c.now.Endpoint.CommunicationStyle != octopus.StyleOfflineDrop {
-			found = append(found, releases.Health{MachineID: c.machine.ID, Status: c.health.Status, Summary: a.r.vars.mask(c.health.Summary)})
+			one := c.health.Found(resources.TargetKind, c.machine.ID, a.r.l.ID, a.r.l.Service().Version())
+			one.Summary, one.Log = a.r.vars.mask(one.Summary), slices.Clone(one.Log)
+			for i := range one.Log {
+				one.Log[i] = a.r.vars.mask(one.Log[i])
+			}
+			found = append(found, one)
 		}
 	}
 	if err := a.r.o.cfg.Source.Checked(ctx, found); err != nil {
@@ -130,29 +127,14 @@ func (a *attempt) check(ctx context.Context, c *checkup, full bool) error {
 		c.health = targets.Health{Status: octopus.Unavailable, Summary: "The target is disabled, or no longer one for this deployment.", Over: true}
 		return nil
 	}
-	switch c.now.Endpoint.CommunicationStyle {
-	case octopus.StyleNone, octopus.StyleOfflineDrop:
-		c.health = targets.Health{Status: octopus.Healthy, Summary: "The target has no agent that could be asked.", Over: true}
-		return nil
-	default:
-	}
-	found, err := a.r.o.cfg.Agents.ByName(ctx, c.machine.ID)
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	if err != nil {
-		c.health = targets.Health{Status: octopus.Unavailable, Summary: publicText(err, "The target cannot be reached."), Over: true}
-		return nil
-	}
-	full = full && !c.now.OnlyConnect
-	if full {
-		c.agent = found.Name
-		open := tasks.Ticket{ID: string(c.ticket), Unit: a.id, Agent: found.Name, State: tasks.TicketOpen}
-		if err := a.r.l.Commit(ctx, tasks.Batch{Tickets: []tasks.Ticket{open}}); err != nil {
-			return err
-		}
-	}
-	c.health, err = targets.Check(ctx, found, c.ticket, !full, c.now.Script)
+	var err error
+	c.health, err = targets.Examine(ctx, targets.Examination{
+		Agents: a.r.o.cfg.Agents, Machine: c.machine.ID, Style: c.now.Endpoint.CommunicationStyle,
+		OnlyConnect: !full || c.now.Policy.OnlyConnect, Script: c.now.Policy.Script, Ticket: c.ticket,
+		Begin: func(ctx context.Context, agent string) error {
+			return a.r.l.Commit(ctx, tasks.Batch{Tickets: []tasks.Ticket{{ID: string(c.ticket), Unit: a.id, Agent: agent, State: tasks.TicketOpen}}})
+		},
+	})
 	return err
 }
 
@@ -162,31 +144,17 @@ func (a *attempt) told(c *checkup) []tasks.Line {
 	for _, text := range c.health.Log {
 		lines = append(lines, a.line(octopus.LogVerbose, "%s: %s", c.machine.Name, text))
 	}
-	category, is := octopus.LogInfo, "is healthy"
-	switch c.health.Status {
-	case octopus.HealthyWarnings:
-		category, is = octopus.LogWarning, "is healthy, with warnings"
-	case octopus.Unhealthy:
-		category, is = octopus.LogError, "is not healthy"
-	case octopus.Unavailable:
-		category, is = octopus.LogError, "is not available"
-	case octopus.Healthy, octopus.HealthUnknown:
-	}
-	return append(lines, a.line(category, "%s %s: %s", c.machine.Name, is, c.health.Summary))
+	category, text := c.health.Says(c.machine.Name)
+	return append(lines, a.line(category, "%s", text))
 }
 
 // checkTickets says what is to become of the scripts of checks.
 func (a *attempt) checkTickets(all []*checkup) []tasks.Ticket {
 	var out []tasks.Ticket
 	for _, c := range all {
-		if c.agent == "" {
-			continue
+		if t, ok := c.health.Ticket(c.ticket, a.id); ok {
+			out = append(out, t)
 		}
-		t := tasks.Ticket{ID: string(c.ticket), Unit: a.id, Agent: c.agent, State: tasks.TicketCancel}
-		if c.health.Over {
-			t.State = tasks.TicketComplete
-		}
-		out = append(out, t)
 	}
 	return out
 }
@@ -198,10 +166,10 @@ func (a *attempt) verdict(all []*checkup, h *steps.Health, b *tasks.Batch) (depl
 	result := deploy.Result{Outcome: deploy.Succeeded}
 	for _, c := range all {
 		switch {
-		case c.well() && c.joins:
+		case c.health.Well() && c.joins:
 			change.Join = append(change.Join, c.machine)
 			b.Lines = append(b.Lines, a.line(octopus.LogInfo, "%s takes part in the deployment from here on.", c.machine.Name))
-		case c.well():
+		case c.health.Well():
 		case c.joins:
 			b.Lines = append(b.Lines, a.line(octopus.LogWarning, "%s is new and does not take part in the deployment.", c.machine.Name))
 		case h.Skip:

@@ -14,6 +14,7 @@ import (
 
 	"github.com/takodeploy/tako/internal/deploy"
 	"github.com/takodeploy/tako/internal/releases"
+	"github.com/takodeploy/tako/internal/resources"
 	"github.com/takodeploy/tako/octopus"
 )
 
@@ -29,7 +30,7 @@ func healthStep(name string, change ...func(*octopus.Step)) octopus.Step {
 
 // target is a listening target with the tag "web", checked by a script.
 func target(name, script string) releases.Target {
-	t := releases.Target{Script: script}
+	t := releases.Target{Policy: resources.HealthPolicy{Script: script}}
 	t.ID, t.Name, t.Roles = "Machines-"+name, name, []string{"web"}
 	t.Endpoint.CommunicationStyle = octopus.StyleListening
 	return t

@@ -23,6 +23,7 @@ import (
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/mail"
 	"github.com/takodeploy/tako/internal/releases"
+	"github.com/takodeploy/tako/internal/resources"
 	"github.com/takodeploy/tako/internal/targets"
 	"github.com/takodeploy/tako/internal/tasks"
 	"github.com/takodeploy/tako/internal/variables"
@@ -40,7 +41,7 @@ type Source interface {
 	// Targets are the targets that the deployment could have now.
 	Targets(ctx context.Context, p *deploy.Plan) ([]releases.Target, error)
 	// Checked is told of the health of targets.
-	Checked(ctx context.Context, found []releases.Health) error
+	Checked(ctx context.Context, found []resources.MachineCheck) error
 	// MayStart checks that nothing keeps a deployment that waited from starting now;
 	// fault.Invalid says what does.
 	MayStart(ctx context.Context, tx *db.Tx, p *deploy.Plan) error

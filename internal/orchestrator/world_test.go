@@ -32,6 +32,7 @@ import (
 	"github.com/takodeploy/tako/internal/orchestrator"
 	"github.com/takodeploy/tako/internal/proctest"
 	"github.com/takodeploy/tako/internal/releases"
+	"github.com/takodeploy/tako/internal/resources"
 	"github.com/takodeploy/tako/internal/secret"
 	"github.com/takodeploy/tako/internal/targets"
 	"github.com/takodeploy/tako/internal/tasks"
@@ -155,13 +156,13 @@ func (s source) Targets(context.Context, *deploy.Plan) ([]releases.Target, error
 }
 
 // Checked notes what it is told in a file.
-func (s source) Checked(_ context.Context, found []releases.Health) error {
+func (s source) Checked(_ context.Context, found []resources.MachineCheck) error {
 	f, err := os.OpenFile(filepath.Join(s.dir, "health"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
 	for _, h := range found {
-		if _, err := fmt.Fprintln(f, h.MachineID, h.Status, h.Summary); err != nil {
+		if _, err := fmt.Fprintln(f, h.ID, h.Status, h.Summary); err != nil {
 			return err
 		}
 	}

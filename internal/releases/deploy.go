@@ -363,7 +363,7 @@ func (sc *scene) deploy(ctx context.Context, tx *db.Tx, p place, o Options, allo
 		QueueTime:   o.QueueTime, Expiry: o.Expiry,
 		Tag:       sc.tag(p, pl, system, tx.Now()),
 		ProjectID: sc.project.ID, EnvironmentID: p.environment.ID, TenantID: p.tenantID(),
-		UserID: db.ActorFrom(ctx).UserID, Plan: pl.Plan,
+		UserID: db.ActorFrom(ctx).UserID, Plan: pl.Plan, Machines: pl.MachineIDs(),
 	})
 	if err != nil {
 		return nil, err

@@ -7,6 +7,7 @@ import (
 
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/releases"
+	"github.com/takodeploy/tako/internal/resources"
 	"github.com/takodeploy/tako/octopus"
 )
 
@@ -54,23 +55,25 @@ func TestHealth(t *testing.T) {
 		}
 		var got []how
 		for _, one := range found {
-			got = append(got, how{one.ID, one.Script, one.OnlyConnect})
+			got = append(got, how{one.ID, one.Policy.Script, one.Policy.OnlyConnect})
 		}
 		if diff := cmp.Diff([]how{{fresh, "", true}, {w.devTarget, "exit 0", false}}, got); diff != "" {
 			t.Errorf("targets (-want +got):\n%s", diff)
 		}
 
 		told := func() int64 {
-			return count(t, w, `SELECT count(*) FROM events WHERE category = 'MachineUnavailable' AND message = 'Target fresh is not available' AND environment_id = ?`, w.dev)
+			return count(t, w, `SELECT count(*) FROM events WHERE category = 'MachineUnavailable' AND message = 'Deployment target fresh is not available' AND environment_id = ?`, w.dev)
 		}
 		for range 2 { // twice is told once
-			check(t, w.rel.Checked(t.Context(), []releases.Health{{MachineID: fresh, Status: octopus.Unavailable, Summary: "It sleeps."}, {MachineID: "Machines-999", Status: octopus.Healthy}}))
+			check(t, w.rel.Checked(t.Context(), []resources.MachineCheck{
+				{Kind: resources.TargetKind, ID: fresh, Status: octopus.Unavailable, Summary: "It sleeps."}, {Kind: resources.TargetKind, ID: "Machines-999", Status: octopus.Healthy},
+			}))
 			w.load("machines", fresh, &m)
 			if m.HealthStatus != octopus.Unavailable || m.StatusSummary != "It sleeps." || m.Status != octopus.MachineOffline || told() != 1 {
 				t.Errorf("it is %s (%s): %s, told %d times", m.HealthStatus, m.Status, m.StatusSummary, told())
 			}
 		}
-		check(t, w.rel.Checked(t.Context(), []releases.Health{{MachineID: fresh, Status: octopus.Healthy, Summary: "Well."}}))
+		check(t, w.rel.Checked(t.Context(), []resources.MachineCheck{{Kind: resources.TargetKind, ID: fresh, Status: octopus.Healthy, Summary: "Well."}}))
 		if w.load("machines", fresh, &m); m.HealthStatus != octopus.Healthy || m.Status != octopus.MachineOnline {
 			t.Errorf("then it is %s (%s)", m.HealthStatus, m.Status)
 		}

@@ -37,7 +37,14 @@ type MachineChange struct {
 // machineInTx tells of what a change means for deployments, and has triggers look at it.
 func machineInTx(ctx context.Context, w resource.Writer, c resource.Change[octopus.Machine]) error {
 	if c.New == nil {
-		return rememberMachine(ctx, w.Tx(), c.Space, c.ID, &c.Old.MachineBase)
+		return errors.Join(rememberMachine(ctx, w.Tx(), c.Space, c.ID, &c.Old.MachineBase), forgetHealth(ctx, w.Tx(), c.ID))
+	}
+	var old *octopus.MachineBase
+	if c.Old != nil {
+		old = &c.Old.MachineBase
+	}
+	if err := firstCheck(ctx, w.Tx(), TargetKind, c.Space, c.ID, old, &c.New.MachineBase); err != nil {
+		return err
 	}
 	categories := machineCategories(c.Old, c.New)
 	for _, category := range categories {
@@ -84,14 +91,20 @@ func sameSet(a, b []string) bool {
 	return slices.Equal(fold(a), fold(b))
 }
 
-func machineEvent(category octopus.EventCategory, space, id string, v *octopus.Machine) db.Event {
-	did := map[octopus.EventCategory]string{
+// machineDid is what happened to a machine, in words.
+func machineDid(category octopus.EventCategory) string {
+	return map[octopus.EventCategory]string{
 		octopus.EventMachineAdded: "was added", octopus.EventMachineEnabled: "was enabled", octopus.EventMachineDisabled: "was disabled",
 		octopus.EventMachineRoleChanged: "has other target tags", octopus.EventMachineDeploymentState: "takes part in other deployments",
+		octopus.EventMachineHealthy: "is healthy", octopus.EventMachineHasWarnings: "is healthy, with warnings",
+		octopus.EventMachineUnhealthy: "is not healthy", octopus.EventMachineUnavailable: "is not available",
 	}[category]
+}
+
+func machineEvent(category octopus.EventCategory, space, id string, v *octopus.Machine) db.Event {
 	const label = "Deployment target "
 	e := db.Event{
-		Category: string(category), SpaceID: space, Message: label + v.Name + " " + did, Related: append([]string{id}, v.EnvironmentIDs...), DocumentType: "Machine",
+		Category: string(category), SpaceID: space, Message: label + v.Name + " " + machineDid(category), Related: append([]string{id}, v.EnvironmentIDs...), DocumentType: "Machine",
 		References: []db.EventReference{{ID: id, Start: len(label), Length: len(utf16.Encode([]rune(v.Name)))}},
 	}
 	if len(v.EnvironmentIDs) > 0 {

@@ -29,7 +29,7 @@ func Machines() *resource.Kind {
 			{Path: "Endpoint.ProxyId", To: "proxies"},
 			{Path: "Endpoint.DefaultWorkerPoolId", To: "workerpools"},
 		},
-		Owned: machineOwned(),
+		Owned: machineOwned(), Measured: machineMeasured(),
 		Links: map[string]string{
 			"Connection":     "/api/{space}/machines/{Id}/connection",
 			"TasksTemplate":  "/api/{space}/machines/{Id}/tasks{?skip,take,type}",
@@ -45,6 +45,7 @@ func Machines() *resource.Kind {
 			var had octopus.List[string]
 			if old != nil {
 				had = old.TenantTags
+				keepDetails(&old.MachineBase, &v.MachineBase)
 			}
 			err := errors.Join(
 				completePolicy(ctx, r, &v.MachineBase, v.SpaceID), checkEndpoint(&v.Endpoint), checkParticipation("TenantedDeploymentParticipation", &v.TenantedDeploymentParticipation),
@@ -71,17 +72,27 @@ func Workers() *resource.Kind {
 			{Path: "Endpoint.AccountId", To: "accounts"},
 			{Path: "Endpoint.ProxyId", To: "proxies"},
 		},
-		Owned:   machineOwned(),
-		Links:   map[string]string{"Connection": "/api/{space}/workers/{Id}/connection"},
+		Owned: machineOwned(), Measured: machineMeasured(),
+		Links: map[string]string{
+			"Connection":    "/api/{space}/workers/{Id}/connection",
+			"TasksTemplate": "/api/{space}/workers/{Id}/tasks{?skip,take,type}",
+		},
 		Prepare: func(v *octopus.Worker) { prepareMachine(&v.MachineBase) },
-		Check: func(ctx context.Context, r resource.Reader, _, v *octopus.Worker) error {
+		Check: func(ctx context.Context, r resource.Reader, old, v *octopus.Worker) error {
+			if old != nil {
+				keepDetails(&old.MachineBase, &v.MachineBase)
+			}
 			return errors.Join(completePolicy(ctx, r, &v.MachineBase, v.SpaceID), checkEndpoint(&v.Endpoint))
 		},
 		InTx: func(ctx context.Context, w resource.Writer, c resource.Change[octopus.Worker]) error {
-			if c.New != nil {
-				return nil
+			if c.New == nil {
+				return errors.Join(rememberMachine(ctx, w.Tx(), c.Space, c.ID, &c.Old.MachineBase), forgetHealth(ctx, w.Tx(), c.ID))
 			}
-			return rememberMachine(ctx, w.Tx(), c.Space, c.ID, &c.Old.MachineBase)
+			var old *octopus.MachineBase
+			if c.Old != nil {
+				old = &c.Old.MachineBase
+			}
+			return firstCheck(ctx, w.Tx(), WorkerKind, c.Space, c.ID, old, &c.New.MachineBase)
 		},
 	})
 }
@@ -99,6 +110,11 @@ func machineFilters() []resource.Filter {
 // machineOwned is what health checks find out.
 func machineOwned() []string {
 	return []string{"HealthStatus", "Status", "StatusSummary", "HasLatestCalamari", "IsInProcess", "OperatingSystem", "ShellName", "ShellVersion", "Architecture"}
+}
+
+// machineMeasured is what health checks change.
+func machineMeasured() []string {
+	return append(machineOwned(), "Endpoint.TentacleVersionDetails")
 }
 
 func prepareMachine(m *octopus.MachineBase) {
@@ -155,18 +171,15 @@ func MachinePolicies() *resource.Kind {
 		},
 		Prepare: CompleteMachinePolicy,
 		Check:   checkMachinePolicy,
-		InTx: func(_ context.Context, _ resource.Writer, c resource.Change[octopus.MachinePolicy]) error {
-			if c.Op == resource.Deleted && c.Old.IsDefault {
-				return fault.New(fault.Conflict, "The machine policy '%s' cannot be deleted because it is the space's default.", c.Old.Name)
-			}
-			return nil
-		},
+		InTx:    machinePolicyInTx,
 	})
 }
 
 func checkMachinePolicy(_ context.Context, _ resource.Reader, _, v *octopus.MachinePolicy) error {
 	u := &v.MachineUpdatePolicy
+	_, _, err := HealthTimetable(v)
 	return errors.Join(
+		err,
 		oneOf("MachineHealthCheckPolicy.HealthCheckType", &v.MachineHealthCheckPolicy.HealthCheckType, octopus.HealthRunScript, octopus.HealthOnlyConnectivity),
 		oneOf("MachineConnectivityPolicy.MachineConnectivityBehavior", &v.MachineConnectivityPolicy.MachineConnectivityBehavior, octopus.ExpectedOnline, octopus.MayBeOffline),
 		oneOf("MachineCleanupPolicy.DeleteMachinesBehavior", &v.MachineCleanupPolicy.DeleteMachinesBehavior, octopus.DoNotDeleteMachines, octopus.DeleteUnavailableMachines),

@@ -125,6 +125,7 @@ func clearSpace(ctx context.Context, w resource.Writer, space ident.SpaceID) err
 		`DELETE FROM document_index WHERE space_id = ?`,
 		`DELETE FROM documents WHERE space_id = ?`,
 		`DELETE FROM package WHERE space_id = ?`,
+		`DELETE FROM machine_health WHERE space_id = ?`,
 	} {
 		if _, err := tx.Exec(ctx, statement, string(space)); err != nil {
 			return fmt.Errorf("clear %s: %w", space, err)

@@ -1,6 +1,7 @@
 // Package schedule does things when they are due: the schedules of triggers, the
-// server's own (retention, backups), warnings of certificates that expire, releases that are
-// made because a package came, and deployments to targets that came or changed.
+// server's own (retention, backups), the health checks of machine policies and of
+// machines that are new, warnings of certificates that expire, releases that are made
+// because a package came, and deployments to targets that came or changed.
 //
 // What is due is a row of the database and never a timer in memory. Every server
 // looks at the rows; one of them takes a row whose time has come, in a transaction
@@ -11,7 +12,8 @@
 // while its holder sleeps.
 //
 // Of times that nobody was there for, only the latest has an effect, and only when
-// it is not older than an hour; the rest is told of in the audit trail. A row
+// it is not older than an hour; the rest is told of in the audit trail. Health checks
+// that were missed are done once, however late. A row
 // never goes back: when the clock is set back, nothing happens until it has come
 // again to where it was.
 //
@@ -63,6 +65,8 @@ const (
 	kindMachines    = resources.MachineChanges
 	kindBackup      = resources.BackupDue
 	kindBackupAge   = resources.BackupAgeDue
+	kindHealth      = resources.HealthDue
+	kindFirstCheck  = resources.FirstCheckDue
 )
 
 // RetentionID is the row of the server's retention.
@@ -116,7 +120,7 @@ func (s *Scheduler) Ensure(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("schedule retention: %w", err)
 		}
-		return noteCertificates(ctx, tx)
+		return errors.Join(noteCertificates(ctx, tx), noteHealth(ctx, tx))
 	})
 }
 
@@ -147,6 +151,7 @@ type row struct {
 
 	trigger *octopus.Trigger
 	backups *octopus.BackupConfiguration // of rows about backups
+	policy  *octopus.MachinePolicy       // of rows about health
 	table   *timetable.Timetable
 }
 
@@ -209,6 +214,10 @@ func (s *Scheduler) one(ctx context.Context, id string) error {
 		err = s.backUp(ctx, r)
 	case kindBackupAge:
 		err = s.backupAge(ctx, r)
+	case kindHealth:
+		err = s.checkHealth(ctx, r)
+	case kindFirstCheck:
+		err = s.firstChecks(ctx, r)
 	default:
 		err = fault.New(fault.Unsupported, "This server knows no schedule of the kind '%s'.", r.kind)
 	}
@@ -304,6 +313,12 @@ func (s *Scheduler) load(ctx context.Context, tx *db.Tx, r *row) (gone bool, err
 			_, err = tx.Exec(ctx, `DELETE FROM due WHERE id = ?`, r.id)
 			return true, err
 		}
+	case kindHealth:
+		var ok bool
+		if r.table, ok, err = s.healthTable(ctx, tx, r); err == nil && !ok {
+			_, err = tx.Exec(ctx, `DELETE FROM due WHERE id = ?`, r.id)
+			return true, err
+		}
 	}
 	return false, err
 }
@@ -322,6 +337,9 @@ func (s *Scheduler) begin(ctx context.Context, tx *db.Tx, r *row) (*row, error) 
 			return nil, s.skip(ctx, tx, r, "what it queued the last time is not done yet")
 		}
 		latest, ok := latestDue(r.table, at, now)
+		if !ok && r.kind == kindHealth {
+			latest, ok = now, true // what was missed is done once
+		}
 		if !ok {
 			return nil, s.skip(ctx, tx, r, "nobody was there when it was due, at "+at.Format(time.RFC3339))
 		}

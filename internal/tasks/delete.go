@@ -35,6 +35,7 @@ func Delete(ctx context.Context, tx *db.Tx, id string) error {
 		`DELETE FROM answer WHERE task = ?`,
 		`DELETE FROM task_child WHERE parent = ?`,
 		`DELETE FROM artifact WHERE task = ?`,
+		`DELETE FROM task_machine WHERE task = ?`,
 		`DELETE FROM task WHERE id = ?`,
 	} {
 		if _, err := tx.Exec(ctx, statement, id); err != nil {

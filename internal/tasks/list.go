@@ -33,8 +33,9 @@ type Query struct {
 	Environment     []string
 	Tenant          []string
 	Runbook         []string
-	Node            string // an id or a name
-	Partial         string // a part of the description
+	Machine         []string // those that have to do with one of these machines
+	Node            string   // an id or a name
+	Partial         string   // a part of the description
 	// Pending keeps tasks that have, or have not, a pending interruption;
 	// Warnings those with, or without, warnings or errors.
 	Pending, Warnings *bool
@@ -134,6 +135,9 @@ func (q *Query) filter() *filter {
 	anyOf(f, `t.environment_id`, q.Environment)
 	anyOf(f, `t.tenant_id`, q.Tenant)
 	anyOf(f, `t.runbook_id`, q.Runbook)
+	if len(q.Machine) > 0 {
+		f.and(`t.id IN (SELECT x.task FROM task_machine x WHERE x.machine IN `+placeholders(len(q.Machine))+`)`, anys(q.Machine)...)
+	}
 	if q.Active {
 		f.and(`t.state IN ` + unended)
 	}

@@ -212,6 +212,9 @@ func ownerLock(runDir, incarnation string) string {
 	return filepath.Join(runDir, "owner-"+incarnation+".lock")
 }
 
+// Version is that of this program.
+func (s *Service) Version() string { return s.cfg.Version }
+
 // Incarnation names this process as an owner.
 func (s *Service) Incarnation() string { return s.incarnation }
 

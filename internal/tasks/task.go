@@ -16,6 +16,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/takodeploy/tako/internal/db"
@@ -106,6 +108,8 @@ type New struct {
 	Tag                                                   string
 	ProjectID, EnvironmentID, TenantID, RunbookID, UserID string
 	Plan                                                  any // stored as JSON for the runner
+	// Machines are the ids of those that the task has to do with, by which it is found.
+	Machines []string
 }
 
 // Create queues a task in the caller's transaction; nodes hear of it at commit.
@@ -138,6 +142,16 @@ func (s *Service) Create(ctx context.Context, tx *db.Tx, n New) (*Task, error) {
 		db.Micros(tx.Now()), n.Tag, n.ProjectID, n.EnvironmentID, n.TenantID, n.RunbookID, n.UserID, string(plan))
 	if err != nil {
 		return nil, fmt.Errorf("queue task: %w", err)
+	}
+	for some := range slices.Chunk(n.Machines, maxIDs) {
+		values := make([]any, 0, 2*len(some))
+		for _, machine := range some {
+			values = append(values, machine, id)
+		}
+		_, err = tx.Exec(ctx, `INSERT INTO task_machine (machine, task) VALUES (?, ?)`+strings.Repeat(`, (?, ?)`, len(some)-1)+` ON CONFLICT DO NOTHING`, values...)
+		if err != nil {
+			return nil, fmt.Errorf("note the machines of %s: %w", id, err)
+		}
 	}
 	tx.Changed("tasks")
 	tx.AfterCommit(s.wake)

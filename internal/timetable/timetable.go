@@ -34,7 +34,13 @@ type Timetable struct {
 	// midnight by the wall clock. It may be past the next midnight when a window
 	// that began on the day goes on after it, for less than a day.
 	clock func(from int) (int, bool)
+	// interval, where it is not zero, takes the place of days and clock.
+	interval time.Duration
 }
+
+// Every is a timetable without a clock: it fires each time that a period has passed,
+// from wherever it is asked. The period must be positive.
+func Every(period time.Duration) *Timetable { return &Timetable{zone: time.UTC, interval: period} }
 
 // Zone is where the timetable's clock hangs.
 func (t *Timetable) Zone() *time.Location { return t.zone }
@@ -42,6 +48,9 @@ func (t *Timetable) Zone() *time.Location { return t.zone }
 // Next returns the first instant strictly after the given one at which the
 // schedule fires; ok is false when there is none (a date that never comes).
 func (t *Timetable) Next(after time.Time) (next time.Time, ok bool) {
+	if t.interval > 0 {
+		return after.Add(t.interval), true
+	}
 	local := after.In(t.zone)
 	// Two days back: what was skipped by a clock, or a window that began the day
 	// before, may be still to come.

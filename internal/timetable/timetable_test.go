@@ -461,3 +461,13 @@ func FuzzCron(f *testing.F) {
 		}
 	})
 }
+
+// TestEvery: a period counts from where it is asked, whatever clocks do.
+func TestEvery(t *testing.T) {
+	t.Parallel()
+	at := time.Date(2026, 3, 29, 0, 30, 0, 0, time.UTC) // clocks are changed in Europe
+	got := timetable.Every(90*time.Minute).Upcoming(at, 2)
+	if want := []time.Time{at.Add(90 * time.Minute), at.Add(3 * time.Hour)}; !slices.EqualFunc(got, want, time.Time.Equal) {
+		t.Errorf("it fires at %v, not at %v", got, want)
+	}
+}

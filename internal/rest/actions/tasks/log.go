@@ -11,6 +11,7 @@ import (
 
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/deploy"
+	"github.com/takodeploy/tako/internal/health"
 	"github.com/takodeploy/tako/internal/rest"
 	"github.com/takodeploy/tako/internal/tasks"
 	"github.com/takodeploy/tako/octopus"
@@ -72,8 +73,11 @@ func (a *api) tree(r *rest.Request) (*tree, error) {
 	return &t, err
 }
 
-// nodes folds the journal of a deployment; other tasks have a root alone.
+// nodes folds the journal of a deployment or of a health check; other tasks have a root alone.
 func nodes(ctx context.Context, tx *db.Tx, t *tasks.Task) (*octopus.Activity, error) {
+	if t.Name == octopus.TaskHealth {
+		return health.Tree(ctx, tx, t)
+	}
 	var plan deploy.Plan
 	if t.Name == octopus.TaskDeploy || t.Name == octopus.TaskRunbookRun {
 		if err := tasks.Plan(ctx, tx, t.ID, &plan); err != nil {
