@@ -200,7 +200,7 @@ func TestServersReachAnInstance(t *testing.T) {
 	if got, want := script(t, listening, "Ticket-1", `echo "$TentacleInstanceName $TentacleApplications"`), "Both "+apps+"\n"; got != want {
 		t.Errorf("listening: %q, want %q", got, want)
 	}
-	if got := script(t, polled.Polling(sub, self), "Ticket-2", "echo polled"); got != "polled\n" {
+	if got := script(t, polled.Polling(sub, self, halibut.Effort{}), "Ticket-2", "echo polled"); got != "polled\n" {
 		t.Errorf("polling: %q", got)
 	}
 	eventually(t, "as many connections as configured", func() bool { return polled.Connected(sub, self) == 2 })
