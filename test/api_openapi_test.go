@@ -108,7 +108,7 @@ func furnish(t testing.TB, s *apptest.Server) *furnished {
 		t.Fatalf("push: %d %s", r.Status, r.Body)
 	}
 	w.of["first"], w.of["retention"] = "0", "RetentionPolicies-RunbookRetention-Spaces-1"
-	w.of["package"] = "packages-Acme.Web.1.2.0"
+	w.of["package"], w.of["server certificate"] = "packages-Acme.Web.1.2.0", octopus.CertificateGlobalID
 	nuspec := `<package><metadata><id>Acme.Lib</id><version>1.0.0</version><description>A library</description></metadata></package>`
 	if r := s.Upload(t, "/nuget/packages", "package.nupkg", archive(t, map[string]string{"Acme.Lib.nuspec": nuspec})); r.Status != http.StatusCreated {
 		t.Fatalf("push to NuGet: %d %s", r.Status, r.Body)
@@ -187,8 +187,11 @@ func due(t testing.TB, d *db.DB) (n int64) {
 // named tells what a parameter of a path stands for, by the word before it and
 // its own name; "" for what there is none of.
 func named(before, parameter string) string {
-	if parameter == "feedId" {
+	switch parameter {
+	case "feedId":
 		return "builtin"
+	case "certificate":
+		return "server certificate"
 	}
 	switch before {
 	case "environments":

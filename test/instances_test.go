@@ -2,6 +2,7 @@ package test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -41,7 +42,8 @@ func newMachine(t *testing.T, program ...string) *machine {
 
 func (m *machine) command(args ...string) *exec.Cmd {
 	all := append(append([]string{}, m.program...), args...)
-	cmd := exec.CommandContext(m.t.Context(), all[0], all[1:]...)
+	// The test's context ends before an instance is stopped.
+	cmd := exec.CommandContext(context.WithoutCancel(m.t.Context()), all[0], all[1:]...)
 	cmd.Env = append(os.Environ(), "TAKO_AGENT_CONFIG="+filepath.Join(m.dir, "agents"))
 	return cmd
 }

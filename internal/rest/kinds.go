@@ -216,7 +216,14 @@ func (c *crud) ownerID(ctx context.Context, tx *db.Tx, r *Request) (string, erro
 	return doc.ID, nil
 }
 
-func (c *crud) list(r *Request) (any, error) { return c.page(r) }
+// list is a page. Clients whose link template had no {/id} put that into the query: with
+// id=all it is the bare array that the template means.
+func (c *crud) list(r *Request) (any, error) {
+	if strings.EqualFold(r.Query("id"), "all") {
+		return c.all(r)
+	}
+	return c.page(r)
+}
 
 // page is a page of the list, and of that only what also matches where.
 func (c *crud) page(r *Request, where ...docstore.Match) (any, error) {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -13,6 +14,9 @@ import (
 	"github.com/takodeploy/tako/internal/egress"
 	"github.com/takodeploy/tako/internal/halibut"
 )
+
+// maxAnswer is what a proxy may say before there is a connection, in bytes.
+const maxAnswer = 64 << 10
 
 // proxyPort is that of a proxy whose URL names none.
 const proxyPort = "80"
@@ -56,10 +60,11 @@ func tunnel(c net.Conn, user *url.Userinfo, addr string) error {
 		return err
 	}
 	// Nothing follows the answer until we speak: a reader takes nothing too much.
-	resp, err := http.ReadResponse(bufio.NewReaderSize(c, 4096), req)
+	resp, err := http.ReadResponse(bufio.NewReader(io.LimitReader(c, maxAnswer)), req)
 	if err != nil {
 		return err
 	}
+	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		return fmt.Errorf("it answers %s", resp.Status)
 	}

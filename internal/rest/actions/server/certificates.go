@@ -28,7 +28,7 @@ func (a *api) certificateRoutes() []rest.Route {
 			Query:   paged(rest.Param{Name: "ids", Type: rest.List, About: "only these"}, rest.Param{Name: "partialName", Type: rest.Text, About: "only those with this in their name"}),
 			Summary: "Lists the certificates by which agents know the server; there is one.",
 		},
-		{Method: http.MethodGet, Pattern: "/configuration/certificates/{id}", Permission: rest.SignedIn, Handler: a.certificate, Response: one, Summary: "Reads the certificate by which agents know the server: certificate-global."},
+		{Method: http.MethodGet, Pattern: "/configuration/certificates/{certificate}", Permission: rest.SignedIn, Handler: a.certificate, Response: one, Summary: "Reads the certificate by which agents know the server: certificate-global."},
 	}
 }
 
@@ -61,7 +61,7 @@ func (a *api) certificates(r *rest.Request) (any, error) {
 }
 
 func (a *api) certificate(r *rest.Request) (any, error) {
-	if id := r.PathValue("id"); !strings.EqualFold(id, octopus.CertificateGlobalID) {
+	if id := r.PathValue("certificate"); !strings.EqualFold(id, octopus.CertificateGlobalID) {
 		return nil, fault.New(fault.NotFound, "There is no certificate '%.40s'; the server's own is %s.", id, octopus.CertificateGlobalID)
 	}
 	return a.global(r), nil

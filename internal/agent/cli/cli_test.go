@@ -1,0 +1,186 @@
+package cli_test
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/takodeploy/tako/internal/agent/cli"
+	"github.com/takodeploy/tako/internal/agent/instance"
+)
+
+// No test may touch the instances of the machine that it runs on.
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "tako-agent-cli")
+	if err == nil {
+		err = os.Setenv(instance.EnvDir, dir)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	code := m.Run()
+	_ = os.RemoveAll(dir) // a temporary directory
+	os.Exit(code)
+}
+
+func program() cli.Program { return cli.Program{Name: "tako-agent", Version: "1.2.3"} }
+
+// run runs a command line, and returns its exit code and all that it printed.
+func run(p cli.Program, args ...string) (int, string) {
+	var out bytes.Buffer
+	code := cli.Main(p, args, &out, &out)
+	return code, out.String()
+}
+
+// TestCommandsAreExplained wants of every command what it does and how it is called, and
+// that its examples name flags that there are.
+func TestCommandsAreExplained(t *testing.T) {
+	t.Parallel()
+	var walk func(cmd *cobra.Command)
+	walk = func(cmd *cobra.Command) {
+		if cmd.Short == "" || cmd.Example == "" && !cmd.HasSubCommands() {
+			t.Errorf("%s is not explained", cmd.CommandPath())
+		}
+		cmd.Flags().VisitAll(func(f *pflag.Flag) {
+			if f.Usage == "" || f.Name != strings.ToLower(f.Name) {
+				t.Errorf("%s --%s is not explained, or not in lower case", cmd.CommandPath(), f.Name)
+			}
+		})
+		for word := range strings.FieldsSeq(cmd.Example) {
+			if name, is := strings.CutPrefix(word, "--"); is && cmd.Flags().Lookup(name) == nil {
+				t.Errorf("the example of %s has the flag %s, which it does not know", cmd.CommandPath(), word)
+			}
+		}
+		for _, sub := range cmd.Commands() {
+			walk(sub)
+		}
+	}
+	all := cli.Commands(program())
+	if len(all) < 10 {
+		t.Errorf("there are %d commands", len(all))
+	}
+	for _, cmd := range all {
+		walk(cmd)
+	}
+}
+
+// TestFlagsHaveOtherSpellings takes the flags as other agents' commands have them.
+func TestFlagsHaveOtherSpellings(t *testing.T) {
+	t.Parallel()
+	spellings := map[string][]string{
+		"register-with": {
+			"apiKey", "publicHostName", "tenanttag", "env", "tag", "role", "environment", "tenanted-deployment-participation", "comms-style", "server-comms-port", "tentacle-comms-port",
+			"bearerToken", "Force", "PolicY",
+		},
+		"register-worker": {"workerpool", "worker-pool"},
+		"configure":       {"noListen", "listenAddress", "app", "remove-trust"},
+	}
+	for _, cmd := range cli.Commands(program()) {
+		for _, name := range spellings[cmd.Name()] {
+			if cmd.Flags().Lookup(name) == nil && cmd.Flags().Lookup(strings.ToLower(name)) == nil {
+				t.Errorf("%s does not know --%s", cmd.Name(), name)
+			}
+		}
+	}
+}
+
+func TestProgram(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		code int
+		says string
+		args []string
+	}{
+		{0, "1.2.3\n", []string{"version"}},
+		{0, "1.2.3\n", []string{"--version"}},
+		{0, "register-with", nil},
+		{0, "Examples:", []string{"help", "install"}},
+		{2, `there is no command "fly"`, []string{"fly"}},
+		{2, "unknown flag: --fly", []string{"configure", "--fly"}},
+		{2, `invalid argument "x" for "--port" flag`, []string{"configure", "--port", "x"}},
+		{2, "--builtin needs --home", []string{"run", "--builtin"}},
+		{2, "--home and --idle go with --builtin", []string{"run", "--home", "/x"}},
+		{2, `takes no argument "x"`, []string{"service", "status", "x"}},
+		{2, "--instance is missing", []string{"delete-instance"}},
+		{2, `--trust "12": give the 40 hexadecimal digits`, []string{"configure", "--instance", "t", "--trust", "12"}},
+		{2, `--server "ftp://x": give the server's URL`, []string{"install", "--server", "ftp://x"}},
+		{2, "give one of --api-key, --api-key-file", []string{"install", "--server", "http://x", "--api-key", "API-X", "--token", "t"}},
+		{2, "--api-key-file: open /no/such/file", []string{"install", "--server", "http://x", "--api-key-file", "/no/such/file"}},
+		{2, "a registration token says by itself", []string{"install", "--server", "http://x", "--token", "tako-register-x", "--role", "web"}},
+		{2, "give one of them", []string{"install", "--server", "http://x", "--api-key", "API-X", "--role", "web", "--worker-pool", "p"}},
+	} {
+		if code, out := run(program(), c.args...); code != c.code || !strings.Contains(out, c.says) {
+			t.Errorf("%q: exit code %d, want %d with %q:\n%s", c.args, code, c.code, c.says, out)
+		}
+	}
+}
+
+// TestService has a fake of systemctl, which lies outside, tell what it was asked.
+func TestService(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux has systemd")
+	}
+	dir := t.TempDir()
+	t.Setenv(instance.EnvDir, filepath.Join(dir, "agents"))
+	systemctl, log := filepath.Join(dir, "systemctl"), filepath.Join(dir, "log")
+	if err := os.WriteFile(systemctl, []byte("#!/bin/sh\necho \"$*\" >> '"+log+"'\n[ \"$1\" != is-active ] || echo active\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	p := program()
+	p.Prefix = []string{"agent"}
+	p.Services.UnitDir, p.Services.Systemctl = dir, systemctl
+	must := func(code int, says string, args ...string) {
+		t.Helper()
+		if got, out := run(p, args...); got != code || !strings.Contains(out, says) {
+			t.Errorf("%q: exit code %d, want %d with %q:\n%s", args, got, code, says, out)
+		}
+	}
+	must(1, `There is no instance "Web"`, "service", "install", "--instance", "Web")
+	must(0, "The instance Web is configured", "configure", "--instance", "Web", "--home", filepath.Join(dir, "home"), "--noListen")
+	must(1, "is not installed", "service", "start", "--instance", "web")
+	must(1, "tako-agent-web: not installed", "service", "status", "--instance", "web")
+	must(0, "The service tako-agent-web is installed", "service", "install", "--instance", "web", "--user", "deploy")
+	unit, err := os.ReadFile(filepath.Join(dir, "tako-agent-web.service"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"ExecStart=" + exe + " agent run --instance Web\n", `Environment="` + instance.EnvDir + "=" + filepath.Join(dir, "agents") + `"`, "User=deploy\n"} {
+		if !strings.Contains(string(unit), want) {
+			t.Errorf("no %q in\n%s", want, unit)
+		}
+	}
+	must(0, "has started", "service", "start", "--instance", "web")
+	must(0, `"State": "running"`, "service", "status", "--instance", "web", "--output", "json")
+	must(0, "has stopped", "service", "stop", "--instance", "web")
+	must(0, "is gone", "service", "uninstall", "--instance", "web")
+	calls, err := os.ReadFile(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "daemon-reload\nenable tako-agent-web.service\nrestart tako-agent-web.service\nis-active tako-agent-web.service\nstop tako-agent-web.service\ndisable --now tako-agent-web.service\ndaemon-reload\n"
+	if string(calls) != want {
+		t.Errorf("systemctl was asked\n%s", calls)
+	}
+
+	// Settings that no flag names stay; a proxy's password is not shown.
+	must(0, "configured", "configure", "--instance", "web", "--port", "10950", "--proxy", "http://me:hidden@proxy:3128")
+	if code, out := run(p, "list-instances"); code != 0 || !strings.Contains(out, filepath.Join(dir, "home")) || strings.Contains(out, "10950") || strings.Contains(out, "hidden") {
+		t.Errorf("%d %s", code, out)
+	}
+	must(0, "configured", "configure", "--instance", "web", "--no-listen=false")
+	must(0, ":10950", "list-instances")
+	must(2, `--server-comms-port "0": give a port`, "poll-server", "--server", "http://x", "--api-key", "API-X", "--server-comms-port", "0", "--instance", "web")
+	must(0, "its home "+filepath.Join(dir, "home")+" is left", "delete-instance", "--instance", "WEB")
+}
