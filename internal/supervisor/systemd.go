@@ -66,4 +66,3 @@ func fromSystemd() map[string]*os.File {
 	}
 	return out
 }
-
