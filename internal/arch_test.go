@@ -17,8 +17,8 @@ import (
 var ranks = [][]string{
 	{"cmd/tako", "cmd/tako-agent", "internal/apptest"},
 	{"internal/app"},
-	{"internal/supervisor", "internal/config", "internal/rest", "internal/web", "internal/schedule"},
-	{"internal/upgrade", "internal/backup"},
+	{"internal/config", "internal/rest", "internal/web", "internal/schedule"},
+	{"internal/supervisor", "internal/upgrade", "internal/backup"},
 	{"internal/orchestrator", "internal/steps", "internal/targets", "internal/retention", "internal/health"},
 	{"internal/releases", "internal/notify"},
 	{"internal/tasks", "internal/feed", "internal/events", "internal/auth", "internal/mail", "internal/resources"},
@@ -28,7 +28,7 @@ var ranks = [][]string{
 		"internal/deploy", "internal/lifecycle", "internal/variables", "internal/octostache", "internal/version",
 		"internal/structured", "internal/ocl", "internal/servicemsg", "internal/permission", "internal/certificate", "internal/octodiff", "internal/timetable", "internal/script",
 	},
-	{"octopus", "internal/ident", "internal/fault", "internal/failpoint", "internal/egress", "internal/vectortest", "internal/proctest", "examples"},
+	{"octopus", "internal/ident", "internal/fault", "internal/failpoint", "internal/egress", "internal/vectortest", "internal/proctest", "examples", "internal/durable", "internal/lameduck", "internal/localsocket"},
 }
 
 // arrows are allowed within a line: from a package to those it may import.
@@ -45,6 +45,8 @@ var arrows = map[string][]string{
 	"internal/auth":         {"internal/resources"},
 	"internal/structured":   {"internal/octostache"},
 	"internal/ident":        {"internal/fault"},
+	"internal/localsocket":  {"internal/egress"},
+	"internal/supervisor":   {"internal/upgrade"},
 }
 
 const module = "github.com/takodeploy/tako/"

@@ -163,23 +163,27 @@ func killWalk(t *testing.T, one func(*testing.T, *walk) octopus.Task) {
 		t.Run(dialect.String(), func(t *testing.T) {
 			t.Parallel()
 			w := newWalk(t, apptest.NewProcess(t, dialect), 1)
-			all := [parallelSteps + 1]bool{true, true, true, true, true, true}
 			for n := range kills(t) {
-				done := one(t, w)
-				if done.State != octopus.TaskSuccess {
-					t.Errorf("kill %d: %s ended as %s: %s", n+1, done.ID, done.State, done.ErrorMessage)
-				}
-				for step, runs := range w.runs(t) {
-					if step > 0 && runs != 1 {
-						t.Errorf("kill %d: the script of step %d ran %d times", n+1, step, runs)
-					}
-				}
-				w.check(t, done.ID, all)
-				if t.Failed() {
-					t.Fatalf("server output:\n%s", w.Output())
-				}
+				w.undisturbed(t, fmt.Sprint("kill ", n+1), one(t, w))
 			}
 		})
+	}
+}
+
+// undisturbed checks that a deployment ended as if nothing had happened.
+func (w *walk) undisturbed(t *testing.T, what string, done octopus.Task) {
+	t.Helper()
+	if done.State != octopus.TaskSuccess {
+		t.Errorf("%s: %s ended as %s: %s", what, done.ID, done.State, done.ErrorMessage)
+	}
+	for step, runs := range w.runs(t) {
+		if step > 0 && runs != 1 {
+			t.Errorf("%s: the script of step %d ran %d times", what, step, runs)
+		}
+	}
+	w.check(t, done.ID, [parallelSteps + 1]bool{true, true, true, true, true, true})
+	if t.Failed() {
+		t.Fatalf("server output:\n%s", w.Output())
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/takodeploy/tako/internal/app"
 	"github.com/takodeploy/tako/internal/config"
+	"github.com/takodeploy/tako/internal/supervisor/control"
 )
 
 func serverCommand() *cobra.Command {
@@ -77,14 +78,22 @@ func given(flags *pflag.FlagSet) map[string]string {
 
 func runServer(ctx context.Context, cfg config.Config, out, errOut io.Writer) error {
 	started := time.Now()
-	a, err := app.New(ctx, cfg, app.Options{Log: logger(cfg, errOut), Version: version})
+	launch, err := control.Launched()
+	if err != nil {
+		return err
+	}
+	a, err := app.New(ctx, cfg, app.Options{Log: logger(cfg, errOut), Version: version, Launch: launch})
 	if err != nil {
 		return err
 	}
 	if at := a.AgentAddr(); at != nil {
 		fmt.Fprintf(out, "Agents poll at %s.\n", at)
 	}
-	fmt.Fprintf(out, "Tako %s is ready at %s (started in %d ms)\n", version, a.URL(), time.Since(started).Milliseconds())
+	is := "is ready at"
+	if launch != nil && launch.Candidate {
+		is = "is ready to take over at"
+	}
+	fmt.Fprintf(out, "Tako %s %s %s (started in %d ms)\n", version, is, a.URL(), time.Since(started).Milliseconds())
 	err = a.Run(ctx)
 	if closeErr := a.Close(); err == nil {
 		err = closeErr

@@ -4,7 +4,6 @@ package app
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -15,8 +14,6 @@ import (
 	"os"
 	"path/filepath"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/takodeploy/tako/internal/auth"
 	"github.com/takodeploy/tako/internal/backup"
@@ -42,6 +39,7 @@ import (
 	"github.com/takodeploy/tako/internal/retention"
 	"github.com/takodeploy/tako/internal/schedule"
 	"github.com/takodeploy/tako/internal/secret"
+	"github.com/takodeploy/tako/internal/supervisor/control"
 	"github.com/takodeploy/tako/internal/targets"
 	"github.com/takodeploy/tako/internal/targets/network"
 	"github.com/takodeploy/tako/internal/targets/program"
@@ -55,6 +53,8 @@ type Options struct {
 	Log *slog.Logger
 	// Version is what clients see ("2026.4.0").
 	Version string
+	// Launch is how a supervisor has started this server; nil if none has.
+	Launch *control.Started
 	// Exe is the program that becomes the built-in worker; this one unless set.
 	Exe string
 	// Now is the clock of everything that is no lease; time.Now unless set.
@@ -84,12 +84,14 @@ type App struct {
 	agents   net.Listener // nil where no agent polls
 	tls      *certificates
 	drain    context.CancelFunc
+	version  string
+	launch   *control.Started // nil without a supervisor
 }
 
 // New opens or sets up everything in the configured places and listens, so that
 // Addr is known; it answers no request before Run.
 func New(ctx context.Context, cfg config.Config, opt Options) (_ *App, err error) {
-	a := &App{cfg: cfg, log: opt.Log}
+	a := &App{cfg: cfg, log: opt.Log, version: opt.Version, launch: opt.Launch}
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)
 	}
@@ -104,11 +106,11 @@ func New(ctx context.Context, cfg config.Config, opt Options) (_ *App, err error
 	if a.tls, err = loadCertificates(cfg.TLSCert, cfg.TLSKey); err != nil {
 		return nil, err
 	}
-	if a.listener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", cfg.Listen); err != nil {
+	if a.listener, err = a.listen(ctx, SocketHTTP, cfg.Listen); err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", cfg.Listen, err)
 	}
 	if cfg.AgentListen != "" {
-		if a.agents, err = (&net.ListenConfig{}).Listen(ctx, "tcp", cfg.AgentListen); err != nil {
+		if a.agents, err = a.listen(ctx, SocketAgents, cfg.AgentListen); err != nil {
 			return nil, fmt.Errorf("listen for agents on %s: %w; set agent_listen to another address, or to off if no agent polls", cfg.AgentListen, err)
 		}
 	}
@@ -146,6 +148,16 @@ func New(ctx context.Context, cfg config.Config, opt Options) (_ *App, err error
 		return nil, fmt.Errorf("set up a new server: %w", err)
 	}
 	return a, a.wire(ctx, opt, parts{a.keys, blobs, store, meta.InstallationID})
+}
+
+// listen takes the supervisor's socket of that name, or opens one.
+func (a *App) listen(ctx context.Context, name, addr string) (net.Listener, error) {
+	if a.launch != nil {
+		if ln := a.launch.Listeners[name]; ln != nil {
+			return ln, nil
+		}
+	}
+	return (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
 }
 
 // outbound says which addresses may be connected to because somebody with a permission
@@ -291,69 +303,6 @@ func (a *App) URL() string {
 
 // Handler is the API, for tests that need no socket.
 func (a *App) Handler() http.Handler { return a.handler }
-
-// shutdownGrace is how long answers that are under way may take at the end.
-const shutdownGrace = 20 * time.Second
-
-// Run serves until ctx ends, then finishes the answers under way and gives the
-// tasks back. It returns once nothing of it runs any more.
-func (a *App) Run(ctx context.Context) error {
-	server := &http.Server{
-		Handler:           a.handler,
-		ReadHeaderTimeout: 10 * time.Second,
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    64 * 1024,
-		ErrorLog:          slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
-	}
-	listener := a.listener
-	if a.tls != nil {
-		listener = tls.NewListener(listener, a.tls.config())
-	}
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error {
-		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-			return fmt.Errorf("serve: %w", err)
-		}
-		return nil
-	})
-	g.Go(func() error {
-		<-ctx.Done()
-		a.drain() // live logs end by themselves
-		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownGrace)
-		defer cancel()
-		return server.Shutdown(grace)
-	})
-	if a.agents != nil {
-		g.Go(func() error { return a.network.Serve(ctx, a.agents) })
-	}
-	g.Go(func() error { return a.tasks.Run(ctx) })
-	g.Go(func() error { return a.janitor.Run(ctx) })
-	g.Go(func() error { return a.schedule.Run(ctx) })
-	g.Go(func() error { return a.notify.Run(ctx) })
-	g.Go(func() error { return a.auth.Run(ctx) })
-	g.Go(func() error { return a.db.KeepStatistics(ctx) })
-	g.Go(func() error { return a.keys.Follow(ctx, a.tasks.Incarnation(), a.log) })
-	g.Go(func() error { return a.watchDatabase(ctx) })
-	g.Go(func() error {
-		// Beside everything else: what does not need the worker need not wait for it.
-		if err := a.targets.Start(ctx); err != nil && ctx.Err() == nil {
-			a.log.Error("start the built-in worker", "err", err)
-		}
-		return nil
-	})
-	return g.Wait()
-}
-
-// watchDatabase ends the server when it no longer knows what its database has:
-// the next start finds out.
-func (a *App) watchDatabase(ctx context.Context) error {
-	select {
-	case <-ctx.Done():
-		return nil
-	case <-a.db.Failed():
-		return errors.New("the database failed in the middle of a commit; the server ends, to start from what is stored")
-	}
-}
 
 // Close releases what New opened. Run must have returned.
 func (a *App) Close() error {

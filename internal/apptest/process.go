@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -22,6 +23,7 @@ import (
 	"github.com/takodeploy/tako/internal/agent"
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/db/dbtest"
+	"github.com/takodeploy/tako/internal/supervisor"
 )
 
 // Process is the built program as a server in a process of its own, which can be
@@ -34,6 +36,9 @@ type Process struct {
 	// AgentListen is the address for agents that poll; "" is any free one, another at
 	// each start. Agents is where it was the last time.
 	AgentListen, Agents string
+	// Root is that of the supervisor which runs the server, "" for none. Set it by
+	// Supervised.
+	Root string
 
 	t   testing.TB
 	cmd *exec.Cmd
@@ -56,6 +61,49 @@ func NewProcess(t testing.TB, dialect db.Dialect) *Process {
 	return p
 }
 
+// Supervised has a supervisor run the server, in a directory of versions. Kill and Stop
+// are the supervisor's then. It is called before Start.
+func (p *Process) Supervised() {
+	p.t.Helper()
+	p.Root = filepath.Dir(p.Data) // ends in "data"
+	p.t.Cleanup(func() {
+		for _, pid := range p.Servers() {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+	})
+}
+
+// Install gives the supervised server another version, which is this program again.
+func (p *Process) Install(version string) {
+	p.t.Helper()
+	if err := supervisor.Install(p.Root, version, Binary(p.t)); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// Switch has the supervisor hand over to a version.
+func (p *Process) Switch(version string) (supervisor.Report, error) {
+	ctx, stop := context.WithTimeout(context.Background(), readyWithin)
+	defer stop()
+	return supervisor.Ask(ctx, p.Root, supervisor.Order{Do: "switch", Version: version})
+}
+
+// Servers are the processes of versions below Root.
+func (p *Process) Servers() (pids []int) {
+	all, _ := filepath.Glob("/proc/[0-9]*/exe") // the pattern is right
+	for _, exe := range all {
+		target, err := os.Readlink(exe)
+		if err != nil || !strings.HasPrefix(target, filepath.Join(p.Root, "versions")+"/") {
+			continue
+		}
+		args, err := os.ReadFile(filepath.Join(filepath.Dir(exe), "cmdline"))
+		if pid, convErr := strconv.Atoi(filepath.Base(filepath.Dir(exe))); err == nil && convErr == nil && bytes.Contains(args, []byte("\x00server\x00")) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
 // readyWithin is how long a start may take on a busy machine.
 const readyWithin = 2 * time.Minute
 
@@ -63,6 +111,9 @@ const readyWithin = 2 * time.Minute
 func (p *Process) Start() {
 	p.t.Helper()
 	args := []string{"server", "--data", p.Data, "--listen", "127.0.0.1:0", "--agent-listen", cmp.Or(p.AgentListen, "127.0.0.1:0"), "--node", "test"}
+	if p.Root != "" {
+		args = []string{"supervise", "--root", p.Root, "--listen", "127.0.0.1:0", "--agent-listen", cmp.Or(p.AgentListen, "127.0.0.1:0"), "--", "--node", "test"}
+	}
 	if p.Database != "" {
 		args = append(args, "--database", p.Database)
 	}
@@ -92,6 +143,10 @@ func (p *Process) Start() {
 		}
 		close(ready)
 	}()
+	if p.Root != "" && p.URL != "" {
+		p.adopted()
+		return
+	}
 	select {
 	case url, ok := <-ready:
 		if !ok {
@@ -103,7 +158,25 @@ func (p *Process) Start() {
 	}
 }
 
-// PID is the server's.
+// adopted waits until a new supervisor has found the server of the one before.
+func (p *Process) adopted() {
+	p.t.Helper()
+	tick, late := time.NewTicker(10*time.Millisecond), time.After(readyWithin)
+	defer tick.Stop()
+	for {
+		r, err := supervisor.Ask(context.Background(), p.Root, supervisor.Order{Do: "status"})
+		if err == nil && r.PID == p.PID() && r.Server != nil {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-late:
+			p.t.Fatalf("the supervisor is not ready after %s: %+v, %v\n%s", readyWithin, r, err, p.Output())
+		}
+	}
+}
+
+// PID is the server's, or the supervisor's.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
 
 // Output is everything the server has written.

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/takodeploy/tako/internal/app"
+	"github.com/takodeploy/tako/internal/config"
+	"github.com/takodeploy/tako/internal/supervisor"
+)
+
+func superviseCommand() *cobra.Command {
+	var root string
+	cmd := &cobra.Command{
+		Use: "supervise --root DIR [-- FLAGS OF THE SERVER]", Short: "Run the server so that it can be upgraded without an outage",
+		Long: `Runs the server as a service does: the supervisor owns the listening sockets, starts
+the version that is current below its root directory, starts it again when it dies,
+and hands over from one version to another without closing a socket. In an empty
+directory it installs this very program as the first version.
+
+The server's data is in DIR/data. Its addresses come from --listen and
+--agent-listen, or TAKO_LISTEN and TAKO_AGENT_LISTEN; what follows -- is passed on to
+it.`,
+		Example: `  tako supervise --root /var/lib/tako
+  tako supervise --root /var/lib/tako --listen 0.0.0.0:8065 -- --tls-cert tako.pem --tls-key tako.key`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return supervise(cmd, root, args)
+		},
+	}
+	defaults := config.Defaults()
+	cmd.Flags().StringVar(&root, "root", "", "directory of versions, data and sockets")
+	cmd.Flags().String("listen", defaults.Listen, "address to serve on")
+	cmd.Flags().String("agent-listen", defaults.AgentListen, "address to serve agents on that poll for work, or off")
+	return cmd
+}
+
+func supervise(cmd *cobra.Command, root string, args []string) error {
+	if root == "" {
+		return usageError{fmt.Errorf("supervise needs --root DIR, the directory of versions, data and sockets")}
+	}
+	root, err := filepath.Abs(root)
+	if err != nil {
+		return usageError{err}
+	}
+	flags := map[string]string{"data": filepath.Join(root, "data")}
+	for _, name := range []string{"listen", "agent-listen"} {
+		if f := cmd.Flags().Lookup(name); f.Changed {
+			flags[name] = f.Value.String()
+		}
+	}
+	cfg, err := config.Load("", addresses(os.Environ()), flags)
+	if err != nil {
+		return usageError{err}
+	}
+	if err := firstVersion(root); err != nil {
+		return err
+	}
+	server := []string{"server", "--data", cfg.Data, "--listen", cfg.Listen}
+	sockets := map[string]string{app.SocketHTTP: cfg.Listen}
+	if cfg.AgentListen == "" {
+		server = append(server, "--agent-listen", "off")
+	} else {
+		server = append(server, "--agent-listen", cfg.AgentListen)
+		sockets[app.SocketAgents] = cfg.AgentListen
+	}
+	return runSupervisor(cmd.Context(), supervisor.Config{
+		Root: root, Addresses: sockets, Args: append(server, args...), Environ: os.Environ(),
+		Stdout: os.Stdout, Stderr: os.Stderr, Log: logger(cfg, cmd.ErrOrStderr()),
+	}, cmd.OutOrStdout())
+}
+
+// addresses are the settings of the environment that a supervisor looks at; the others
+// are the server's.
+func addresses(environ []string) []string {
+	own := []string{"TAKO_LISTEN", "TAKO_AGENT_LISTEN", "TAKO_LOG_LEVEL", "TAKO_LOG_FORMAT"}
+	var out []string
+	for _, pair := range environ {
+		if name, _, _ := strings.Cut(pair, "="); slices.Contains(own, name) {
+			out = append(out, pair)
+		}
+	}
+	return out
+}
+
+// firstVersion installs this program where there is no version yet.
+func firstVersion(root string) error {
+	if _, err := os.Lstat(filepath.Join(root, "current")); err == nil {
+		return nil
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find this program: %w", err)
+	}
+	if err := supervisor.Install(root, version, exe); err != nil {
+		return err
+	}
+	return supervisor.Begin(root, version)
+}
+
+func runSupervisor(ctx context.Context, cfg supervisor.Config, out io.Writer) error {
+	if err := supervisor.Run(ctx, cfg); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintln(out, "Tako has stopped.")
+	return err
+}

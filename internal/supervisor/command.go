@@ -1,0 +1,172 @@
+package supervisor
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/takodeploy/tako/internal/localsocket"
+	"github.com/takodeploy/tako/internal/supervisor/control"
+)
+
+// Order is what a supervisor can be told.
+type Order struct {
+	Format int `json:"format"`
+	// Do is "status" or "switch", to Version.
+	Do      string `json:"do"`
+	Version string `json:"version,omitempty"`
+}
+
+// Report is a supervisor's answer.
+type Report struct {
+	Format   int    `json:"format"`
+	PID      int    `json:"pid"`
+	Current  string `json:"current"`  // version
+	Previous string `json:"previous"` // "" when there is no way back
+	// Server is the one that serves, nil while there is none. Ducks are former ones
+	// that have connections left.
+	Server *control.Status  `json:"server,omitempty"`
+	Ducks  []control.Status `json:"ducks,omitempty"`
+	// Crashes are those of the last minute.
+	Crashes int    `json:"crashes"`
+	Error   string `json:"error,omitempty"`
+}
+
+// order is an Order on its way through the loop.
+type order struct {
+	Order
+	done chan Report
+}
+
+const maxOrder = 64 << 10
+
+// SocketPath is where the supervisor of a root listens.
+func SocketPath(root string) string { return filepath.Join(root, "run", "supervisor.sock") }
+
+// Ask tells the supervisor of a root something, and waits for its answer. A Report
+// with an Error is also an error.
+func Ask(ctx context.Context, root string, o Order) (Report, error) {
+	var r Report
+	c, err := localsocket.Dial(ctx, SocketPath(root))
+	if err != nil {
+		return r, fmt.Errorf("no supervisor runs in %s: %w", root, err)
+	}
+	defer c.Close() //nolint:errcheck // read or given up
+	defer context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })()
+	o.Format = control.Format
+	line, err := json.Marshal(o)
+	if err != nil {
+		return r, err
+	}
+	if _, err := c.Write(append(line, '\n')); err != nil {
+		return r, fmt.Errorf("tell the supervisor: %w", err)
+	}
+	in := bufio.NewScanner(c)
+	in.Buffer(nil, maxOrder)
+	if !in.Scan() {
+		return r, errors.Join(errors.New("the supervisor did not answer"), in.Err(), ctx.Err())
+	}
+	if err := json.Unmarshal(in.Bytes(), &r); err != nil {
+		return r, fmt.Errorf("read the supervisor's answer: %w", err)
+	}
+	if r.Error != "" {
+		return r, errors.New(r.Error)
+	}
+	return r, nil
+}
+
+// listen takes orders until ctx ends; done is closed then.
+func (s *Supervisor) listen(ctx context.Context) (done chan struct{}, err error) {
+	ln, err := localsocket.Listen(ctx, SocketPath(s.cfg.Root))
+	if err != nil {
+		return nil, err
+	}
+	done = make(chan struct{})
+	context.AfterFunc(ctx, func() { _ = ln.Close() })
+	go func() {
+		defer close(done)
+		for {
+			c, err := ln.AcceptLocal()
+			if err != nil {
+				if ctx.Err() == nil {
+					s.log.Error("take orders", "err", err)
+				}
+				return
+			}
+			go s.take(ctx, c)
+		}
+	}()
+	return done, nil
+}
+
+// take passes the orders of one connection on.
+func (s *Supervisor) take(ctx context.Context, c *net.UnixConn) {
+	defer c.Close() //nolint:errcheck // read or given up
+	defer context.AfterFunc(ctx, func() { _ = c.Close() })()
+	in := bufio.NewScanner(c)
+	in.Buffer(nil, maxOrder)
+	for in.Scan() {
+		o := order{done: make(chan Report, 1)}
+		if err := json.Unmarshal(in.Bytes(), &o.Order); err != nil {
+			o.Do = ""
+		}
+		select {
+		case s.orders <- o:
+		case <-ctx.Done():
+			return
+		}
+		select {
+		case r := <-o.done:
+			line, err := json.Marshal(r)
+			if err != nil {
+				return
+			}
+			if _, err := c.Write(append(line, '\n')); err != nil {
+				return
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// obey does what it is told, in the loop.
+func (s *Supervisor) obey(ctx context.Context, o order) Report {
+	var err error
+	switch o.Do {
+	case "status":
+	case "switch":
+		err = s.handOver(ctx, o.Version)
+	default:
+		err = fmt.Errorf("this supervisor does not know the order %.40q", o.Do)
+	}
+	r := s.report()
+	if err != nil {
+		r.Error = err.Error()
+	}
+	return r
+}
+
+func (s *Supervisor) report() Report {
+	r := Report{Format: control.Format, PID: os.Getpid(), Crashes: len(s.crashes)}
+	if link, err := os.Readlink(s.path("current")); err == nil {
+		r.Current = filepath.Base(link)
+	}
+	if link, err := os.Readlink(s.path("previous")); err == nil {
+		r.Previous = filepath.Base(link)
+	}
+	if s.server != nil {
+		st := s.server.status
+		r.Server = &st
+	}
+	for _, d := range s.ducks {
+		r.Ducks = append(r.Ducks, d.status)
+	}
+	return r
+}
