@@ -34,6 +34,8 @@ type Process struct {
 	// AgentListen is the address for agents that poll; "" is any free one, another at
 	// each start. Agents is where it was the last time.
 	AgentListen, Agents string
+	// Within is a command line that the program's is appended to and that becomes it.
+	Within []string
 
 	t   testing.TB
 	cmd *exec.Cmd
@@ -66,7 +68,8 @@ func (p *Process) Start() {
 	if p.Database != "" {
 		args = append(args, "--database", p.Database)
 	}
-	p.cmd = exec.Command(Binary(p.t), args...) //nolint:noctx // it is killed by the test, not by a context
+	args = append(slices.Concat(p.Within, []string{Binary(p.t)}), args...)
+	p.cmd = exec.Command(args[0], args[1:]...) //nolint:noctx // it is killed by the test, not by a context
 	p.cmd.Env = append(os.Environ(), append([]string{"TAKO_ADMIN_USERNAME=admin", "TAKO_ADMIN_API_KEY=" + AdminKey}, p.Env...)...)
 	stdout, err := p.cmd.StdoutPipe()
 	if err != nil {
