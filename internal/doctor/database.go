@@ -175,7 +175,7 @@ func counted() map[string]string {
 	return map[string]string{
 		"ServerTasks": "task", "Interruptions": "interruption", "Artifacts": "artifact", "apikeys": "api_key",
 		"Releases": "release", "Deployments": "deployment", "Defects": "release_defect", "BuildInformation": "build_information",
-		"OctopusServerNodes": "node_setting",
+		"OctopusServerNodes": "node_setting", "RegistrationTokens": "registration_token",
 	}
 }
 

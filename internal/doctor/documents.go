@@ -127,7 +127,7 @@ func softs() []soft {
 		}
 		all = append(all, soft{table: table, label: label, column: "user_id", target: document("users")})
 	}
-	for _, table := range []string{"journal", "unit_cursor", "task_log", "task_log_segment", "interruption", "answer", "artifact"} {
+	for _, table := range []string{"journal", "unit_cursor", "task_log", "task_log_segment", "interruption", "answer", "artifact", "task_hold"} {
 		all = append(all, soft{table: table, label: "s.task", column: "task", target: "task.id"})
 	}
 	return append(all, soft{table: "task_child", label: "s.parent", column: "parent", target: "task.id"})
