@@ -110,10 +110,13 @@ func worse(before, after *doctor.Report) error {
 	errorsOf := func(r *doctor.Report) map[string]int {
 		n := map[string]int{}
 		for _, f := range r.Findings {
-			if f.Severity == doctor.Error {
-				n[f.Code] += 1 + r.More[f.Code]
-				r.More[f.Code] = 0
+			if f.Severity != doctor.Error {
+				continue
 			}
+			if n[f.Code] == 0 {
+				n[f.Code] = r.More[f.Code]
+			}
+			n[f.Code]++
 		}
 		return n
 	}
