@@ -27,6 +27,14 @@ func examined(t *testing.T, s *apptest.Process, args ...string) (doctor.Report, 
 	return r, code
 }
 
+// healthy wants a server's data to be in order, whatever it has been through.
+func healthy(t *testing.T, s *apptest.Process) {
+	t.Helper()
+	if r, _ := examined(t, s, "--full"); !r.Clean() {
+		t.Errorf("the doctor finds %v", r.Findings)
+	}
+}
+
 // TestDoctor examines a server that runs, one that was killed, and one that is harmed.
 func TestDoctor(t *testing.T) {
 	t.Parallel()
@@ -111,6 +119,9 @@ func TestMoveToPostgresAndBack(t *testing.T) {
 	first.Upload(t, "/api/packages/raw", "Acme.Web.1.0.0.zip", archive(t, map[string]string{"a": "b"}))
 	if _, errOut, code := onServer(t, first, nil, "", "database", "copy", "--to", "sqlite:"+filepath.Join(t.TempDir(), "tako.db")); code != 1 || !strings.Contains(errOut, "stop them first") {
 		t.Errorf("a copy beside a running server: %d %s", code, errOut)
+	}
+	if out, errOut, code := onServer(t, first, nil, "", "database", "copy", "--from", "postgres://u:hunter2@127.0.0.1:1/x", "--to", "postgres://u:hunter2@127.0.0.1:1/y"); code != 1 || strings.Contains(out+errOut, "hunter2") {
+		t.Errorf("a source that does not answer: %d %s%s", code, out, errOut)
 	}
 	was := answers(t, first.Client)
 	first.Stop()

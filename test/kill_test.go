@@ -179,6 +179,7 @@ func killWalk(t *testing.T, one func(*testing.T, *walk) octopus.Task) {
 					t.Fatalf("server output:\n%s", w.Output())
 				}
 			}
+			healthy(t, w.Process)
 		})
 	}
 }
