@@ -284,7 +284,7 @@ func TestBackupKilledAtEachEdge(t *testing.T) {
 				return len(decode[[]struct{}](t, []byte(mustOnServer(t, s, "", "backup", "list", "--output", "json"))))
 			}
 			want := 0
-			for _, edge := range []string{"backup-begun", "backup-copied", "backup-sealed", "backup-blob", "backup-listed", "backup-done"} {
+			for _, edge := range []string{"backup-begun", "backup-held", "backup-copied", "backup-sealed", "backup-blob", "backup-listed", "backup-done"} {
 				kill(edge, "backup", "create")
 				if edge == "backup-done" {
 					want++
@@ -294,13 +294,27 @@ func TestBackupKilledAtEachEdge(t *testing.T) {
 				}
 			}
 			createBackup(t, s)
+			// Of prune the rest is a backup less, and then what it left.
+			for _, edge := range []string{"prune-renamed", "prune-blob"} {
+				if edge == "prune-blob" {
+					deletePackage(t, s)
+					createBackup(t, s) // and none of those before is needed any more
+				}
+				kill(edge, "backup", "prune", "--keep-daily", "0", "--keep-weekly", "0")
+				mustOnServer(t, s, "", "backup", "verify", "latest")
+			}
+			mustOnServer(t, s, "", "backup", "prune", "--keep-daily", "0", "--keep-weekly", "0")
+			if n := count(); n != 1 {
+				t.Errorf("prune left %d backups, want the newest", n)
+			}
+			mustOnServer(t, s, "", "backup", "verify", "latest")
 			for _, dir := range []string{filepath.Join(s.Data, "backups"), filepath.Join(s.Data, "tmp")} {
 				left, err := os.ReadDir(dir)
 				if err != nil {
 					t.Fatal(err)
 				}
 				for _, e := range left {
-					if name := e.Name(); strings.HasPrefix(name, ".partial") || strings.HasPrefix(name, "backup-") || strings.HasPrefix(name, "verify-") {
+					if name := e.Name(); strings.HasPrefix(name, ".partial") || strings.HasPrefix(name, ".trash") || strings.HasPrefix(name, "backup-") || strings.HasPrefix(name, "verify-") {
 						t.Errorf("the next backup left %s", name)
 					}
 				}
@@ -328,6 +342,12 @@ func TestBackupKilledAtEachEdge(t *testing.T) {
 			s.Must(t, http.MethodGet, "/api/packages/packages-Acme.Web.1.1.0/raw", nil, nil)
 		})
 	}
+}
+
+// deletePackage deletes one of the packages.
+func deletePackage(t *testing.T, s *apptest.Process) {
+	t.Helper()
+	s.Must(t, http.MethodDelete, "/api/packages/packages-Acme.Web.1.0.0", nil, nil)
 }
 
 func accountNames(t *testing.T, c *apptest.Client) (names []string) {

@@ -166,6 +166,7 @@ func killWalk(t *testing.T, one func(*testing.T, *walk) octopus.Task) {
 			for n := range kills(t) {
 				w.undisturbed(t, fmt.Sprint("kill ", n+1), one(t, w))
 			}
+			healthy(t, w.Process)
 		})
 	}
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/takodeploy/tako/internal/config"
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/docstore"
+	"github.com/takodeploy/tako/internal/doctor"
 	"github.com/takodeploy/tako/internal/events"
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/feed"
@@ -227,7 +228,8 @@ func (a *App) wire(ctx context.Context, opt Options, p parts) error {
 	if err := a.schedule.Ensure(ctx); err != nil {
 		return err
 	}
-	runners[octopus.TaskRetention] = retention.New(retention.Config{DB: a.db, Store: p.store, Releases: service, Packages: packages, Fetched: others, Blobs: p.blobs, Log: a.log})
+	runners[octopus.TaskRetention] = retention.New(retention.Config{DB: a.db, Store: p.store, Releases: service, Packages: packages, Fetched: others, Blobs: p.blobs, RunDir: runDir(a.cfg), Log: a.log})
+	runners[octopus.TaskSystemIntegrityCheck] = doctor.NewRunner(doctorConfig(a.cfg, a.db, p.store, p.blobs, a.log))
 	runners[octopus.TaskBackup] = a.backupRunner(opt, p)
 	runners[octopus.TaskHealth] = health.New(health.Config{DB: a.db, Store: p.store, Agents: a.targets, Log: a.log})
 	a.janitor = orchestrator.NewJanitor(a.tasks, a.targets, a.log)

@@ -77,7 +77,7 @@ func (a *App) backupRunner(opt Options, p parts) *backup.Task {
 		Keys: func(ctx context.Context) (backup.Keys, error) {
 			return backup.ServerKeys(ctx, p.keys, keySource(a.cfg), nil)
 		},
-		Source: backup.Source{DB: a.db, Keys: p.keys, Blobs: p.blobs, Temp: tempDir(a.cfg), Version: opt.Version, Config: a.cfg.Print(), Log: a.log},
+		Source: backup.Source{DB: a.db, Keys: p.keys, Blobs: p.blobs, RunDir: runDir(a.cfg), Temp: tempDir(a.cfg), Version: opt.Version, Config: a.cfg.Print(), Log: a.log},
 		Verify: backup.VerifyOptions{Temp: tempDir(a.cfg), Server: a.db, Places: allPlaces, Boot: apart.boot, Version: opt.Version, Log: a.log},
 		Log:    a.log,
 	})
@@ -98,7 +98,7 @@ func (b *Backups) Create(ctx context.Context, progress func(backup.Progress)) (m
 		return m, err
 	}
 	return b.Store.Create(ctx, backup.Source{
-		DB: keys.db, Keys: keys.Box, Blobs: blobs, Temp: tempDir(b.cfg), Version: b.opt.Version, Config: b.cfg.Print(),
+		DB: keys.db, Keys: keys.Box, Blobs: blobs, RunDir: runDir(b.cfg), Temp: tempDir(b.cfg), Version: b.opt.Version, Config: b.cfg.Print(),
 		Log: b.opt.Log, Progress: progress,
 	})
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/db/dbtest"
 	"github.com/takodeploy/tako/internal/fault"
+	"github.com/takodeploy/tako/internal/retention"
 	"github.com/takodeploy/tako/internal/secret"
 )
 
@@ -82,8 +83,11 @@ func (w *world) artifact(n int, content []byte) {
 
 func (w *world) temp() string { return filepath.Join(w.src.Dir, "tmp") }
 
+// run is where the processes of the server have their locks.
+func (w *world) run() string { return filepath.Join(w.src.Dir, "run") }
+
 func (w *world) create(progress func(backup.Progress)) (backup.Manifest, error) {
-	return w.store.Create(w.t.Context(), backup.Source{DB: w.db, Keys: w.box, Blobs: w.blobs, Temp: w.temp(), Version: "1", Log: dbtest.Log(w.t), Progress: progress})
+	return w.store.Create(w.t.Context(), backup.Source{DB: w.db, Keys: w.box, Blobs: w.blobs, RunDir: w.run(), Temp: w.temp(), Version: "1", Log: dbtest.Log(w.t), Progress: progress})
 }
 
 func (w *world) mustCreate() backup.Manifest {
@@ -200,12 +204,26 @@ func TestDamageIsFoundAndNamed(t *testing.T) {
 
 func (w *world) restore(id, data string) error {
 	w.t.Helper()
+	return w.restoreTo(id, data, "sqlite:"+filepath.Join(data, "tako.db"))
+}
+
+// target is an empty database of the same kind, for a data directory.
+func (w *world) target(data string) string {
+	w.t.Helper()
+	if w.db.Dialect() == db.Postgres {
+		return dbtest.EmptyURL(w.t, db.Postgres)
+	}
+	return "sqlite:" + filepath.Join(data, "tako.db")
+}
+
+func (w *world) restoreTo(id, data, database string) error {
+	w.t.Helper()
 	keys, err := backup.ServerKeys(w.t.Context(), w.box, w.src, nil)
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	_, err = w.store.Restore(w.t.Context(), id, backup.RestoreOptions{
-		Data: data, Database: "sqlite:" + filepath.Join(data, "tako.db"), RunDir: filepath.Join(data, "run"), ManagedKey: true, Keys: keys, Log: dbtest.Log(w.t),
+		Data: data, Database: database, RunDir: filepath.Join(data, "run"), ManagedKey: true, Keys: keys, Log: dbtest.Log(w.t),
 	})
 	return err
 }
@@ -361,17 +379,15 @@ func TestFullDisk(t *testing.T) {
 				t.Fatal(err)
 			}
 			w.cloneOnFullDisk(m.ID, disk, full)
-			if dialect == db.Postgres {
-				return
-			}
 			into := filepath.Join(disk, "restored")
+			target := w.target(into)
 			for _, stage := range []string{"decrypting the database", "restoring packages, artifacts and logs"} {
 				keys, err := backup.ServerKeys(t.Context(), w.box, w.src, nil)
 				if err != nil {
 					t.Fatal(err)
 				}
 				_, err = w.store.Restore(t.Context(), m.ID, backup.RestoreOptions{
-					Data: into, Database: "sqlite:" + filepath.Join(into, "tako.db"), RunDir: filepath.Join(into, "run"), ManagedKey: true, Keys: keys, Progress: full(stage),
+					Data: into, Database: target, RunDir: filepath.Join(into, "run"), ManagedKey: true, Keys: keys, Progress: full(stage),
 				})
 				if !fault.Is(err, fault.Unavailable) {
 					t.Errorf("%s: %v, want that the disk is full", stage, err)
@@ -380,12 +396,17 @@ func TestFullDisk(t *testing.T) {
 					t.Fatal(err)
 				}
 				for _, path := range tree(t, into) {
-					if name := filepath.Base(path); strings.HasPrefix(name, "tako.db") || name == "restore.pending" || name == secret.FileName {
+					if name := filepath.Base(path); strings.HasPrefix(name, "tako.db") || name == "database" || name == "restore.pending" || name == secret.FileName {
 						t.Errorf("%s: left %s", stage, path)
 					}
 				}
+				if dialect == db.Postgres {
+					if _, err := dbtest.OpenURL(t, target).Meta(t.Context()); !errors.Is(err, db.ErrNoSchema) {
+						t.Errorf("%s: the target has something of it: %v", stage, err)
+					}
+				}
 			}
-			if err := w.restore(m.ID, into); err != nil {
+			if err := w.restoreTo(m.ID, into, target); err != nil {
 				t.Errorf("restore with room again: %v", err)
 			}
 			release := fill(t, disk)
@@ -499,7 +520,7 @@ func TestTwoAtOnce(t *testing.T) {
 		t.Errorf("one gives %v, the other %v", err, second)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	_, err = w.store.Create(ctx, backup.Source{DB: w.db, Keys: w.box, Blobs: w.blobs, Temp: w.temp(), Progress: func(p backup.Progress) {
+	_, err = w.store.Create(ctx, backup.Source{DB: w.db, Keys: w.box, Blobs: w.blobs, RunDir: w.run(), Temp: w.temp(), Progress: func(p backup.Progress) {
 		if strings.HasPrefix(p.Stage, "encrypting") {
 			cancel()
 		}
@@ -568,5 +589,115 @@ func TestStaleLog(t *testing.T) {
 	}
 	if got, err := os.ReadFile(r.Kept + "-wal"); err != nil || !bytes.Equal(got, stale) {
 		t.Errorf("kept %d bytes of the log, %v, want %d", len(got), err, len(stale))
+	}
+}
+
+// TestNothingIsSweptBesideABackup deletes the last row of a blob after a backup has listed
+// it, and has it swept as if days had passed.
+func TestNothingIsSweptBesideABackup(t *testing.T) {
+	t.Parallel()
+	dbtestRun(t, func(t *testing.T, w *world) {
+		sweeper := retention.New(retention.Config{DB: w.db, Blobs: w.blobs, RunDir: w.run()})
+		sweep := func() int {
+			n, _, err := sweeper.Sweep(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+		path := filepath.Join(w.src.Dir, "blobs", string(w.hash[0][:2]), string(w.hash[0]))
+		m, err := w.create(func(p backup.Progress) {
+			if !strings.HasPrefix(p.Stage, "copying packages") || p.Done > 0 {
+				return
+			}
+			old := time.Now().Add(-4 * blob.Grace)
+			err := w.db.Write(t.Context(), func(tx *db.Tx) error {
+				if _, err := tx.Exec(t.Context(), `DELETE FROM artifact WHERE sha256 = ?`, string(w.hash[0])); err != nil {
+					return err
+				}
+				_, err := tx.Exec(t.Context(), `INSERT INTO blob_orphan (sha256, since) VALUES (?, ?)`, string(w.hash[0]), db.Micros(old))
+				return err
+			})
+			if err := errors.Join(err, os.Chtimes(path, old, old)); err != nil {
+				t.Error(err)
+			}
+			if n := sweep(); n != 0 {
+				t.Errorf("%d blobs were swept away beside a backup", n)
+			}
+		})
+		if err != nil || len(m.Missing) != 0 || m.BlobCount != 3 {
+			t.Errorf("the backup has %d blobs, without %v; %v", m.BlobCount, m.Missing, err)
+		}
+		if n := sweep(); n != 1 {
+			t.Errorf("%d blobs were swept away after it, want 1", n)
+		}
+	})
+}
+
+// TestRotationOnAFullDisk changes the master key where there is no room: nothing is lost,
+// and the same call with room brings it to its end.
+func TestRotationOnAFullDisk(t *testing.T) {
+	t.Parallel()
+	disk := tmpfs(t, 16)
+	file, err := os.ReadFile(strings.TrimPrefix(dbtest.URL(t, db.SQLite), "sqlite:"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(disk, "tako.db"), file, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d := dbtest.OpenURL(t, "sqlite:"+filepath.Join(disk, "tako.db"))
+	src := secret.Source{Dir: disk}
+	box, err := secret.Open(t.Context(), d, src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const many = 2000
+	place := secret.Place{Table: "manifest", Keys: []string{"id"}, Column: "body", Refs: func(key []any, body string) ([]secret.Ref, error) {
+		return []secret.Ref{{Owner: fmt.Sprint(key[0]), Field: "f", Envelope: body}}, nil
+	}}
+	places := []secret.Place{place}
+	err = d.Write(t.Context(), func(tx *db.Tx) error {
+		for i := range many {
+			id := fmt.Sprint("m-", i)
+			sealed, err := box.Seal(id, "f", bytes.Repeat([]byte("x"), 500))
+			if err != nil {
+				return err
+			}
+			if _, err := tx.Exec(t.Context(), `INSERT INTO manifest (id, owner, body) VALUES (?, '', ?)`, id, sealed); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := box.MasterID()
+	release := fill(t, disk)
+	_, err = box.Rotate(t.Context(), secret.RotateOptions{Places: places})
+	if err == nil || !fault.Is(err, fault.Unavailable) && !errors.Is(err, unix.ENOSPC) {
+		t.Errorf("a rotation on a full disk: %v, want that the disk is full", err)
+	}
+	// Whoever starts now has a key that opens everything.
+	check := func(when string) *secret.Box {
+		t.Helper()
+		again, err := secret.Open(t.Context(), dbtest.OpenURL(t, d.String()), src)
+		if err != nil {
+			t.Fatalf("%s: %v", when, err)
+		}
+		h, err := again.Check(t.Context(), places)
+		if err != nil || h.Values != many || h.DeadCount != 0 {
+			t.Errorf("%s: of %d values %d do not open, %v", when, h.Values, h.DeadCount, err)
+		}
+		return again
+	}
+	again := check("full")
+	release()
+	if _, err := again.Rotate(t.Context(), secret.RotateOptions{Places: places}); err != nil {
+		t.Fatalf("with room again: %v", err)
+	}
+	if after := check("with room again"); after.MasterID() == before {
+		t.Error("the master key is the former one")
 	}
 }

@@ -32,6 +32,9 @@ type Source struct {
 	DB    *db.DB
 	Keys  *secret.Box
 	Blobs *blob.Dir
+	// RunDir has the locks of the processes of this host, by which others know that
+	// this backup runs.
+	RunDir string
 	// Temp is a directory on the server's own disk for what is not encrypted yet.
 	Temp string
 	// Version of the program, and its settings without secrets.
@@ -97,6 +100,15 @@ func (s *Store) Create(ctx context.Context, src Source) (_ Manifest, err error) 
 	if err := failpoint.Hit("backup-begun"); err != nil {
 		return m, err
 	}
+	// What the database lists is not swept away before it is copied.
+	hold, err := retention.Hold(ctx, src.DB, src.RunDir, src.Log)
+	if err != nil {
+		return m, err
+	}
+	defer func() { err = errors.Join(err, hold.Release(ctx)) }()
+	if err := failpoint.Hit("backup-held"); err != nil {
+		return m, err
+	}
 	hashes, err := s.database(ctx, src, &m, dir, temp, to)
 	if err != nil {
 		return m, err
@@ -104,9 +116,9 @@ func (s *Store) Create(ctx context.Context, src Source) (_ Manifest, err error) 
 	if err := s.copyBlobs(ctx, src, &m, dir, hashes, to); err != nil {
 		return m, err
 	}
-	if took := time.Since(m.Created); took > blob.Grace {
+	if took := time.Since(m.Created); took > blob.Grace && !hold.Kept() {
 		// What lost its last row since may have been deleted before it was copied.
-		return m, fault.New(fault.Unavailable, "The backup took %s, and what is deleted is kept for %s only; back up to a faster disk.", took.Round(time.Minute), blob.Grace)
+		return m, fault.New(fault.Unavailable, "The backup took %s, and could not keep the database from forgetting that it runs; what is deleted is kept for %s only. Take another one.", took.Round(time.Minute), blob.Grace)
 	}
 	if err := writeManifest(dir, &m); err != nil {
 		return m, err

@@ -149,7 +149,7 @@ func names(fields []Field) string {
 }
 
 // others are environment variables of our own that are no settings of a server.
-var others = []string{"TAKO_FAILPOINT", "TAKO_FAILPOINT_ONCE", "TAKO_TEST_", "TAKO_LAUNCH", "TAKO_URL", "TAKO_API_KEY"} //nolint:gochecknoglobals // a constant list
+var others = []string{"TAKO_FAILPOINT", "TAKO_FAILPOINT_ONCE", "TAKO_TEST_", "TAKO_LAUNCH", "TAKO_URL", "TAKO_API_KEY", "TAKO_COPY_"} //nolint:gochecknoglobals // a constant list
 
 func fromEnvironment(k *koanf.Koanf, fields []Field, environ []string) error {
 	var errs []error

@@ -11,6 +11,8 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"modernc.org/sqlite"
+
+	"github.com/takodeploy/tako/internal/fault"
 )
 
 // Meta is what a database says of itself.
@@ -89,8 +91,16 @@ func (e *StartError) NeedsMigrate() bool { return e.Meta.SchemaLevel < e.Binary.
 
 // CheckStart is the start rule: a binary may use a database if its level is not
 // below the lowest that the database's data allows, and if the schema is not
-// below the lowest that the binary knows. The error is a *StartError.
+// below the lowest that the binary knows. The error is a *StartError, or a fault
+// Conflict for one into which another was copied, and not to the end.
 func CheckStart(ctx context.Context, d *DB, binary Levels) error {
+	half, err := d.Marked(ctx)
+	if err != nil {
+		return err
+	}
+	if half != "" {
+		return fault.New(fault.Conflict, "A copy of %s into this database (%s) was cut short, so it is not whole; repeat `tako database copy`, or drop it.", half, d)
+	}
 	m, err := d.Meta(ctx)
 	if err != nil && !errors.Is(err, ErrNoSchema) {
 		return err

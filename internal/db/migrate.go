@@ -75,7 +75,7 @@ func (d *DB) migrate(ctx context.Context, all []migration, own Levels, opt Migra
 		return fmt.Errorf("lock the schema: %w", err)
 	}
 	defer unlock()
-	if made, err := d.create(ctx, all, own, opt); err != nil || made {
+	if made, err := d.create(ctx, all, own, opt, func(*Tx) error { return nil }); err != nil || made {
 		return err
 	}
 	for _, m := range all {
@@ -88,8 +88,8 @@ func (d *DB) migrate(ctx context.Context, all []migration, own Levels, opt Migra
 
 // create makes the whole schema of a database that is new in one transaction, since
 // nobody else is there to wait for. It does nothing to one that has a schema, or the
-// beginning of one.
-func (d *DB) create(ctx context.Context, all []migration, own Levels, opt MigrateOptions) (made bool, err error) {
+// beginning of one. also is done in the same transaction.
+func (d *DB) create(ctx context.Context, all []migration, own Levels, opt MigrateOptions, also func(*Tx) error) (made bool, err error) {
 	err = d.writeSchema(ctx, func(t *Tx) error {
 		made = false
 		if begun, err := t.HasTable(ctx, "tako_meta"); err != nil || begun {
@@ -110,7 +110,7 @@ func (d *DB) create(ctx context.Context, all []migration, own Levels, opt Migrat
 			}
 		}
 		made = true
-		return t.recordSchema(ctx, own, opt)
+		return errors.Join(t.recordSchema(ctx, own, opt), also(t))
 	})
 	return made && err == nil, err
 }

@@ -36,7 +36,10 @@ type Config struct {
 	// Fetched are the packages that were fetched from external feeds; nil for none.
 	Fetched *external.Feeds
 	Blobs   Blobs
-	Log     *slog.Logger
+	// RunDir has the locks of the processes of this host, by which a sweep on SQLite
+	// knows the backups that run.
+	RunDir string
+	Log    *slog.Logger
 }
 
 // Task runs the tasks named Retention.

@@ -41,10 +41,13 @@ func onBoth(t *testing.T, fn func(t *testing.T, w *world)) {
 			t.Fatal(err)
 		}
 		w.feed = feed.New(d, w.blobs)
-		w.task = retention.New(retention.Config{DB: d, Packages: w.feed, Blobs: w.blobs})
+		w.task = retention.New(retention.Config{DB: d, Packages: w.feed, Blobs: w.blobs, RunDir: w.run()})
 		fn(t, w)
 	})
 }
+
+// run is where processes have their locks.
+func (w *world) run() string { return filepath.Join(w.dir, "run") }
 
 func (w *world) put(content string) blob.Hash {
 	w.t.Helper()
@@ -166,6 +169,54 @@ func TestSweep(t *testing.T) {
 	})
 }
 
+// TestHold keeps blobs from a sweep for as long as their holder lives.
+func TestHold(t *testing.T) {
+	onBoth(t, func(t *testing.T, w *world) {
+		orphan := w.put("orphan")
+		w.pass(blob.Grace)
+		w.sweep()
+		w.pass(blob.Grace)
+		first, err := retention.Hold(t.Context(), w.db, w.run(), dbtest.Log(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		second, err := retention.Hold(t.Context(), w.db, w.run(), dbtest.Log(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, held := range []*retention.Holding{first, second} {
+			if n := w.sweep(); n != 0 || !w.there(orphan) || w.orphans() != 1 {
+				t.Errorf("a sweep deletes %d although they are held; %d notes are left", n, w.orphans())
+			}
+			if !held.Kept() {
+				t.Error("a hold that was kept says that it was not")
+			}
+			if err := held.Release(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		// What a killed process leaves: a row, and on SQLite a file that nobody locks.
+		w.write(`INSERT INTO blob_hold (id, started, beat) VALUES ('dead', 1, 1)`)
+		left := filepath.Join(w.run(), "hold-dead.lock")
+		if err := os.MkdirAll(w.run(), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(left, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if n := w.sweep(); n != 1 || w.there(orphan) {
+			t.Errorf("%d were deleted once nobody alive holds them", n)
+		}
+		var rows int
+		err = w.db.Read(t.Context(), func(tx *db.Tx) error {
+			return tx.QueryRow(t.Context(), `SELECT count(*) FROM blob_hold`).Scan(&rows)
+		})
+		if _, gone := os.Stat(left); err != nil || rows != 0 || gone == nil {
+			t.Errorf("%d rows of holds are left, %v; of the lock's file: %v", rows, err, gone)
+		}
+	})
+}
+
 // TestSweepBesideUploads: two servers sweep while packages are pushed whose contents
 // are there already as orphans that are due. Every package that was accepted has its
 // content in the end.
@@ -178,7 +229,7 @@ func TestSweepBesideUploads(t *testing.T) {
 		w.pass(blob.Grace)
 		w.sweep()
 		w.pass(blob.Grace)
-		second := retention.New(retention.Config{DB: w.db, Blobs: reopened(t, w.dir)})
+		second := retention.New(retention.Config{DB: w.db, Blobs: reopened(t, w.dir), RunDir: w.run()})
 		ctx, cancel := context.WithCancel(t.Context())
 		var sweepers, pushers sync.WaitGroup
 		for _, task := range []*retention.Task{w.task, second} {

@@ -43,7 +43,9 @@ func BlobTables() []string { return slices.Clone(namers) }
 // which the store checks once more, with nobody putting, in the moment that it
 // deletes. A blob whose last row went may still be read, or be in a backup's list:
 // it is noted as an orphan, and deleted by a sweep that finds it so another grace
-// later. Any number of processes may sweep at once.
+// later. As long as somebody holds the blobs (Hold), none is deleted: what the database
+// names after the hold began can have lost its last row only since, so its note, and
+// with it the look at the holds, is later. Any number of processes may sweep at once.
 func (t *Task) Sweep(ctx context.Context) (deleted int, bytes int64, err error) {
 	before := time.Now().Add(-grace)
 	page := make([]blob.Info, 0, sweepPage)
@@ -74,14 +76,16 @@ func (t *Task) sweepPage(ctx context.Context, page []blob.Info, before time.Time
 		return 0, 0, nil
 	}
 	var due map[blob.Hash]bool
-	look := func(tx *db.Tx, write bool) (changed bool, err error) {
-		due, changed, err = orphans(ctx, tx, page, write)
-		return changed, err
-	}
 	changes := false
-	err = t.cfg.DB.Read(ctx, func(tx *db.Tx) (err error) { changes, err = look(tx, false); return err })
+	err = t.cfg.DB.Read(ctx, func(tx *db.Tx) (err error) { _, changes, err = orphans(ctx, tx, page, false, false); return err })
 	if err == nil && changes {
-		err = t.cfg.DB.WriteEngine(ctx, func(tx *db.Tx) error { _, err := look(tx, true); return err })
+		err = t.cfg.DB.WriteEngine(ctx, func(tx *db.Tx) error {
+			holding, err := held(ctx, tx, t.cfg.RunDir)
+			if err == nil {
+				due, _, err = orphans(ctx, tx, page, true, holding)
+			}
+			return err
+		})
 	}
 	if err != nil || len(due) == 0 {
 		return 0, 0, err
@@ -110,9 +114,10 @@ func (t *Task) sweepPage(ctx context.Context, page []blob.Info, before time.Time
 
 // orphans compares blobs with the rows that name them. With write it keeps the
 // notes: of those that are named it forgets them, others it notes, and the notes of
-// those that have had one for the grace it takes back and returns as due. Without, it
-// only tells whether there is anything to write.
-func orphans(ctx context.Context, tx *db.Tx, page []blob.Info, write bool) (due map[blob.Hash]bool, changes bool, err error) {
+// those that have had one for the grace it takes back and returns as due, unless they are
+// held: then they stay as they are. Without, it only tells whether there is anything to
+// write.
+func orphans(ctx context.Context, tx *db.Tx, page []blob.Info, write, holding bool) (due map[blob.Hash]bool, changes bool, err error) {
 	hashes := make([]any, len(page))
 	for i, info := range page {
 		hashes[i] = string(info.Hash)
@@ -136,6 +141,9 @@ func orphans(ctx context.Context, tx *db.Tx, page []blob.Info, write bool) (due 
 		statement, args := "", []any{string(h)}
 		switch {
 		case isNoted && !named[h] && since <= db.Micros(tx.Now().Add(-grace)):
+			if holding {
+				continue
+			}
 			due[h] = true
 			statement = `DELETE FROM blob_orphan WHERE sha256 = ?`
 		case isNoted && named[h]:

@@ -34,10 +34,12 @@ import (
 	"github.com/takodeploy/tako/internal/backup"
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/docstore"
+	"github.com/takodeploy/tako/internal/doctor"
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/ident"
 	"github.com/takodeploy/tako/internal/releases"
 	"github.com/takodeploy/tako/internal/resources"
+	"github.com/takodeploy/tako/internal/retention"
 	"github.com/takodeploy/tako/internal/tasks"
 	"github.com/takodeploy/tako/internal/timetable"
 	"github.com/takodeploy/tako/octopus"
@@ -67,6 +69,7 @@ const (
 	kindBackupAge   = resources.BackupAgeDue
 	kindHealth      = resources.HealthDue
 	kindFirstCheck  = resources.FirstCheckDue
+	kindIntegrity   = "integrity"
 )
 
 // RetentionID is the row of the server's retention.
@@ -74,6 +77,12 @@ const RetentionID = "retention"
 
 // retentionCron is when retention runs: every four hours.
 const retentionCron = "0 0 */4 * * *"
+
+// IntegrityID is the row of the check of the server's data.
+const IntegrityID = "integrity"
+
+// integrityCron is when the server's data is checked: on Sundays at 3:15, UTC.
+const integrityCron = "0 15 3 * * 0"
 
 // Config of a Scheduler.
 type Config struct {
@@ -109,16 +118,21 @@ func New(cfg Config) *Scheduler {
 
 // Ensure writes the rows of the server's own schedules, if they are not there.
 func (s *Scheduler) Ensure(ctx context.Context) error {
-	table, err := timetable.Cron(retentionCron, time.UTC)
-	if err != nil {
-		return fmt.Errorf("schedule of retention: %w", err)
-	}
 	return s.cfg.DB.WriteEngine(ctx, func(tx *db.Tx) error {
-		next, _ := table.Next(tx.Now())
-		_, err := tx.Exec(ctx, `INSERT INTO due (id, kind, space_id, argument, at, pending, lease, attempts, fired, progress, tasks)
-			VALUES (?, ?, '', ?, ?, 0, 0, 0, 0, '', '') ON CONFLICT (id) DO NOTHING`, RetentionID, kindRetention, retentionCron, db.Micros(next))
-		if err != nil {
-			return fmt.Errorf("schedule retention: %w", err)
+		for _, own := range []struct{ id, kind, cron string }{
+			{RetentionID, kindRetention, retentionCron},
+			{IntegrityID, kindIntegrity, integrityCron},
+		} {
+			table, err := timetable.Cron(own.cron, time.UTC)
+			if err != nil {
+				return fmt.Errorf("schedule of %s: %w", own.id, err)
+			}
+			next, _ := table.Next(tx.Now())
+			_, err = tx.Exec(ctx, `INSERT INTO due (id, kind, space_id, argument, at, pending, lease, attempts, fired, progress, tasks)
+				VALUES (?, ?, '', ?, ?, 0, 0, 0, 0, '', '') ON CONFLICT (id) DO NOTHING`, own.id, own.kind, own.cron, db.Micros(next))
+			if err != nil {
+				return fmt.Errorf("schedule %s: %w", own.id, err)
+			}
 		}
 		return errors.Join(noteCertificates(ctx, tx), noteHealth(ctx, tx))
 	})
@@ -207,7 +221,9 @@ func (s *Scheduler) one(ctx context.Context, id string) error {
 	case kindPush:
 		err = s.pushed(ctx, r)
 	case kindRetention:
-		err = s.retain(ctx, r)
+		err = s.queue(ctx, r, tasks.New{Name: octopus.TaskRetention, Description: "Apply retention policies", Tag: retention.Tag})
+	case kindIntegrity:
+		err = s.queue(ctx, r, doctor.NewTask(doctor.Job{}))
 	case kindMachines:
 		err = s.machines(ctx, r)
 	case kindBackup:
@@ -305,7 +321,7 @@ func (s *Scheduler) load(ctx context.Context, tx *db.Tx, r *row) (gone bool, err
 			_, err = tx.Exec(ctx, `DELETE FROM due WHERE id = ?`, r.id)
 			return true, err
 		}
-	case kindRetention:
+	case kindRetention, kindIntegrity:
 		r.table, err = timetable.Cron(r.argument, time.UTC)
 	case kindBackup, kindBackupAge:
 		var ok bool

@@ -2,12 +2,14 @@ package tasks
 
 import (
 	"cmp"
+	"encoding/json"
 	"errors"
 	"slices"
 	"strings"
 
 	"github.com/takodeploy/tako/internal/backup"
 	"github.com/takodeploy/tako/internal/db"
+	"github.com/takodeploy/tako/internal/doctor"
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/ident"
 	"github.com/takodeploy/tako/internal/resources"
@@ -62,7 +64,7 @@ func refusal(name octopus.TaskName) error {
 		octopus.TaskUpdateCalamari: "Tako's agents bring all that steps need, so there are no tools to update",
 		octopus.TaskUpgrade:        "this server does not upgrade agents; upgrade them where they are installed",
 		octopus.TaskTestEmail:      "this server sends no test e-mails", octopus.TaskTestAzureAccount: "this server signs in to no cloud accounts",
-		octopus.TaskSystemIntegrityCheck: "tako doctor checks a server", octopus.TaskSyncCommunityTemplate: "this server knows no community library",
+		octopus.TaskSyncCommunityTemplate: "this server knows no community library",
 	}
 	for known, reason := range why {
 		if strings.EqualFold(string(known), string(name)) {
@@ -73,7 +75,7 @@ func refusal(name octopus.TaskName) error {
 }
 
 // startable are the names of the tasks that create starts.
-const startable = "Health, Backup and Retention"
+const startable = "Health, Backup, Retention and SystemIntegrityCheck"
 
 // create starts a task that is no deployment.
 func (a *api) create(r *rest.Request) (any, error) {
@@ -102,6 +104,19 @@ func (a *api) create(r *rest.Request) (any, error) {
 		}
 		make = func(*db.Tx) (tasks.New, error) {
 			n := backup.NewTask(backup.Job{Level: backup.LevelDatabase})
+			n.Description = cmp.Or(description, n.Description)
+			return n, nil
+		}
+	case is(octopus.TaskSystemIntegrityCheck):
+		if err := forServer(r, string(octopus.PermAdministerSystem)); err != nil {
+			return nil, err
+		}
+		var job doctor.Job
+		if raw, given := in.Arguments["Full"]; given && json.Unmarshal(raw, &job.Full) != nil {
+			return nil, fault.InvalidField("Arguments.Full", "Arguments.Full is no boolean; true also reads every package, artifact and log.")
+		}
+		make = func(*db.Tx) (tasks.New, error) {
+			n := doctor.NewTask(job)
 			n.Description = cmp.Or(description, n.Description)
 			return n, nil
 		}

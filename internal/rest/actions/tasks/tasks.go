@@ -196,6 +196,7 @@ func (a *api) types(*rest.Request) (any, error) {
 		{ID: string(octopus.TaskHealth), Name: "Health check"},
 		{ID: string(octopus.TaskRetention), Name: "Retention"},
 		{ID: string(octopus.TaskBackup), Name: "Backup"},
+		{ID: string(octopus.TaskSystemIntegrityCheck), Name: "System integrity check"},
 		{ID: string(octopus.TaskUpgrade), Name: "Upgrade"},
 	}, nil
 }

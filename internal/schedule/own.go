@@ -4,15 +4,13 @@ import (
 	"context"
 
 	"github.com/takodeploy/tako/internal/db"
-	"github.com/takodeploy/tako/internal/retention"
 	"github.com/takodeploy/tako/internal/tasks"
-	"github.com/takodeploy/tako/octopus"
 )
 
-// retain queues the task of retention.
-func (s *Scheduler) retain(ctx context.Context, r *row) error {
+// queue queues a task of the server's own.
+func (s *Scheduler) queue(ctx context.Context, r *row, n tasks.New) error {
 	return s.cfg.DB.WriteEngine(ctx, func(tx *db.Tx) error {
-		t, err := s.cfg.Queue.Create(ctx, tx, tasks.New{Name: octopus.TaskRetention, Description: "Apply retention policies", Tag: retention.Tag})
+		t, err := s.cfg.Queue.Create(ctx, tx, n)
 		if err != nil {
 			return err
 		}

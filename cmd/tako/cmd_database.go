@@ -1,0 +1,76 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/takodeploy/tako/internal/app"
+)
+
+func databaseCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "database", Short: "Move a server to another database"}
+	cmd.AddCommand(databaseCopyCommand())
+	return cmd
+}
+
+// The variables that name databases, for URLs with a password: everybody may read the
+// arguments of a process.
+const (
+	envCopyFrom = "TAKO_COPY_FROM"
+	envCopyTo   = "TAKO_COPY_TO"
+)
+
+func databaseCopyCommand() *cobra.Command {
+	var o offline
+	var what app.CopyOptions
+	cmd := &cobra.Command{
+		Use: "copy", Short: "Copy a server's database to another: SQLite to PostgreSQL or back", Args: cobra.NoArgs,
+		Long: `Copies everything that a stopped server's database has to another, empty one: SQLite to
+PostgreSQL, back, or to another of the same kind. The source is not changed. The copy is
+read again and compared row by row, and examined as by 'tako doctor'; until then it is
+marked, and no server starts on it. Cut short, the same command begins anew.
+
+Packages, artifacts, logs and the master key stay in the data directory of the settings;
+with --to-data they are copied to another one.
+
+Passwords: leave them out of the command line, and give them by PGPASSWORD, a .pgpass
+file, or the URLs themselves by TAKO_COPY_FROM and TAKO_COPY_TO.`,
+		Example: `  tako database copy --data /var/lib/tako --to postgres://tako@db.example.com/tako
+  tako database copy --data /var/lib/tako --from postgres://tako@db.example.com/tako --to sqlite:/var/lib/tako/tako.db`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, opt, err := o.config(cmd)
+			if err != nil {
+				return err
+			}
+			what.From = cmp.Or(what.From, os.Getenv(envCopyFrom), cfg.Database)
+			if what.To = cmp.Or(what.To, os.Getenv(envCopyTo)); what.To == "" {
+				return usageError{errors.New("--to is missing; name the database to copy to")}
+			}
+			m := newMeter(cmd)
+			what.Progress = m.pieces
+			began := time.Now()
+			done, err := app.CopyDatabase(cmd.Context(), cfg, opt, what)
+			m.end()
+			if err != nil {
+				return err
+			}
+			var rows int64
+			for _, n := range done.Rows {
+				rows += n
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "Copied %d rows of %d tables in %s; the copy is equal to the source, and in order.\nGive the server its new database (--database or TAKO_DATABASE), and never start it on the old one again.\n",
+				rows, len(done.Rows), time.Since(began).Round(time.Millisecond))
+			return err
+		},
+	}
+	o.flags(cmd)
+	cmd.Flags().StringVar(&what.From, "from", "", "database to copy; that of the settings unless named")
+	cmd.Flags().StringVar(&what.To, "to", "", "empty database to copy to")
+	cmd.Flags().StringVar(&what.Data, "to-data", "", "data directory to copy packages, artifacts, logs and the master key to")
+	return cmd
+}
