@@ -115,6 +115,12 @@ func (a *api) admit(ctx context.Context, r *rest.Request, tx *db.Tx, token strin
 	if err != nil {
 		return none, err
 	}
+	var space octopus.Space
+	if err := a.Store.Load(ctx, tx, "spaces", t.space, &space); fault.Is(err, fault.NotFound) {
+		return none, unknownToken()
+	} else if err != nil {
+		return none, err
+	}
 	if locked, err := a.Maintenance(ctx, tx); err != nil || locked {
 		return none, errors.Join(err, fault.New(fault.Unavailable, "The server is in maintenance mode; try again when it is off."))
 	}

@@ -238,9 +238,15 @@ func TestWhoMayRegister(t *testing.T) {
 		}); err != nil {
 			t.Fatal(err)
 		}
+		// A space that is deleted takes its tokens along.
+		far := w.Create("/api/spaces", `{"Name":"Far","SpaceManagersTeams":["teams-administrators"]}`)
+		farDev := w.Create("/api/"+far+"/environments", `{"Name":"Dev"}`)
+		gone := w.token("/api/"+far+"/machines/registration-tokens", `{"EnvironmentIds":["`+farDev+`"],"Roles":["web"]}`)
+		w.Must(http.StatusOK, http.MethodPut, "/api/spaces/"+far, `{"Name":"Far","SpaceManagersTeams":["teams-administrators"],"TaskQueueStopped":true}`)
+		w.Must(http.StatusOK, http.MethodDelete, "/api/spaces/"+far, "")
 		w.Must(http.StatusOK, http.MethodDelete, targets+"/"+other.ID, "")
 		w.Must(http.StatusNotFound, http.MethodGet, targets+"/"+other.ID, "")
-		for _, token := range []octopus.PlainSecret{other.Token, late.Token, "", "tako-register-x", octopus.PlainSecret(strings.Repeat("x", 10_000))} {
+		for _, token := range []octopus.PlainSecret{other.Token, late.Token, gone.Token, "", "tako-register-x", octopus.PlainSecret(strings.Repeat("x", 10_000))} {
 			w.refused(w.send(token, "web01", polling(1)), http.StatusUnauthorized, "unknown, revoked or expired")
 		}
 		if ids := w.Get("/api/Spaces-1/machines").IDs(); len(ids) != 0 {
