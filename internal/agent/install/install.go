@@ -13,6 +13,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/takodeploy/tako/internal/agent"
 	"github.com/takodeploy/tako/internal/failpoint"
 	"github.com/takodeploy/tako/internal/octostache"
@@ -380,12 +382,13 @@ func (d *deployment) extract(ctx context.Context) error {
 		return err
 	}
 	defer home.Close() //nolint:errcheck // a directory handle
-	rel, err := d.folder(home)
+	p := d.req.Package
+	d.entry = Entry{ID: uuid.NewString(), PackageID: p.ID, Version: p.Version, SHA256: p.SHA256, At: time.Now().UTC(), Custom: d.copyTo.dir}
+	rel, err := claimsOf(d.Journals).take(d.owner(d.entry), func() (string, error) { return d.folder(home) })
 	if err != nil {
 		return onDisk(d.Applications, err)
 	}
-	p := d.req.Package
-	d.entry = Entry{PackageID: p.ID, Version: p.Version, SHA256: p.SHA256, At: time.Now().UTC(), Directory: rel, Custom: d.copyTo.dir}
+	d.entry.Directory = rel
 	d.dir = d.absolute(rel)
 	d.current = d.dir
 	if err := d.journal.begin(d.entry); err != nil {
@@ -401,10 +404,7 @@ func (d *deployment) extract(ctx context.Context) error {
 	if err != nil {
 		// Nobody has use for a part of it, and room may be what is needed.
 		err = errors.Join(onDisk(d.Applications, fmt.Errorf("extract %s: %w", p.FileName, err)), d.root.Close())
-		if gone := home.RemoveAll(rel); gone == nil {
-			err = errors.Join(err, d.journal.forget(rel))
-		}
-		return err
+		return errors.Join(err, d.remove(home, []Entry{d.entry}))
 	}
 	d.out.verbose("Extracted %d entries of %s to '%s'.", entries, p.FileName, d.dir)
 	d.vars = d.vars.With(octostache.Pair{Name: "OctopusOriginalPackageDirectoryPath", Value: d.dir})

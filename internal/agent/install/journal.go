@@ -21,6 +21,7 @@ const maxJournal = 64 << 20
 
 // Entry is an installation, or one that was begun.
 type Entry struct {
+	ID                 string // unique
 	PackageID, Version string
 	SHA256             string // of the package's bytes
 	At                 time.Time
@@ -42,6 +43,8 @@ type Journal struct {
 	Installations []Entry
 	// Unfinished have a folder and nothing else: they failed, or were cut short.
 	Unfinished []Entry
+	// Removing are neither any more: their folders are going, and may be half there.
+	Removing []Entry `json:",omitempty"`
 
 	path string
 }
@@ -87,6 +90,7 @@ func openJournal(dir string, s Set) (j *Journal, note string, err error) {
 	}
 	read.Installations = slices.DeleteFunc(read.Installations, foreign)
 	read.Unfinished = slices.DeleteFunc(read.Unfinished, foreign)
+	read.Removing = slices.DeleteFunc(read.Removing, foreign)
 	read.path, read.Set, read.Format = j.path, s, 1
 	return &read, "", nil
 }
@@ -129,16 +133,10 @@ func (j *Journal) begin(e Entry) error {
 	return j.save()
 }
 
-// forget drops what was begun.
-func (j *Journal) forget(dir string) error {
-	j.Unfinished = slices.DeleteFunc(j.Unfinished, func(e Entry) bool { return e.Directory == dir })
-	return j.save()
-}
-
 // finish makes an installation of what was begun.
 func (j *Journal) finish(e Entry) error {
 	e.Successful = true
-	j.Unfinished = slices.DeleteFunc(j.Unfinished, func(u Entry) bool { return u.Directory == e.Directory })
+	j.Unfinished = slices.DeleteFunc(j.Unfinished, func(u Entry) bool { return u.ID == e.ID })
 	j.Installations = append(j.Installations, e)
 	return j.save()
 }
@@ -148,12 +146,13 @@ func (j *Journal) finish(e Entry) error {
 const keptAlways = 2
 
 // outdated are the installations that a policy does not keep, and what was begun and
-// came to nothing, but for the last such: it may tell what went wrong.
+// came to nothing, but for the last such: it may tell what went wrong. What an earlier
+// removal has left is among them, whatever the policy says now.
 func (j *Journal) outdated(keep Keep, now time.Time) []Entry {
+	out := slices.Clone(j.Removing)
 	if keep.Days <= 0 && keep.Items <= 0 {
-		return nil
+		return out
 	}
-	var out []Entry
 	n := len(j.Installations)
 	for i, e := range j.Installations {
 		fromEnd := n - i // 1 is the current one
@@ -169,10 +168,19 @@ func (j *Journal) outdated(keep Keep, now time.Time) []Entry {
 	return out
 }
 
-// removed drops the entry of a folder that is gone.
-func (j *Journal) removed(dir string) error {
-	gone := func(e Entry) bool { return e.Directory == dir }
-	j.Installations = slices.DeleteFunc(j.Installations, gone)
-	j.Unfinished = slices.DeleteFunc(j.Unfinished, gone)
+// remove notes that folders are about to go: from now on they are no installations.
+func (j *Journal) remove(all []Entry) error {
+	going := func(e Entry) bool {
+		return slices.ContainsFunc(all, func(a Entry) bool { return a.ID == e.ID && a.Directory == e.Directory })
+	}
+	j.Installations = slices.DeleteFunc(j.Installations, going)
+	j.Unfinished = slices.DeleteFunc(j.Unfinished, going)
+	j.Removing = append(slices.DeleteFunc(j.Removing, going), all...)
+	return j.save()
+}
+
+// removed drops the entries of folders that are gone.
+func (j *Journal) removed(gone []Entry) error {
+	j.Removing = slices.DeleteFunc(j.Removing, func(e Entry) bool { return slices.Contains(gone, e) })
 	return j.save()
 }

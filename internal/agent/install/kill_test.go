@@ -157,7 +157,7 @@ func TestKillAtRandom(t *testing.T) {
 	}
 	// What is on the disk is what the journal knows of, but for folders that were empty.
 	var known []string
-	for _, e := range slices.Concat(k.journal().Installations, k.journal().Unfinished) {
+	for _, e := range slices.Concat(k.journal().Installations, k.journal().Unfinished, k.journal().Removing) {
 		known = append(known, filepath.Base(e.Directory))
 	}
 	for _, name := range k.there("Test", "Acme.Web") {
@@ -188,6 +188,38 @@ func TestKillAtEdges(t *testing.T) {
 				t.Errorf("%+v", k.journal())
 			}
 		})
+	}
+}
+
+// TestKillWhileRemoving: what is being removed is no installation from the first file on,
+// and goes the next time, whatever the policy says then.
+func TestKillWhileRemoving(t *testing.T) {
+	t.Parallel()
+	k := newKilled(t)
+	forever := func() *install.Request {
+		req := k.request()
+		req.Keep = install.Keep{}
+		return req
+	}
+	for range 4 {
+		k.installed(forever(), k.content)
+	}
+	cmd, out := k.start(k.request(), k.content, failpoint.Env+"=install-removing:kill")
+	if err := cmd.Wait(); err == nil || cmd.ProcessState.ExitCode() != -1 {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if err := os.Remove(filepath.Join(k.applications(), "Test", "Acme.Web", "1.0.0", "conf.txt")); err != nil {
+		t.Fatal(err)
+	}
+	if n := k.check(); n != 2 || len(k.journal().Removing) != 2 {
+		t.Errorf("%+v", k.journal())
+	}
+	k.installed(forever(), k.content)
+	if n := k.check(); n != 3 || len(k.journal().Removing) != 0 {
+		t.Errorf("%+v", k.journal())
+	}
+	if diff := cmp.Diff([]string{"1.0.0", "1.0.0_2", "1.0.0_3"}, k.there("Test", "Acme.Web")); diff != "" { // the name was free again
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
 

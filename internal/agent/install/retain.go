@@ -3,6 +3,8 @@ package install
 import (
 	"os"
 	"time"
+
+	"github.com/takodeploy/tako/internal/failpoint"
 )
 
 // retain removes the installations of this set that its policy does not keep: the
@@ -19,15 +21,40 @@ func (d *deployment) retain() {
 		return
 	}
 	defer home.Close() //nolint:errcheck // a directory handle
-	for _, e := range old {
-		err := home.RemoveAll(e.Directory)
-		if err == nil {
-			err = d.journal.removed(e.Directory)
+	if err := d.remove(home, old); err != nil {
+		d.out.warn("The journal of earlier installations cannot be written: %s", err)
+	}
+}
+
+// remove removes folders of the journal's entries. From before the first file goes they
+// are no installations: whoever is killed here must not leave half of one.
+func (d *deployment) remove(home *os.Root, all []Entry) error {
+	if err := d.journal.remove(all); err != nil {
+		return err
+	}
+	if err := failpoint.Hit("install-removing"); err != nil {
+		return err
+	}
+	notes := claimsOf(d.Journals)
+	var gone []Entry
+	for _, e := range all {
+		own, err := notes.has(e.Directory, d.owner(e))
+		if err == nil && own {
+			if err = home.RemoveAll(e.Directory); err == nil {
+				err = notes.release(e.Directory, d.owner(e))
+			}
 		}
 		if err != nil {
 			d.out.warn("The earlier installation of %s %s in '%s' could not be removed: %s", e.PackageID, e.Version, d.absolute(e.Directory), err)
 			continue
 		}
-		d.out.verbose("Removed the earlier installation of %s %s of %s from '%s', as the retention policy says.", e.PackageID, e.Version, e.At.Format(time.DateTime), d.absolute(e.Directory))
+		gone = append(gone, e)
+		if own {
+			d.out.verbose("Removed '%s', the installation of %s %s of %s.", d.absolute(e.Directory), e.PackageID, e.Version, e.At.Format(time.DateTime))
+		}
 	}
+	return d.journal.removed(gone)
 }
+
+// owner is what an entry is called in the notes about folders.
+func (d *deployment) owner(e Entry) string { return journalKey(d.req.Set) + " " + e.ID }

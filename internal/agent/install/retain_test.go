@@ -131,6 +131,46 @@ func TestPoint16RetentionOnTargets(t *testing.T) {
 	check("elsewhere", "10", "11", "12", "12_1", "12_2", "12_3", "12_4", "bad2")
 }
 
+// TestFolderOfAnother: a folder that somebody has removed, and whose name another step has
+// taken since, is that step's.
+func TestFolderOfAnother(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	content := zipped(t, map[string]string{"a": "b"})
+	other := func() *install.Request {
+		req := request("1")
+		req.Set.Step = "other"
+		return req
+	}
+	_, first := m.installed(request("1"), content)
+	if err := os.RemoveAll(first); err != nil {
+		t.Fatal(err)
+	}
+	if _, dir := m.installed(other(), content); dir != first {
+		t.Fatalf("it is in %s", dir)
+	}
+	for _, version := range []string{"2", "3", "4"} {
+		req := request(version)
+		req.Keep.Items = 1
+		m.installed(req, content)
+	}
+	if diff := cmp.Diff([]string{"1", "2", "3", "4"}, m.there("Test", "Acme.Web")); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(map[string]string{"a": "b"}, tree(t, first)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	req := request("5")
+	req.Keep.Items = 1
+	m.installed(req, content)
+	if diff := cmp.Diff([]string{"1", "3", "4", "5"}, m.there("Test", "Acme.Web")); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if notes, err := os.ReadDir(filepath.Join(m.home, "Deployments", "folders")); err != nil || len(notes) != 4 {
+		t.Errorf("%v %v", notes, err)
+	}
+}
+
 // TestJournalOfOthers: a journal whose content is not ours removes nothing that is not an
 // installation, and one that cannot be read keeps nobody from deploying.
 func TestJournalOfOthers(t *testing.T) {
