@@ -82,9 +82,6 @@ type chooser struct {
 	a     *api
 	r     *rest.Request
 	space ident.SpaceID
-	// targets and workers are permissions that it takes beside those to see the machine
-	// and to create tasks; "" for none.
-	targets, workers string
 }
 
 // within are grants that are not limited to some projects: a machine is all projects'.
@@ -96,8 +93,8 @@ func (c *chooser) within(permission string) []resource.Grant {
 	return slices.DeleteFunc(slices.Clone(all), func(g resource.Grant) bool { return len(g.Projects)+len(g.ProjectGroups) > 0 })
 }
 
-// covers reports whether grants hold for a machine in each of its environments and for
-// each of its tenants.
+// covers reports whether grants hold for a machine in one of its environments, for one
+// of its tenants: a check does nothing to the others.
 func covers(grants []resource.Grant, f *health.Found) bool {
 	if grants == nil {
 		return true
@@ -111,20 +108,20 @@ func covers(grants []resource.Grant, f *health.Found) bool {
 	in := func(ids []string, id string) bool { return len(ids) == 0 || containsFold(ids, id) }
 	for _, environment := range each(f.EnvironmentIDs) {
 		for _, tenant := range each(f.TenantIDs) {
-			if !slices.ContainsFunc(grants, func(g resource.Grant) bool { return in(g.Environments, environment) && in(g.Tenants, tenant) }) {
-				return false
+			if slices.ContainsFunc(grants, func(g resource.Grant) bool { return in(g.Environments, environment) && in(g.Tenants, tenant) }) {
+				return true
 			}
 		}
 	}
-	return true
+	return false
 }
 
 // find returns the machines of a kind, of a query, that the caller may see. Those whose
 // permissions do not reach are left out, or refused where strict says so.
 func (c *chooser) find(ctx context.Context, tx *db.Tx, kind string, q docstore.Query, strict bool) ([]health.Found, error) {
-	view, more := string(octopus.PermMachineView), c.targets
+	view := string(octopus.PermMachineView)
 	if kind == resources.WorkerKind {
-		view, more = string(octopus.PermWorkerView), c.workers
+		view = string(octopus.PermWorkerView)
 	}
 	q.Space, q.Visible = c.space, c.r.GrantsIn(c.space, view)
 	all, err := health.Find(ctx, c.a.store, tx, kind, q)
@@ -132,18 +129,13 @@ func (c *chooser) find(ctx context.Context, tx *db.Tx, kind string, q docstore.Q
 		return nil, err
 	}
 	var out []health.Found
+	grants := c.within(create)
 	for i := range all {
-		missing := ""
-		for _, p := range []string{create, more} {
-			if p != "" && missing == "" && !covers(c.within(p), &all[i]) {
-				missing = p
-			}
-		}
 		switch {
-		case missing == "":
+		case covers(grants, &all[i]):
 			out = append(out, all[i])
 		case strict:
-			return nil, fault.New(fault.Forbidden, "You do not have permission to do this with %s: it needs %s for all of its environments and tenants. Ask an administrator for a role that grants it.", all[i].Machine.Name, missing)
+			return nil, fault.New(fault.Forbidden, "You do not have permission to do this with %s: it needs %s, for all projects and for the machine. Ask an administrator for a role that grants it.", all[i].Machine.Name, create)
 		}
 	}
 	return out, nil
@@ -222,7 +214,7 @@ func (c *chooser) health(ctx context.Context, tx *db.Tx, in *octopus.Task, descr
 	}
 	var found []health.Found
 	add := func(kind string, where ...docstore.Match) error {
-		some, err := c.find(ctx, tx, kind, docstore.Query{Where: where}, len(where) > 0)
+		some, err := c.find(ctx, tx, kind, docstore.Query{Where: where}, false)
 		found = append(found, some...)
 		return err
 	}
