@@ -69,15 +69,21 @@ func TestTasksThatAreRefused(t *testing.T) {
 		both := w.Create("/api/machines", fmt.Sprintf(`{"Name":"both","EnvironmentIds":[%q,%q],"Roles":["web"],"SkipInitialHealthCheck":true,"Endpoint":{"CommunicationStyle":"None"}}`, w.dev, w.prod))
 		for body, says := range map[string]string{
 			`{"Name":"UpdateCalamari"}`: "no tools to update", `{"Name":"upgrade"}`: "does not upgrade agents", `{"Name":"Deploy"}`: "deployments are made at deployments",
-			`{"Name":"Perhaps"}`: "Health, Backup and Retention", `{}`: "Health, Backup and Retention",
-			`{"Name":"Health","Arguments":{"MachineIds":["Machines-404"]}}`:      "'Machines-404', which was not found",
-			`{"Name":"Health","Arguments":{"MachineIds":7}}`:                     "Arguments.MachineIds is 7",
-			`{"Name":"Health","Arguments":{"EnvironmentId":"Environments-404"}}`: "Arguments.EnvironmentId is 'Environments-404'",
-			`{"Name":"Health","Arguments":{"WorkerPoolId":"WorkerPools-404"}}`:   "WorkerPools-404",
-			`{"Name":"Health","Arguments":{"Timeout":"soon"}}`:                   "Arguments.Timeout",
-			`{"Name":"Health","Arguments":{"MachineTimeout":"2.00:00:00"}}`:      "at most a day",
-			`{"Name":"Health","Arguments":{"RestrictedTo":"Cats"}}`:              "'Cats'",
-			`{"Name":"Health","Arguments":{"RestrictedTo":"Policies"}}`:          "Arguments.MachineIds is empty",
+			`{"Name":"Perhaps"}`: "Health, AdHocScript, Backup and Retention", `{}`: "Health, AdHocScript, Backup and Retention",
+			`{"Name":"Health","Arguments":{"MachineIds":["Machines-404"]}}`:                                            "'Machines-404', which was not found",
+			`{"Name":"AdHocScript","Arguments":{"MachineIds":["` + both + `"],"Syntax":"Bash"}}`:                       "Arguments.ScriptBody is empty",
+			`{"Name":"AdHocScript","Arguments":{"Syntax":"Bash","ScriptBody":"true"}}`:                                 "name no machine",
+			`{"Name":"AdHocScript","Arguments":{"MachineIds":["` + both + `"],"Syntax":"CSharp","ScriptBody":"true"}}`: "CSharp",
+			`{"Name":"AdHocScript","Arguments":{"MachineIds":["` + both + `"],"Syntax":"Bash","ScriptBody":"true"}}`:   "has no agent",
+			`{"Name":"AdHocScript","Arguments":{"ActionTemplateId":"ActionTemplates-1"}}`:                              "ActionTemplateId",
+			`{"Name":"AdHocScript","Arguments":{"TargetType":"OctopusServer","Syntax":"Bash","ScriptBody":"true"}}`:    "OctopusServer",
+			`{"Name":"Health","Arguments":{"MachineIds":7}}`:                                                           "Arguments.MachineIds is 7",
+			`{"Name":"Health","Arguments":{"EnvironmentId":"Environments-404"}}`:                                       "Arguments.EnvironmentId is 'Environments-404'",
+			`{"Name":"Health","Arguments":{"WorkerPoolId":"WorkerPools-404"}}`:                                         "WorkerPools-404",
+			`{"Name":"Health","Arguments":{"Timeout":"soon"}}`:                                                         "Arguments.Timeout",
+			`{"Name":"Health","Arguments":{"MachineTimeout":"2.00:00:00"}}`:                                            "at most a day",
+			`{"Name":"Health","Arguments":{"RestrictedTo":"Cats"}}`:                                                    "'Cats'",
+			`{"Name":"Health","Arguments":{"RestrictedTo":"Policies"}}`:                                                "Arguments.MachineIds is empty",
 		} {
 			if r := w.Must(http.StatusBadRequest, http.MethodPost, space+"/tasks", body); !strings.Contains(string(r.Body), says) {
 				t.Errorf("%s: %s", body, r.Body)
