@@ -161,22 +161,24 @@ func furnish(t testing.TB, s *apptest.Server) *furnished {
 	f.far["channel"] = w.ids("/api/" + at + "projects/" + far.ID + "/channels")[0]
 	f.far["machine"] = w.make(at+"machines", `{"Name":"Far","EnvironmentIds":["`+f.far["dev"]+`"],"Roles":["web"],"MachinePolicyId":"`+f.far["policy"]+`","Endpoint":{"CommunicationStyle":"None"}}`)
 	f.far["worker"] = w.make(at+"workers", `{"Name":"Far","WorkerPoolIds":["`+f.far["pool"]+`"],"MachinePolicyId":"`+f.far["policy"]+`","Endpoint":{"CommunicationStyle":"None"}}`)
-	// What a pushed package sets off, and when a certificate expires, is looked at
-	// behind the answer.
+	// What a pushed package sets off, when a certificate expires, and how new machines
+	// are, is looked at behind the answer.
 	for deadline := time.Now().Add(2 * time.Minute); due(t, w.d) > 0; {
 		if time.Now().After(deadline) {
-			t.Fatal("the pushes and the certificate are still to be looked at")
+			t.Fatal("the pushes, the certificate and the machines are still to be looked at")
 		}
 		time.Sleep(10 * time.Millisecond) //nolint:forbidigo // between two looks
 	}
 	return f
 }
 
-// due is how much the scheduler has to do by now.
+// due is how much the scheduler has to do by now, and how many of the checks that it
+// has queued are not over, with their logs sealed.
 func due(t testing.TB, d *db.DB) (n int64) {
 	t.Helper()
 	err := d.Read(t.Context(), func(tx *db.Tx) error {
-		return tx.QueryRow(t.Context(), `SELECT count(*) FROM due u WHERE u.kind = 'push' OR u.pending > 0 OR u.at <= ?`, db.Micros(tx.Now())).Scan(&n)
+		return tx.QueryRow(t.Context(), `SELECT (SELECT count(*) FROM due u WHERE u.kind = 'push' OR u.pending > 0 OR u.at <= ?)
+			+ (SELECT count(*) FROM task t WHERE t.name = 'Health' AND (t.completed_time = 0 OR EXISTS (SELECT 1 FROM task_log l WHERE l.task = t.id) OR EXISTS (SELECT 1 FROM slot s WHERE s.task = t.id)))`, db.Micros(tx.Now())).Scan(&n)
 	})
 	if err != nil {
 		t.Fatal(err)

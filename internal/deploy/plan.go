@@ -40,6 +40,8 @@ type OwnerKind string
 const (
 	OwnerDeployment OwnerKind = "Deployment"
 	OwnerRunbookRun OwnerKind = "RunbookRun"
+	// OwnerScript is a task that runs a script by itself.
+	OwnerScript OwnerKind = "AdHocScript"
 )
 
 // Plan is what one deployment will do. It is immutable once its task exists.

@@ -220,9 +220,12 @@ func (r *run) mayStart(ctx context.Context) error {
 // started writes the audit event of a deployment that begins.
 func (r *run) started(_ context.Context, tx *db.Tx) error {
 	t := r.l.Task
-	category := "DeploymentStarted"
-	if t.Name == octopus.TaskRunbookRun {
+	category, document := "DeploymentStarted", string(r.plan.Owner)
+	switch t.Name {
+	case octopus.TaskRunbookRun:
 		category = "RunbookRunStarted"
+	case octopus.TaskAdHocScript:
+		category, document = string(octopus.EventTaskStarted), "ServerTask"
 	}
 	related := []string{t.ID, r.plan.OwnerID, t.ProjectID, t.EnvironmentID}
 	if r.plan.ReleaseID != "" {
@@ -230,7 +233,7 @@ func (r *run) started(_ context.Context, tx *db.Tx) error {
 	}
 	tx.Event(db.Event{
 		Category: category, SpaceID: string(t.Space), Message: t.Description + " started", Related: related,
-		ProjectID: t.ProjectID, EnvironmentID: t.EnvironmentID, TenantID: t.TenantID, DocumentType: string(r.plan.Owner),
+		ProjectID: t.ProjectID, EnvironmentID: t.EnvironmentID, TenantID: t.TenantID, DocumentType: document,
 	})
 	return nil
 }

@@ -75,7 +75,7 @@ func refusal(name octopus.TaskName) error {
 }
 
 // startable are the names of the tasks that create starts.
-const startable = "Health, Backup, Retention and SystemIntegrityCheck"
+const startable = "Health, AdHocScript, Backup, Retention and SystemIntegrityCheck"
 
 // create starts a task that is no deployment.
 func (a *api) create(r *rest.Request) (any, error) {
@@ -127,6 +127,13 @@ func (a *api) create(r *rest.Request) (any, error) {
 		}
 		c := &chooser{a: a, r: r, space: space}
 		make = func(tx *db.Tx) (tasks.New, error) { return c.health(r.Context(), tx, &in, description) }
+	case is(octopus.TaskAdHocScript):
+		space, err := inSpace(r, &in)
+		if err != nil {
+			return nil, err
+		}
+		c := &chooser{a: a, r: r, space: space, runs: true}
+		make = func(tx *db.Tx) (tasks.New, error) { return c.script(r.Context(), tx, &in, description) }
 	default:
 		return nil, refusal(in.Name)
 	}

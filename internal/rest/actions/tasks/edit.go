@@ -20,7 +20,7 @@ func (a *api) editRoutes() []rest.Route {
 	task := reflect.TypeFor[octopus.Task]()
 	fromFailed := []rest.Param{{Name: "fromFailedStep", Type: rest.Boolean, About: "goes on where the deployment has failed, without what had succeeded"}}
 	return []rest.Route{
-		{Method: http.MethodPost, Pattern: "/tasks", Mount: rest.InEither, Permission: create, Handler: a.create, Body: task, Response: task, Summary: "Starts a task by hand. Its name says what it does: Health, Backup or Retention."},
+		{Method: http.MethodPost, Pattern: "/tasks", Mount: rest.InEither, Permission: create, Handler: a.create, Body: task, Response: task, Summary: "Starts a task by hand. Its name says what it does: Health, AdHocScript, Backup or Retention."},
 		{Method: http.MethodPost, Pattern: "/tasks/{id}/state", Mount: rest.InEither, Permission: edit, Handler: a.restate, Body: reflect.TypeFor[octopus.TaskStateCommand](), Response: task, Summary: "Changes how a task has ended, with a reason."},
 		{Method: http.MethodPost, Pattern: "/tasks/{id}/prioritize", Mount: rest.InEither, Permission: prioritize, Handler: a.prioritize, Response: task, Summary: "Moves a queued task before those without priority."},
 		{Method: http.MethodPost, Pattern: "/tasks/{id}/rerun", Mount: rest.InEither, Permission: view, Handler: a.rerun, Query: fromFailed, Response: task, Summary: "Makes a deployment that has ended once more, as a new task."},

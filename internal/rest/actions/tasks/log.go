@@ -79,7 +79,7 @@ func nodes(ctx context.Context, tx *db.Tx, t *tasks.Task) (*octopus.Activity, er
 		return health.Tree(ctx, tx, t)
 	}
 	var plan deploy.Plan
-	if t.Name == octopus.TaskDeploy || t.Name == octopus.TaskRunbookRun {
+	if t.Name == octopus.TaskDeploy || t.Name == octopus.TaskRunbookRun || t.Name == octopus.TaskAdHocScript {
 		if err := tasks.Plan(ctx, tx, t.ID, &plan); err != nil {
 			return nil, err
 		}

@@ -82,9 +82,9 @@ type chooser struct {
 	a     *api
 	r     *rest.Request
 	space ident.SpaceID
-	// targets and workers are permissions that it takes beside those to see the machine
-	// and to create tasks; "" for none.
-	targets, workers string
+	// runs says that the task runs what its caller wrote: it takes the permission to
+	// change the machine too, in each of its environments and for each of its tenants.
+	runs bool
 }
 
 // within are grants that are not limited to some projects: a machine is all projects'.
@@ -96,9 +96,9 @@ func (c *chooser) within(permission string) []resource.Grant {
 	return slices.DeleteFunc(slices.Clone(all), func(g resource.Grant) bool { return len(g.Projects)+len(g.ProjectGroups) > 0 })
 }
 
-// covers reports whether grants hold for a machine in each of its environments and for
-// each of its tenants.
-func covers(grants []resource.Grant, f *health.Found) bool {
+// covers reports whether grants hold for a machine: in each of its environments and for
+// each of its tenants, or in any of them.
+func covers(grants []resource.Grant, f *health.Found, all bool) bool {
 	if grants == nil {
 		return true
 	}
@@ -111,20 +111,21 @@ func covers(grants []resource.Grant, f *health.Found) bool {
 	in := func(ids []string, id string) bool { return len(ids) == 0 || containsFold(ids, id) }
 	for _, environment := range each(f.EnvironmentIDs) {
 		for _, tenant := range each(f.TenantIDs) {
-			if !slices.ContainsFunc(grants, func(g resource.Grant) bool { return in(g.Environments, environment) && in(g.Tenants, tenant) }) {
-				return false
+			ok := slices.ContainsFunc(grants, func(g resource.Grant) bool { return in(g.Environments, environment) && in(g.Tenants, tenant) })
+			if ok != all {
+				return ok
 			}
 		}
 	}
-	return true
+	return all
 }
 
 // find returns the machines of a kind, of a query, that the caller may see. Those whose
 // permissions do not reach are left out, or refused where strict says so.
 func (c *chooser) find(ctx context.Context, tx *db.Tx, kind string, q docstore.Query, strict bool) ([]health.Found, error) {
-	view, more := string(octopus.PermMachineView), c.targets
+	view, change := string(octopus.PermMachineView), string(octopus.PermMachineEdit)
 	if kind == resources.WorkerKind {
-		view, more = string(octopus.PermWorkerView), c.workers
+		view, change = string(octopus.PermWorkerView), string(octopus.PermWorkerEdit)
 	}
 	q.Space, q.Visible = c.space, c.r.GrantsIn(c.space, view)
 	all, err := health.Find(ctx, c.a.store, tx, kind, q)
@@ -132,18 +133,17 @@ func (c *chooser) find(ctx context.Context, tx *db.Tx, kind string, q docstore.Q
 		return nil, err
 	}
 	var out []health.Found
+	needs := []string{create}
+	if c.runs {
+		needs = append(needs, change)
+	}
 	for i := range all {
-		missing := ""
-		for _, p := range []string{create, more} {
-			if p != "" && missing == "" && !covers(c.within(p), &all[i]) {
-				missing = p
-			}
-		}
+		missing := slices.IndexFunc(needs, func(p string) bool { return !covers(c.within(p), &all[i], c.runs) })
 		switch {
-		case missing == "":
+		case missing < 0:
 			out = append(out, all[i])
 		case strict:
-			return nil, fault.New(fault.Forbidden, "You do not have permission to do this with %s: it needs %s for all of its environments and tenants. Ask an administrator for a role that grants it.", all[i].Machine.Name, missing)
+			return nil, fault.New(fault.Forbidden, "You do not have permission to do this with %s: it needs %s, for all projects and for the machine. Ask an administrator for a role that grants it.", all[i].Machine.Name, needs[missing])
 		}
 	}
 	return out, nil
@@ -222,7 +222,7 @@ func (c *chooser) health(ctx context.Context, tx *db.Tx, in *octopus.Task, descr
 	}
 	var found []health.Found
 	add := func(kind string, where ...docstore.Match) error {
-		some, err := c.find(ctx, tx, kind, docstore.Query{Where: where}, len(where) > 0)
+		some, err := c.find(ctx, tx, kind, docstore.Query{Where: where}, false)
 		found = append(found, some...)
 		return err
 	}

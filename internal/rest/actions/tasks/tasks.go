@@ -194,6 +194,7 @@ func (a *api) types(*rest.Request) (any, error) {
 		{ID: string(octopus.TaskDeploy), Name: "Deploy"},
 		{ID: string(octopus.TaskRunbookRun), Name: "Run a runbook"},
 		{ID: string(octopus.TaskHealth), Name: "Health check"},
+		{ID: string(octopus.TaskAdHocScript), Name: "Run a script"},
 		{ID: string(octopus.TaskRetention), Name: "Retention"},
 		{ID: string(octopus.TaskBackup), Name: "Backup"},
 		{ID: string(octopus.TaskSystemIntegrityCheck), Name: "System integrity check"},

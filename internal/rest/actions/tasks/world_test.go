@@ -16,6 +16,7 @@ import (
 	"github.com/takodeploy/tako/internal/db/dbtest"
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/feed"
+	"github.com/takodeploy/tako/internal/health"
 	"github.com/takodeploy/tako/internal/ident"
 	"github.com/takodeploy/tako/internal/mail"
 	"github.com/takodeploy/tako/internal/orchestrator"
@@ -88,6 +89,7 @@ func (w *world) wire(t *testing.T, d *db.DB, a *actiontest.World, cfg *rest.Conf
 		DB: d, Source: w.service, Agents: targets.New(targets.Config{Disabled: true}), Blobs: blobs, Sealer: a.Keys, Mail: mail.New(d, a.Store), Log: dbtest.Log(t),
 	})
 	runners[octopus.TaskRetention] = retention.New(retention.Config{DB: d, Store: a.Store, Releases: w.service, Packages: feed.New(d, blobs), Blobs: blobs, Log: dbtest.Log(t)})
+	runners[octopus.TaskHealth] = health.New(health.Config{DB: d, Store: a.Store, Agents: targets.New(targets.Config{Disabled: true})})
 	cfg.Guard = server.Guard(d, a.Store)
 	cfg.Routes = append(users.Routes(d, a.Store, a.Auth), server.Routes(server.Config{DB: d, Store: a.Store, Version: "1", Node: "node"})...)
 	cfg.Routes = append(cfg.Routes, projects.Routes(d, a.Store)...)
