@@ -42,7 +42,21 @@ type ServerStatus struct {
 	MaximumAvailableVersionCoveredByLicense NullString `json:"MaximumAvailableVersionCoveredByLicense"`
 	MaintenanceExpires                      NullString `json:"MaintenanceExpires"`
 	IsInMaintenanceMode                     bool       `json:"IsInMaintenanceMode"`
-	Links                                   Links      `json:"Links"`
+	// TestInstance says what the server is a copy of; null when it is none.
+	TestInstance *TestInstance `json:"TestInstance"`
+	Links        Links         `json:"Links"`
+}
+
+// TestInstance is a server that was made as a copy of another.
+type TestInstance struct {
+	// IsInQuarantine tells that it connects to its own host only and runs no script.
+	IsInQuarantine bool `json:"IsInQuarantine"`
+	// ParentInstallationID is that of what it is a copy of, BackupID and BackupTime the
+	// backup that it was made from.
+	ParentInstallationID string `json:"ParentInstallationId"`
+	BackupID             string `json:"BackupId"`
+	BackupTime           Time   `json:"BackupTime"`
+	Created              Time   `json:"Created"`
 }
 
 // ServerHealth is whether the server is well.

@@ -119,6 +119,7 @@ func documents() []any {
 		octopus.Backup{},
 		octopus.BackupRequest{},
 		octopus.Restored{},
+		octopus.TestInstance{},
 		octopus.RestoredRelease{},
 		octopus.BackupConfiguration{},
 		octopus.Timezone{},

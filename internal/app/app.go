@@ -27,6 +27,7 @@ import (
 	"github.com/takodeploy/tako/internal/feed/external"
 	"github.com/takodeploy/tako/internal/halibut"
 	"github.com/takodeploy/tako/internal/health"
+	"github.com/takodeploy/tako/internal/instance"
 	"github.com/takodeploy/tako/internal/mail"
 	"github.com/takodeploy/tako/internal/notify"
 	"github.com/takodeploy/tako/internal/oidc"
@@ -61,6 +62,9 @@ type Options struct {
 	Now func() time.Time
 	// OnStatement is told of every SQL statement, for tests that count them; see db.Options.
 	OnStatement func(query string)
+	// Proof says that the server only answers a proof of a backup, on a copy that is
+	// thrown away: whether it is a test instance's does not matter.
+	Proof bool
 }
 
 // App is a server, ready to run.
@@ -86,6 +90,7 @@ type App struct {
 	drain    context.CancelFunc
 	version  string
 	launch   *control.Started // nil without a supervisor
+	instance *instance.Marker // nil for a server that is no test instance
 }
 
 // New opens or sets up everything in the configured places and listens, so that
@@ -100,6 +105,15 @@ func New(ctx context.Context, cfg config.Config, opt Options) (_ *App, err error
 			err = errors.Join(err, a.Close())
 		}
 	}()
+	if a.instance, err = instance.ShutIn(cfg.Data, cfg.Database); err != nil {
+		return nil, err
+	}
+	if a.instance.Quarantined() {
+		// Scripts are not bound by what binds this process, and no agent is its own.
+		cfg.BuiltinWorker, cfg.AgentListen = false, ""
+		a.cfg = cfg
+		a.log.Warn("this server is a test instance in quarantine: it connects to its own host only and runs no script", "parent", a.instance.Parent)
+	}
 	if err := prepareData(cfg); err != nil {
 		return nil, err
 	}
@@ -114,7 +128,7 @@ func New(ctx context.Context, cfg config.Config, opt Options) (_ *App, err error
 			return nil, fmt.Errorf("listen for agents on %s: %w; set agent_listen to another address, or to off if no agent polls", cfg.AgentListen, err)
 		}
 	}
-	if a.db, err = openDatabase(ctx, cfg, opt, a.log); err != nil {
+	if a.db, err = openDatabase(ctx, cfg, opt, a.instance, a.log); err != nil {
 		return nil, err
 	}
 	if a.keys, err = secret.Open(ctx, a.db, keySource(cfg)); err != nil {
@@ -224,7 +238,7 @@ func (a *App) wire(ctx context.Context, opt Options, p parts) error {
 		Routes:  routes(a, opt.Version, p.store, service, packages, others, p.blobs),
 		Aliases: aliases(),
 		Guard:   server.Guard(a.db, p.store),
-		Version: opt.Version, InstallationID: p.installation, Base: a.cfg.BasePath, Drain: draining,
+		Version: opt.Version, InstallationID: p.installation, TestInstance: a.instance != nil, Base: a.cfg.BasePath, Drain: draining,
 	})
 	return err
 }
@@ -273,10 +287,15 @@ func prepareData(cfg config.Config) error {
 	return nil
 }
 
-func openDatabase(ctx context.Context, cfg config.Config, opt Options, log *slog.Logger) (*db.DB, error) {
+func openDatabase(ctx context.Context, cfg config.Config, opt Options, marker *instance.Marker, log *slog.Logger) (*db.DB, error) {
 	d, err := db.Open(ctx, cfg.Database, db.Options{Log: log, Now: opt.Now, OnStatement: opt.OnStatement})
 	if err != nil {
 		return nil, err
+	}
+	if !opt.Proof {
+		if err := instance.Check(ctx, d, marker); err != nil {
+			return nil, errors.Join(err, d.Close())
+		}
 	}
 	err = db.CheckStart(ctx, d, db.BinaryLevels())
 	var start *db.StartError

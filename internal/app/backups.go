@@ -188,7 +188,7 @@ func (b *Backups) boot(ctx context.Context, c backup.Copy) (err error) {
 	// An administrator of the copy alone, which is thrown away.
 	key := "API-" + rand.Text()
 	cfg.AdminUsername, cfg.AdminAPIKey = "tako-verify", secret.Text(key)
-	a, err := New(ctx, cfg, Options{Log: b.opt.Log, Version: b.opt.Version, Exe: b.opt.Exe})
+	a, err := New(ctx, cfg, Options{Log: b.opt.Log, Version: b.opt.Version, Exe: b.opt.Exe, Proof: true})
 	if err != nil {
 		return err
 	}

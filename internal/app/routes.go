@@ -34,7 +34,7 @@ func routes(a *App, version string, store *docstore.Store, service *releases.Ser
 	all = append(all, users.Routes(a.db, store, a.auth)...)
 	all = append(all, server.Routes(server.Config{
 		DB: a.db, Store: store, Version: version, Node: a.cfg.Node, BuiltinWorker: a.cfg.BuiltinWorker, Started: time.Now(),
-		Thumbprint: a.thumbprint(),
+		Thumbprint: a.thumbprint(), Instance: a.instance,
 	})...)
 	all = append(all, projects.Routes(a.db, store)...)
 	all = append(all, triggers.Routes(a.db, store)...)

@@ -39,6 +39,8 @@ type Process struct {
 	// Root is that of the supervisor which runs the server, "" for none. Set it by
 	// Supervised.
 	Root string
+	// Within is a command line that the program's is appended to and that becomes it.
+	Within []string
 
 	t   testing.TB
 	cmd *exec.Cmd
@@ -117,7 +119,8 @@ func (p *Process) Start() {
 	if p.Database != "" {
 		args = append(args, "--database", p.Database)
 	}
-	p.cmd = exec.Command(Binary(p.t), args...) //nolint:noctx // it is killed by the test, not by a context
+	args = append(slices.Concat(p.Within, []string{Binary(p.t)}), args...)
+	p.cmd = exec.Command(args[0], args[1:]...) //nolint:noctx // it is killed by the test, not by a context
 	p.cmd.Env = append(os.Environ(), append([]string{"TAKO_ADMIN_USERNAME=admin", "TAKO_ADMIN_API_KEY=" + AdminKey}, p.Env...)...)
 	stdout, err := p.cmd.StdoutPipe()
 	if err != nil {

@@ -360,6 +360,7 @@ func TestFullDisk(t *testing.T) {
 			if err := w.verify(m.ID, backup.LevelDatabase, nil); err != nil {
 				t.Fatal(err)
 			}
+			w.cloneOnFullDisk(m.ID, disk, full)
 			if dialect == db.Postgres {
 				return
 			}

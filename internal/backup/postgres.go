@@ -106,50 +106,57 @@ func dump(ctx context.Context, src Source, m *Manifest, path, hashes string) err
 // afterwards, or nothing has changed. What stands in the schema is kept under
 // another name, which is returned; "" when there was nothing.
 func load(ctx context.Context, d *db.DB, m *Manifest, path string, reincarnate bool) (kept string, err error) {
-	server, err := d.Server(ctx)
-	if err != nil {
-		return "", err
-	}
-	if server.Schema != m.Schema {
-		return "", fault.New(fault.Invalid, "The backup is of schema %q, and the role's schema in this database is %q; set its search_path.", m.Schema, server.Schema)
-	}
-	if server.Major < m.Postgres {
-		return "", fault.New(fault.Invalid, "The backup is of PostgreSQL %d, and this server is %d; restore into version %d or later.", m.Postgres, server.Major, m.Postgres)
-	}
-	bin, err := programs(ctx, server.Major)
-	if err != nil {
-		return "", err
-	}
 	_, err = d.Meta(ctx)
 	if err != nil && !errors.Is(err, db.ErrNoSchema) {
 		return "", err
 	}
-	begin := "BEGIN;\n"
+	begin := ""
 	if err == nil {
 		kept = "before_restore_" + strings.ToLower(time.Now().UTC().Format("20060102T150405")+"_"+rand.Text()[:4])
 		begin += fmt.Sprintf("ALTER SCHEMA %s RENAME TO %s;\nCREATE SCHEMA %s;\n", quoted(m.Schema), quoted(kept), quoted(m.Schema))
 	}
-	end := "COMMIT;\n"
+	end := ""
 	if reincarnate {
 		end = strings.Join(tasks.HoldSQL(quoted(m.Schema), m.ID, m.Created, time.Now()), ";\n") + ";\n" + db.ReincarnateSQL(quoted(m.Schema), rand.Text()) + end
 		for _, table := range livingTables() {
 			end = fmt.Sprintf("DELETE FROM %s.%s;\n", quoted(m.Schema), table) + end
 		}
 	}
+	return kept, loadScript(ctx, d, m, path, begin, end)
+}
+
+// loadScript restores a dump in one transaction, between the statements of begin and
+// end.
+func loadScript(ctx context.Context, d *db.DB, m *Manifest, path, begin, end string) error {
+	server, err := d.Server(ctx)
+	if err != nil {
+		return err
+	}
+	if server.Schema != m.Schema {
+		return fault.New(fault.Invalid, "The backup is of schema %q, and the role's schema in this database is %q; set its search_path.", m.Schema, server.Schema)
+	}
+	if server.Major < m.Postgres {
+		return fault.New(fault.Invalid, "The backup is of PostgreSQL %d, and this server is %d; restore into version %d or later.", m.Postgres, server.Major, m.Postgres)
+	}
+	bin, err := programs(ctx, server.Major)
+	if err != nil {
+		return err
+	}
+	begin, end = "BEGIN;\n"+begin, end+"COMMIT;\n"
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	psql, psqlSaid := program(ctx, bin, "psql", server, "--no-psqlrc", "--quiet", "--output=/dev/null", "--set=ON_ERROR_STOP=1", "--file=-")
 	restore, restoreSaid := program(ctx, bin, "pg_restore", server, "--no-owner", "--no-privileges", "--schema="+m.Schema, "--file=-", path)
 	in, err := psql.StdinPipe()
 	if err != nil {
-		return "", err
+		return err
 	}
 	script, err := restore.StdoutPipe()
 	if err != nil {
-		return "", err
+		return err
 	}
 	if err := psql.Start(); err != nil {
-		return "", err
+		return err
 	}
 	_, sendErr := io.WriteString(in, begin)
 	err = restore.Start()
@@ -171,12 +178,12 @@ func load(ctx context.Context, d *db.DB, m *Manifest, path string, reincarnate b
 	sendErr = errors.Join(sendErr, in.Close())
 	waitErr := failed("psql", psql.Wait(), psqlSaid)
 	if sendErr != nil && waitErr != nil {
-		return "", waitErr // it tells why the pipe broke
+		return waitErr // it tells why the pipe broke
 	}
 	if err := errors.Join(err, waitErr, sendErr); err != nil {
-		return "", err
+		return err
 	}
-	return kept, nil
+	return nil
 }
 
 // livingTables have a row for each running process; those of the former life are gone.

@@ -106,20 +106,11 @@ func (s *Store) Restore(ctx context.Context, id string, opt RestoreOptions) (_ R
 }
 
 func (s *Store) restore(ctx context.Context, dir string, opt *RestoreOptions) (r Restored, err error) {
-	if r.Manifest, err = readManifest(dir); err != nil {
-		if fault.Is(err, fault.Unsupported) {
-			return r, err
-		}
-		return r, &DamagedError{ID: filepath.Base(dir), Problems: []string{err.Error()}}
+	if r.Manifest, err = readRestorable(dir); err != nil {
+		return r, err
 	}
 	m := &r.Manifest
 	r.Missing = len(m.Missing)
-	if _, ok := m.Rows["task_hold"]; !ok {
-		return r, fault.New(fault.Unsupported, "The backup is from before the first release, and its schema is not this version's; restore it with version %s.", m.Version)
-	}
-	if own := db.BinaryLevels(); own.Level < m.MinReaderLevel {
-		return r, fault.New(fault.Unsupported, "The backup's data is of level %d, and this version of Tako knows level %d; restore with version %s or later.", m.MinReaderLevel, own.Level, m.Version)
-	}
 	if err := os.MkdirAll(opt.Data, 0o700); err != nil {
 		return r, err
 	}
@@ -154,6 +145,24 @@ func (s *Store) restore(ctx context.Context, dir string, opt *RestoreOptions) (r
 	}
 	r.countHeld(ctx, opt)
 	return r, nil
+}
+
+// readRestorable reads the manifest of a backup that this version can restore.
+func readRestorable(dir string) (Manifest, error) {
+	m, err := readManifest(dir)
+	if fault.Is(err, fault.Unsupported) {
+		return m, err
+	}
+	if err != nil {
+		return m, &DamagedError{ID: filepath.Base(dir), Problems: []string{err.Error()}}
+	}
+	if _, ok := m.Rows["task_hold"]; !ok {
+		return m, fault.New(fault.Unsupported, "The backup is from before the first release, and its schema is not this version's; restore it with version %s.", m.Version)
+	}
+	if own := db.BinaryLevels(); own.Level < m.MinReaderLevel {
+		return m, fault.New(fault.Unsupported, "The backup's data is of level %d, and this version of Tako knows level %d; restore with version %s or later.", m.MinReaderLevel, own.Level, m.Version)
+	}
+	return m, nil
 }
 
 // countHeld tells what the restored server will not do by itself. It is done when the
@@ -379,7 +388,7 @@ func (r *Restored) reincarnate(ctx context.Context, staged string, log *slog.Log
 		err = fmt.Errorf("the database is damaged: %s", damage[0])
 	}
 	if err == nil {
-		err = db.Reincarnate(ctx, d, false)
+		err = db.Reincarnate(ctx, d, "")
 	}
 	if err == nil {
 		err = d.Write(ctx, func(t *db.Tx) error {

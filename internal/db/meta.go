@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgconn"
 	"modernc.org/sqlite"
 )
@@ -157,22 +156,18 @@ const skipped = 1_000_000
 
 // Reincarnate gives a restored or cloned database a new incarnation, so that
 // nothing which still runs for its former life can write to it, and makes its
-// counters skip the ids that may have been given out since. A clone gets a new
-// installation id too.
-func Reincarnate(ctx context.Context, d *DB, clone bool) error {
+// counters skip the ids that may have been given out since. A clone gets another
+// installation id too; "" keeps the one that is there.
+func Reincarnate(ctx context.Context, d *DB, installation string) error {
 	return d.writeSchema(ctx, func(t *Tx) error {
 		t.AfterCommit(d.counters.forget)
 		if _, err := t.Exec(ctx, `UPDATE counter SET next = next + ?`, skipped); err != nil {
 			return err
 		}
-		if _, err := t.Exec(ctx, `UPDATE tako_meta SET incarnation = ? WHERE id = 1`, rand.Text()); err != nil || !clone {
+		if _, err := t.Exec(ctx, `UPDATE tako_meta SET incarnation = ? WHERE id = 1`, rand.Text()); err != nil || installation == "" {
 			return err
 		}
-		id, err := uuid.NewRandom()
-		if err != nil {
-			return err
-		}
-		_, err = t.Exec(ctx, `UPDATE tako_meta SET installation_id = ? WHERE id = 1`, id.String())
+		_, err := t.Exec(ctx, `UPDATE tako_meta SET installation_id = ? WHERE id = 1`, installation)
 		return err
 	})
 }

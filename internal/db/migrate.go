@@ -92,7 +92,7 @@ func (d *DB) migrate(ctx context.Context, all []migration, own Levels, opt Migra
 func (d *DB) create(ctx context.Context, all []migration, own Levels, opt MigrateOptions) (made bool, err error) {
 	err = d.writeSchema(ctx, func(t *Tx) error {
 		made = false
-		if begun, err := t.hasTable(ctx, "tako_meta"); err != nil || begun {
+		if begun, err := t.HasTable(ctx, "tako_meta"); err != nil || begun {
 			return err
 		}
 		if err := t.createRunnerTables(ctx, own, opt); err != nil {
@@ -115,8 +115,8 @@ func (d *DB) create(ctx context.Context, all []migration, own Levels, opt Migrat
 	return made && err == nil, err
 }
 
-// hasTable reports whether a table is there.
-func (t *Tx) hasTable(ctx context.Context, name string) (bool, error) {
+// HasTable reports whether a table is there.
+func (t *Tx) HasTable(ctx context.Context, name string) (bool, error) {
 	query := `SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = ?`
 	if t.d.dialect == Postgres {
 		query = `SELECT count(*) FROM pg_class WHERE relkind = 'r' AND relname = ? AND relnamespace = current_schema()::regnamespace`

@@ -430,14 +430,14 @@ func TestReincarnate(t *testing.T) {
 	dbtest.Run(t, func(t *testing.T, d *db.DB) {
 		fill(t, d, 1)
 		before := meta(t, d)
-		if err := db.Reincarnate(t.Context(), d, false); err != nil {
+		if err := db.Reincarnate(t.Context(), d, ""); err != nil {
 			t.Fatal(err)
 		}
 		restored := meta(t, d)
 		if restored.Incarnation == before.Incarnation || restored.InstallationID != before.InstallationID {
 			t.Errorf("restored: %+v, before: %+v", restored, before)
 		}
-		if err := db.Reincarnate(t.Context(), d, true); err != nil {
+		if err := db.Reincarnate(t.Context(), d, "00000000-0000-4000-8000-000000000001"); err != nil {
 			t.Fatal(err)
 		}
 		if cloned := meta(t, d); cloned.Incarnation == restored.Incarnation || cloned.InstallationID == before.InstallationID {

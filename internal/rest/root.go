@@ -26,7 +26,9 @@ type rootDocument struct {
 	InstallationID       string `json:"InstallationId"`
 	IsEarlyAccessProgram bool
 	HasLongTermSupport   bool
-	Links                octopus.Links
+	// TestInstance is there on a copy that was made to try things out.
+	TestInstance bool `json:",omitempty"`
+	Links        octopus.Links
 }
 
 type capabilities struct{ Capabilities octopus.List[string] }
@@ -109,7 +111,7 @@ type roots struct {
 
 func (s *Server) rootJSON(space ident.SpaceID) (json.RawMessage, error) {
 	return json.Marshal(rootDocument{
-		Application: "Tako", Version: s.Version, APIVersion: apiVersion, InstallationID: s.InstallationID,
+		Application: "Tako", Version: s.Version, APIVersion: apiVersion, InstallationID: s.InstallationID, TestInstance: s.TestInstance,
 		Links: rootLinks(s.base, string(space)),
 	})
 }

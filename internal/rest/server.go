@@ -44,6 +44,7 @@ type Config struct {
 	// take for a version older than all.
 	Version        string
 	InstallationID string // a UUID; clients refuse to start without one
+	TestInstance   bool   // the server is a copy of another
 	// Base is the path under which the server is reached behind a proxy
 	// ("/deploy"); "" when it has a host of its own.
 	Base string

@@ -10,6 +10,7 @@ import (
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/docstore"
 	"github.com/takodeploy/tako/internal/events"
+	"github.com/takodeploy/tako/internal/instance"
 	"github.com/takodeploy/tako/internal/mail"
 	"github.com/takodeploy/tako/internal/rest"
 	"github.com/takodeploy/tako/octopus"
@@ -35,6 +36,8 @@ type Config struct {
 	Started time.Time
 	// Thumbprint is that of the certificate by which agents know the server.
 	Thumbprint string
+	// Instance says what the server is a copy of; nil when it is none.
+	Instance *instance.Marker
 }
 
 // api serves the routes.

@@ -46,6 +46,11 @@ func (a *api) status(r *rest.Request) (any, error) {
 		"Self": r.Href("/api/serverstatus"), "Health": r.Href("/api/serverstatus/health"), "SystemInfo": r.Href("/api/serverstatus/system-info"),
 		"Extensions": r.Href("/api/serverstatus/extensions"), "Timezones": r.Href("/api/serverstatus/timezones"),
 	}}
+	if m := a.Instance; m != nil {
+		out.TestInstance = &octopus.TestInstance{
+			IsInQuarantine: m.Quarantined(), ParentInstallationID: m.Parent, BackupID: m.Backup, BackupTime: octopus.NewTime(m.Instant), Created: octopus.NewTime(m.Created),
+		}
+	}
 	err := a.DB.Read(r.Context(), func(tx *db.Tx) (err error) {
 		out.IsInMaintenanceMode, err = InMaintenance(r.Context(), tx, a.Store)
 		return err
