@@ -48,8 +48,9 @@ func newBusy(t *testing.T, dialect db.Dialect) (b *busy, runs, queued string) {
 	}
 	apptest.Post(t, s.Client, "/api/accounts", account("cloud", "hush"))
 	b.feed = make(space+"/feeds", `{"Name":"Feed","FeedType":"NuGet","FeedUri":"http://who:hush@{at}/v3/index.json","Username":"u","Password":{"NewValue":"hush"}}`)
-	make(space+"/machines", `{"Name":"Target","EnvironmentIds":["{dev}"],"Roles":["web"],"Endpoint":{"CommunicationStyle":"TentaclePassive","Uri":"https://{at}:10933/","Thumbprint":"AB"}}`)
-	make(space+"/workers", `{"Name":"Worker","WorkerPoolIds":["WorkerPools-1"],"Endpoint":{"CommunicationStyle":"TentaclePassive","Uri":"https://{at}:10933/","Thumbprint":"AB"}}`)
+	make(space+"/machines", `{"Name":"Target","EnvironmentIds":["{dev}"],"Roles":["web"],"Endpoint":{"CommunicationStyle":"TentaclePassive","Uri":"https://{at}:10933/","Thumbprint":"0123456789ABCDEF0123456789ABCDEF01234567"}}`)
+	pool := make(space+"/workerpools", `{"Name":"Pool"}`) // the default one is for scripts that are to run
+	make(space+"/workers", `{"Name":"Worker","WorkerPoolIds":["`+pool+`"],"Endpoint":{"CommunicationStyle":"TentaclePassive","Uri":"https://{at}:10933/","Thumbprint":"0123456789ABCDEF0123456789ABCDEF01234567"}}`)
 	b.trigger = make(space+"/projecttriggers", `{"Name":"Nightly","ProjectId":"{project}","Filter":{"FilterType":"CronExpressionSchedule","CronExpression":"0 0 3 * * *","Timezone":"UTC"},"Action":{"ActionType":"DeployNewRelease","EnvironmentId":"{dev}"}}`)
 	b.hook = make(space+"/subscriptions", `{"Name":"Hook","EventNotificationSubscription":{"WebhookURI":"http://{at}/hook","WebhookHeaderKey":"X-Key","WebhookHeaderValue":{"HasValue":true,"NewValue":"hush"}}}`)
 	b.robot = make("/api/users", `{"Username":"robot","IsService":true}`)
@@ -107,7 +108,7 @@ func TestCloneIsDisarmed(t *testing.T) {
 				copyFile(t, filepath.Join(c.Data, "tako.db"), filepath.Join(stray.Data, "tako.db"))
 			}
 			copyFile(t, filepath.Join(c.Data, "master.key"), filepath.Join(stray.Data, "master.key"))
-			if _, errOut, code := onServer(t, stray, nil, "", "server", "--listen", "127.0.0.1:0"); code != 1 || !strings.Contains(errOut, "test instance in quarantine") {
+			if _, errOut, code := onServer(t, stray, nil, "", "server", "--listen", "127.0.0.1:0", "--agent-listen", "off"); code != 1 || !strings.Contains(errOut, "test instance in quarantine") {
 				t.Errorf("a server without the marker: %d %s", code, errOut)
 			}
 
@@ -118,6 +119,9 @@ func TestCloneIsDisarmed(t *testing.T) {
 			}](t, c.Client, "/api")
 			if root.InstallationID == parent || !root.TestInstance {
 				t.Errorf("the copy says %+v of itself", root)
+			}
+			if own := thumbprint(t, c.Client); own == "" || own == thumbprint(t, b.Process.Client) {
+				t.Errorf("the copy shows agents the certificate %q of its parent", own)
 			}
 			status := apptest.Get[octopus.ServerStatus](t, c.Client, "/api/serverstatus")
 			if ti := status.TestInstance; ti == nil || !ti.IsInQuarantine || ti.ParentInstallationID != parent {
@@ -183,6 +187,12 @@ func TestCloneIsDisarmed(t *testing.T) {
 	}
 }
 
+// thumbprint is that of the certificate by which agents know a server.
+func thumbprint(t *testing.T, c *apptest.Client) string {
+	t.Helper()
+	return apptest.Get[octopus.CertificateConfiguration](t, c, "/api/configuration/certificates/"+octopus.CertificateGlobalID).Thumbprint
+}
+
 func copyFile(t *testing.T, from, to string) {
 	t.Helper()
 	text, err := os.ReadFile(from)
@@ -223,6 +233,9 @@ func TestCloneKeepsSecretsWhenTyped(t *testing.T) {
 		t.Errorf("a clone into a clone: %d %s", code, errOut)
 	}
 	c.Start()
+	if thumbprint(t, c.Client) == thumbprint(t, s.Client) {
+		t.Error("the copy that keeps the secrets has the certificate that agents trust")
+	}
 	if body := string(c.Must(t, http.MethodGet, "/api/accounts", nil, nil).Body); !strings.Contains(body, `"HasValue":true`) {
 		t.Errorf("the accounts are %s", body)
 	}
@@ -260,7 +273,7 @@ func TestCloneKilledAtEachEdge(t *testing.T) {
 				if out, errOut, code := onServer(t, s, []string{"TAKO_FAILPOINT=" + edge + ":kill"}, "", args...); code != -1 {
 					t.Fatalf("%s: the command ended with %d:\n%s%s", edge, code, out, errOut)
 				}
-				if _, errOut, code := onServer(t, c, nil, "", "server", "--listen", "127.0.0.1:0"); code != 1 || !strings.Contains(errOut, "was not made to its end") {
+				if _, errOut, code := onServer(t, c, nil, "", "server", "--listen", "127.0.0.1:0", "--agent-listen", "off"); code != 1 || !strings.Contains(errOut, "was not made to its end") {
 					t.Errorf("%s: a server on what is left: %d %s", edge, code, errOut)
 				}
 			}

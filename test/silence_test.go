@@ -11,6 +11,7 @@ import (
 
 	"github.com/takodeploy/tako/internal/apptest"
 	"github.com/takodeploy/tako/internal/db"
+	"github.com/takodeploy/tako/internal/egress"
 	"github.com/takodeploy/tako/octopus"
 )
 
@@ -141,6 +142,17 @@ func (b *busy) provoke(t *testing.T, c *apptest.Process, d *db.DB, round int) {
 	if doc := ended(t, c.Client, sends.deploy(t, version, sends.Dev)); doc.State != octopus.TaskFailed {
 		t.Errorf("the deployment that sends an e-mail is %s", doc.State)
 	}
+	// A script on a target, which the server calls again and again.
+	remote := script("Remote", "echo never")
+	remote.Properties = octopus.Properties{octopus.PropTargetRoles: octopus.Plain("web")}
+	remote.Actions[0].Properties[octopus.PropRunOnServer] = octopus.Plain("False")
+	calls := model.another(t, fmt.Sprintf("Remote %d", round), remote)
+	_, version = calls.release(t, nil)
+	called := strings.Count(c.Output(), egress.ErrQuarantined.Error())
+	task := calls.deploy(t, version, calls.Dev)
+	eventually(t, "the target was called", func() bool { return strings.Count(c.Output(), egress.ErrQuarantined.Error()) > called })
+	c.Must(t, http.MethodPost, "/api/tasks/"+task+"/cancel", nil, nil)
+	ended(t, c.Client, task)
 	// The schedules of triggers and of the server, all at once.
 	if allDue(t, d) < 2 {
 		t.Error("the trigger has no schedule, so it was not enabled")
