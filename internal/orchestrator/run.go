@@ -31,8 +31,10 @@ type run struct {
 
 	deltas differences
 
-	mu    sync.Mutex // of state
+	mu    sync.Mutex // of state and leaving
 	state *deploy.State
+	// leaving are targets on their way out of the deployment.
+	leaving map[string]bool
 
 	// What follows belongs to loop alone.
 	busy    map[deploy.Unit]*work
@@ -326,7 +328,6 @@ func (r *run) takeAnswers(ctx context.Context) error {
 		facts = append(append(facts, r.outputsOf(f)...), f)
 		if t, ok := r.settled(f); ok {
 			b.Tickets = append(b.Tickets, t)
-			b.Unlock = append(b.Unlock, t.Unit)
 		}
 		if f.Answer.Choice == deploy.ChildEnded {
 			continue
@@ -407,7 +408,8 @@ func (r *run) answers(f deploy.Fact) bool {
 }
 
 // settled is the ticket of an unknown fate that a person has decided: its agent
-// may forget the script. One that is to run again is ended first, elsewhere.
+// may forget the script. It keeps its machine's lock until the agent has told that it
+// does not run. One that is to run again is ended first, elsewhere.
 func (r *run) settled(f deploy.Fact) (tasks.Ticket, bool) {
 	if f.Answer.Choice != deploy.MarkSucceeded && f.Answer.Choice != deploy.MarkFailed {
 		return tasks.Ticket{}, false
