@@ -48,6 +48,9 @@ type Source interface {
 	// Child makes the deployment that a step of another one asks for, in the
 	// caller's transaction, and returns its task; or it says why it need not be made.
 	Child(ctx context.Context, tx *db.Tx, p *deploy.Plan, c releases.Child) (task, skipped string, err error)
+	// Reached is told to which targets a deployment went, where those are not all that
+	// it was made for and no others, in the transaction that ends it.
+	Reached(ctx context.Context, tx *db.Tx, p *deploy.Plan, machines []string) error
 	// Ended is told of a deployment that has ended, in that transaction.
 	Ended(ctx context.Context, tx *db.Tx, t *tasks.Task, state octopus.TaskState) error
 }

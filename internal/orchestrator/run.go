@@ -440,6 +440,23 @@ func (r *run) cancel(ctx context.Context) error {
 func (r *run) finish(ctx context.Context, outcome deploy.Outcome) error {
 	b := r.take()
 	b.Warnings = r.state.Warnings
+	if len(r.state.Excluded)+len(r.state.Joined) > 0 {
+		var reached []string
+		for _, m := range slices.Concat(r.plan.Machines, r.state.Joined) {
+			if !r.state.Excluded[m.ID] {
+				reached = append(reached, m.ID)
+			}
+		}
+		also := b.Also
+		b.Also = func(ctx context.Context, tx *db.Tx) error {
+			if also != nil {
+				if err := also(ctx, tx); err != nil {
+					return err
+				}
+			}
+			return r.o.cfg.Source.Reached(ctx, tx, &r.plan, reached)
+		}
+	}
 	switch outcome {
 	case deploy.Succeeded:
 		b.Lines = append(b.Lines, line(r.l.ID, octopus.LogInfo, "The deployment completed successfully."))

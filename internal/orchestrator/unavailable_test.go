@@ -64,6 +64,10 @@ func TestPoint13UnavailableTargets(t *testing.T) {
 			if u.Outcome != deploy.Skipped || !state.Excluded["Machines-b"] || !slices.Contains(w.log(id), "Warning "+left) {
 				t.Errorf("%s: b is %+v:\n%s", c.name, u, strings.Join(w.log(id), "\n"))
 			}
+			reached := strings.Join([]string{"Machines-a"}[:len(c.machines)-1], "")
+			if n := w.count(`SELECT count(*) FROM events WHERE category = 'Reached' AND message = ?`, reached); n == 0 {
+				t.Errorf("%s: nobody was told that it went to %q", c.name, reached)
+			}
 			if second := state.Unit(deploy.Unit{Step: 1, Lane: "Machines-b"}); second.Attempt > 0 {
 				t.Errorf("%s: b is in a later step: %+v", c.name, second)
 			}

@@ -219,6 +219,11 @@ func (source) Child(context.Context, *db.Tx, *deploy.Plan, releases.Child) (task
 	return "", "", fault.New(fault.Unsupported, "There is no other project here.")
 }
 
+func (source) Reached(_ context.Context, tx *db.Tx, _ *deploy.Plan, machines []string) error {
+	tx.Event(db.Event{Category: "Reached", Message: strings.Join(machines, " "), DocumentType: "Test"})
+	return nil
+}
+
 func (source) Ended(_ context.Context, tx *db.Tx, t *tasks.Task, state octopus.TaskState) error {
 	tx.Event(db.Event{Category: "Ended", Message: t.ID + " " + string(state), DocumentType: "Test"})
 	return nil

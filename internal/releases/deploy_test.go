@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/takodeploy/tako/internal/auth"
+	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/deploy"
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/releases"
@@ -257,6 +258,24 @@ func TestConnectivityOfPlans(t *testing.T) {
 		}
 		if diff := cmp.Diff(map[string]bool{"laptop": true, "web-" + w.dev: false}, got); diff != "" {
 			t.Error(diff)
+		}
+		// One that was left out on the way lacks the release: it is brought to it later.
+		var m octopus.Machine
+		w.load("machines", w.devTarget, &m)
+		renewals := func() (all []releases.Renewal) {
+			w.read(func(tx *db.Tx) (err error) {
+				all, err = w.rel.Renewals(t.Context(), tx, &w.project, []octopus.Machine{m}, false)
+				return err
+			})
+			return all
+		}
+		w.end(d, octopus.TaskSuccess)
+		if len(renewals()) != 0 {
+			t.Errorf("a target lacks what was deployed to it: %+v", renewals())
+		}
+		w.write(func(tx *db.Tx) error { return w.rel.Reached(t.Context(), tx, plan, []string{laptop.ID}) })
+		if all := renewals(); len(all) != 1 || all[0].ReleaseID != r.ID || len(all[0].Machines) != 1 {
+			t.Errorf("what the target lacks: %+v", all)
 		}
 		found, err := w.rel.Targets(t.Context(), plan)
 		check(t, err)
