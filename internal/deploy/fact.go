@@ -35,7 +35,8 @@ const (
 	// FactOutput is an output variable of a unit.
 	FactOutput FactKind = "output"
 	// FactMachines changes which targets take part in what has not been decided
-	// yet. Only a health check does that.
+	// yet: a health check does that, an attempt whose target is not available, and,
+	// without a unit, the beginning of the deployment.
 	FactMachines FactKind = "machines"
 )
 
@@ -71,7 +72,7 @@ type Fact struct {
 type Machines struct {
 	// Join are targets that the plan does not have.
 	Join []Machine `json:"join,omitempty"`
-	// Leave are ids of targets that are taken out, as if a person had.
+	// Leave are ids of targets that are taken out, as if a person had excluded them.
 	Leave []string `json:"leave,omitempty"`
 }
 

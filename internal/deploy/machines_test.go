@@ -111,3 +111,64 @@ func TestBeside(t *testing.T) {
 		}
 	}
 }
+
+// TestMachinesLeaveAsItBegins: only before anything else may targets leave without an
+// attempt that has found so.
+func TestMachinesLeaveAsItBegins(t *testing.T) {
+	t.Parallel()
+	web := octopus.Step{ID: "web", Name: "web", Properties: octopus.Properties{octopus.PropTargetRoles: octopus.Plain("web")}, Actions: []octopus.Action{{ID: "web", Name: "web"}}}
+	plan, err := deploy.Build(deploy.Input{
+		Process:  []octopus.Step{web},
+		Machines: []deploy.Machine{{ID: "m1", Name: "one", Roles: []string{"web"}}, {ID: "m2", Name: "two", Roles: []string{"web"}}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	leave := func(ids ...string) deploy.Fact {
+		return deploy.Fact{Kind: deploy.FactMachines, Machines: &deploy.Machines{Leave: ids}}
+	}
+	s, err := deploy.Fold(plan, []deploy.Fact{leave("m1"), {Kind: deploy.FactStep, Run: true, Window: 10}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if next := s.Next(); len(next) != 1 || next[0].Unit.Lane != "m2" {
+		t.Errorf("starts: %+v", next)
+	}
+	if !s.AnyLeft(nil) || s.AnyLeft(map[string]bool{"m2": true}) {
+		t.Error("of two targets one is left")
+	}
+	if err := s.Apply(leave("m2")); err == nil {
+		t.Error("targets leave later without a unit")
+	}
+	if err := deploy.NewState(plan).Apply(deploy.Fact{Kind: deploy.FactMachines}); err == nil {
+		t.Error("a change of nothing is taken")
+	}
+	if s, err = deploy.Fold(plan, []deploy.Fact{leave("m1", "m2")}); err != nil {
+		t.Fatal(err)
+	}
+	if next := s.Next(); len(next) != 1 || next[0].Run || next[0].Reason != "no deployment targets match the step" {
+		t.Errorf("with no target left: %+v", next)
+	}
+}
+
+// TestMaySkip: who may be missing.
+func TestMaySkip(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		targets deploy.Targets
+		machine deploy.Machine
+		want    bool
+	}{
+		{deploy.Targets{}, deploy.Machine{Roles: []string{"web"}}, false},
+		{deploy.Targets{}, deploy.Machine{MayBeOffline: true}, true},
+		{deploy.Targets{SkipRoles: []string{"web"}}, deploy.Machine{Roles: []string{"web"}}, false},
+		{deploy.Targets{Skip: true}, deploy.Machine{}, true},
+		{deploy.Targets{Skip: true, SkipRoles: []string{"db", "Web"}}, deploy.Machine{Roles: []string{"web"}}, true},
+		{deploy.Targets{Skip: true, SkipRoles: []string{"db"}}, deploy.Machine{Roles: []string{"web"}}, false},
+		{deploy.Targets{Skip: true, SkipRoles: []string{"db"}}, deploy.Machine{Roles: []string{"web"}, MayBeOffline: true}, true},
+	} {
+		if got := (&deploy.Plan{Targets: c.targets}).MaySkip(&c.machine); got != c.want {
+			t.Errorf("%+v, %+v: %t", c.targets, c.machine, got)
+		}
+	}
+}

@@ -237,7 +237,11 @@ func (w *watcher) see(f deploy.Fact) string {
 		}
 	case deploy.FactCancel:
 		w.canceled = true
-	case deploy.FactAck, deploy.FactOutput, deploy.FactMachines:
+	case deploy.FactMachines:
+		for _, id := range f.Machines.Leave {
+			w.excluded[id] = true
+		}
+	case deploy.FactAck, deploy.FactOutput:
 	}
 	return ""
 }
@@ -291,6 +295,15 @@ func (m *simulation) add(f deploy.Fact) {
 	if why := m.w.see(f); why != "" {
 		m.t.Fatalf("fact %d, %s of step %d, unit %v: %s", len(m.facts), f.Kind, f.Step, f.Unit, why)
 	}
+}
+
+// begin leaves out targets as the deployment begins.
+func (m *simulation) begin() {
+	if rapid.IntRange(0, 3).Draw(m.t, "left out") > 0 {
+		return
+	}
+	leave := []string{"a", "b", "c", "d"}[rapid.IntRange(0, 3).Draw(m.t, "from which"):]
+	m.add(deploy.Fact{Kind: deploy.FactMachines, Machines: &deploy.Machines{Leave: leave}})
 }
 
 // step does one thing of those that may happen, and reports whether it is the end.
@@ -400,7 +413,7 @@ func (m *simulation) progress(u deploy.Unit) {
 		return &deploy.Ask{ID: fmt.Sprint("Interruptions-", m.ids), Kind: kind}
 	}
 	f.Kind = deploy.FactResult
-	switch rapid.IntRange(0, 9).Draw(m.t, "event") {
+	switch rapid.IntRange(0, 10).Draw(m.t, "event") {
 	case 0:
 		f.Kind = deploy.FactAck
 	case 1:
@@ -419,6 +432,13 @@ func (m *simulation) progress(u deploy.Unit) {
 		f.Result, f.Ask = &deploy.Result{Outcome: deploy.Unknown}, ask(deploy.AskUnknown)
 	case 6:
 		f.Kind, f.Ask = deploy.FactAsk, ask(rapid.SampledFrom([]deploy.AskKind{deploy.AskManual, deploy.AskChild}).Draw(m.t, "kind"))
+	case 7: // its target is not available, and nothing of it has started
+		if u.Lane != "" && !m.w.canceled {
+			m.add(deploy.Fact{Kind: deploy.FactMachines, Unit: &u, Attempt: f.Attempt, Machines: &deploy.Machines{Leave: []string{u.Lane}}})
+			f.Result = &deploy.Result{Outcome: deploy.Skipped, Warnings: true}
+			break
+		}
+		fallthrough
 	default:
 		f.Result = &deploy.Result{Outcome: deploy.Succeeded}
 		if m.w.canceled {
@@ -447,6 +467,7 @@ func TestStateMachine(t *testing.T) {
 		rapid.Check(t, func(t *rapid.T) {
 			p := drawPlan(t)
 			m := &simulation{t: t, s: deploy.NewState(p), w: newWatcher(p)}
+			m.begin()
 			for !m.step() {
 				steps++
 				if len(m.facts) > maxFacts {
@@ -467,6 +488,7 @@ func TestSimulations(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p := drawPlan(t)
 		m := &simulation{t: t, s: deploy.NewState(p), w: newWatcher(p)}
+		m.begin()
 		for !m.step() {
 			if len(m.facts) > maxFacts {
 				t.Fatal("it does not end")
@@ -546,6 +568,7 @@ func FuzzJournal(f *testing.F) {
 {"k":"ack","u":{"s":0,"a":0,"l":"x"},"n":1} {"k":"output","u":{"s":0,"a":0,"l":"x"},"n":1,"output":{"name":"v","value":"1"}}
 {"k":"result","u":{"s":0,"a":0,"l":"x"},"n":1,"result":{"outcome":"failed"},"ask":{"id":"Interruptions-1","kind":"guided"}}
 {"k":"answer","u":{"s":0,"a":0,"l":"x"},"answer":{"id":"Interruptions-1","choice":"Exclude"}} {"k":"unit","u":{"s":1,"a":0},"run":false}`)
+	f.Add(`{"k":"machines","machines":{"leave":["x"]}} {"k":"step","step":0,"run":true} {"k":"machines","machines":{"leave":["y"]}}`)
 	f.Add(`{"k":"cancel"} {"k":"answer"} {"k":"result","u":{"s":-1,"a":9}} {"k":"step","step":-5} {"k":"intent","u":{"s":2,"a":0}}`)
 	f.Fuzz(func(t *testing.T, text string) {
 		s := deploy.NewState(plan)

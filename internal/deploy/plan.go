@@ -69,6 +69,7 @@ type Plan struct {
 	Keep *Keep `json:"keep,omitempty"`
 	// Redeploy installs packages though they are installed already.
 	Redeploy bool      `json:"redeploy,omitempty"`
+	Targets  Targets   `json:"targets,omitzero"`
 	Machines []Machine `json:"machines,omitempty"`
 	Steps    []Step    `json:"steps"`
 }
@@ -80,6 +81,25 @@ type Keep struct {
 	Items int `json:"items,omitempty"`
 }
 
+// Targets is what becomes of targets that are not there, or not well.
+type Targets struct {
+	// Skip lets the deployment go on without a target that is not available, with
+	// SkipRoles only without those that have one of these tags.
+	Skip      bool     `json:"skip,omitempty"`
+	SkipRoles []string `json:"skipRoles,omitempty"`
+	// ExcludeUnhealthy leaves out targets that are not healthy as it begins.
+	ExcludeUnhealthy bool `json:"excludeUnhealthy,omitempty"`
+	// AllowNone lets it go on though all of its targets are left out.
+	AllowNone bool `json:"allowNone,omitempty"`
+}
+
+// MaySkip reports whether the deployment may go on without a target that is not
+// available: since the project says so of it, or its machine policy.
+func (p *Plan) MaySkip(m *Machine) bool {
+	t := &p.Targets
+	return m.MayBeOffline || t.Skip && (len(t.SkipRoles) == 0 || hasAny(m.Roles, t.SkipRoles))
+}
+
 // Machine is a deployment target that takes part, as it was when the plan was made.
 type Machine struct {
 	ID    string   `json:"id"`
@@ -89,6 +109,8 @@ type Machine struct {
 	// pool WorkerPoolID where the action names none.
 	OnWorker     bool   `json:"onWorker,omitempty"`
 	WorkerPoolID string `json:"workerPoolId,omitempty"`
+	// MayBeOffline tells that nobody minds when it is not available.
+	MayBeOffline bool `json:"mayBeOffline,omitempty"`
 }
 
 // MachineIDs are the ids of the targets that take part.
@@ -161,7 +183,7 @@ type Package struct {
 
 // Input is everything that Build looks at.
 type Input struct {
-	Plan    Plan // the ids and GuidedFailure; the rest is filled in
+	Plan    Plan // the ids, GuidedFailure and Targets; the rest is filled in
 	Process []octopus.Step
 	// Machines are the enabled targets of the environment that match the tenant.
 	Machines []Machine

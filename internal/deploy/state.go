@@ -20,8 +20,8 @@ type State struct {
 	// Warnings tells that something is worth a look, failures included.
 	Warnings  bool
 	Cancelled bool
-	// Excluded are the machines that a person, or a health check, took out of the
-	// deployment.
+	// Excluded are the machines that were taken out of the deployment, by a person, a
+	// health check, or since they are not available.
 	Excluded map[string]bool
 	// Outputs are all output variables, in the order of the journal: of several
 	// values of one name the last one counts.
@@ -168,7 +168,14 @@ func (s *State) check(f Fact) error {
 			return fmt.Errorf("step %d cannot be decided", f.Step)
 		}
 		return nil
-	case FactUnit, FactIntent, FactAck, FactResult, FactAsk, FactAnswer, FactOutput, FactMachines:
+	case FactMachines:
+		if f.Unit == nil { // as the deployment begins
+			if s.Facts > 0 || !s.changes(f.Machines) {
+				return fmt.Errorf("machines change without a unit after %d facts", s.Facts)
+			}
+			return nil
+		}
+	case FactUnit, FactIntent, FactAck, FactResult, FactAsk, FactAnswer, FactOutput:
 	default:
 		return fmt.Errorf("kind %q is not known", f.Kind)
 	}
@@ -194,7 +201,7 @@ func (s *State) check(f Fact) error {
 	case FactOutput:
 		bad = !same || f.Output == nil || f.Output.Name == ""
 	case FactMachines:
-		bad = !same || f.Machines == nil || slices.ContainsFunc(f.Machines.Join, func(m Machine) bool { return m.ID == "" || s.Machine(m.ID) != nil })
+		bad = !same || !s.changes(f.Machines)
 	case FactStep, FactCancel:
 	}
 	if bad {
@@ -213,6 +220,17 @@ func (s *State) planned(u Unit) bool {
 	}
 	step := &s.Plan.Steps[u.Step]
 	return u.Action >= 0 && u.Action < len(step.Actions) && slices.Contains(s.lanes[u.Step], u.Lane)
+}
+
+// changes reports whether machines can be changed so.
+func (s *State) changes(c *Machines) bool {
+	return c != nil && !slices.ContainsFunc(c.Join, func(m Machine) bool { return m.ID == "" || s.Machine(m.ID) != nil })
+}
+
+// AnyLeft reports whether the deployment has a target that was not taken out, and
+// that is not in leaving.
+func (s *State) AnyLeft(leaving map[string]bool) bool {
+	return slices.ContainsFunc(slices.Concat(s.Plan.Machines, s.Joined), func(m Machine) bool { return !s.Excluded[m.ID] && !leaving[m.ID] })
 }
 
 // change takes machines out and in. Those that come join the steps that nobody has

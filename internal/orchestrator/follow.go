@@ -92,17 +92,8 @@ func (a *attempt) news(ctx context.Context) (agent.Status, error) {
 	if a.canceled() {
 		return a.agent.CancelScript(ctx, req)
 	}
-	ctx, stop := context.WithCancel(ctx)
+	ctx, stop := a.untilCanceled(ctx)
 	defer stop()
-	ended := make(chan struct{})
-	defer close(ended)
-	go func() {
-		select {
-		case <-a.r.l.Canceled:
-			stop()
-		case <-ended:
-		}
-	}()
 	req.Wait = statusWait
 	return a.agent.GetStatus(ctx, req)
 }
@@ -288,9 +279,9 @@ func (a *attempt) conclude(ctx context.Context, result deploy.Result, b tasks.Ba
 			t.NotBefore = time.Now().Add(lateStart).UnixMicro()
 		}
 		b.Tickets = append(b.Tickets, t)
-		if result.Outcome != deploy.Unknown {
-			b.Unlock = append(b.Unlock, a.id) // else the script may still run there
-		}
+	}
+	if a.unit.Lane != "" && result.Outcome != deploy.Unknown {
+		b.Unlock = append(b.Unlock, a.id) // else the script may still run there
 	}
 	if err := a.commit(ctx, b, append(facts, f)...); err != nil {
 		return err

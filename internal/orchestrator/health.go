@@ -114,7 +114,7 @@ func (a *attempt) checkups(now []releases.Target, join bool) []*checkup {
 		t := &now[i]
 		wanted := slices.ContainsFunc(a.r.plan.Steps, func(s deploy.Step) bool { return s.Wants(t.Roles) })
 		if room > 0 && wanted && a.r.plan.Steps[a.unit.Step].Checks(t.Roles) && a.r.state.Machine(t.ID) == nil {
-			add(releases.Planned(&t.Machine), t, true)
+			add(t.Planned(), t, true)
 			room--
 		}
 	}
@@ -161,7 +161,7 @@ func (a *attempt) checkTickets(all []*checkup) []tasks.Ticket {
 
 // verdict is what the checks mean for the step and for the deployment.
 func (a *attempt) verdict(all []*checkup, h *steps.Health, b *tasks.Batch) (deploy.Result, []deploy.Fact) {
-	change := &deploy.Machines{}
+	change, leaving := &deploy.Machines{}, map[string]bool{}
 	var bad []string
 	result := deploy.Result{Outcome: deploy.Succeeded}
 	for _, c := range all {
@@ -172,8 +172,8 @@ func (a *attempt) verdict(all []*checkup, h *steps.Health, b *tasks.Batch) (depl
 		case c.health.Well():
 		case c.joins:
 			b.Lines = append(b.Lines, a.line(octopus.LogWarning, "%s is new and does not take part in the deployment.", c.machine.Name))
-		case h.Skip:
-			change.Leave = append(change.Leave, c.machine.ID)
+		case h.Skip || c.health.Status == octopus.Unavailable && c.machine.MayBeOffline:
+			change.Leave, leaving[c.machine.ID] = append(change.Leave, c.machine.ID), true
 			b.Lines = append(b.Lines, a.line(octopus.LogWarning, "%s is left out of the rest of the deployment.", c.machine.Name))
 		default:
 			bad = append(bad, c.machine.Name)
@@ -186,6 +186,13 @@ func (a *attempt) verdict(all []*checkup, h *steps.Health, b *tasks.Batch) (depl
 		return result, nil
 	}
 	if len(change.Join)+len(change.Leave) == 0 {
+		return result, nil
+	}
+	a.r.mu.Lock()
+	some := len(change.Join) > 0 || a.r.plan.Targets.AllowNone || a.r.state.AnyLeft(leaving)
+	a.r.mu.Unlock()
+	if !some {
+		result.Outcome, result.Message = deploy.Failed, "No deployment target is left that is healthy and available."
 		return result, nil
 	}
 	f := a.fact(deploy.FactMachines)

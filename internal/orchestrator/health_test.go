@@ -77,13 +77,13 @@ func TestPoint13HealthCheck(t *testing.T) {
 		other.Roles = []string{"db"}
 		w.sc.Targets = []releases.Target{
 			target("well", "echo all is well\n"), target("warns", "write_warning 'disk of hunter22 is nearly full'\n"), target("ill", "echo no\nfail_healthcheck 'the disk is gone'\n"),
-			target("exits", "exit 3\n"), target("far", ""), target("new", ""), target("new-ill", "exit 1"), region, other,
+			target("exits", "exit 3\n"), target("far", ""), target("new", ""), target("new-ill", "exit 1"), region, other, target("gone", ""),
 		}
 		w.sc.Near = []string{"Machines-well", "Machines-warns", "Machines-ill", "Machines-exits", "Machines-new", "Machines-new-ill"}
 		w.serve("a")
 		id := w.queuePlan(deploy.Input{
 			Process: []octopus.Step{
-				step("Before", "true", onTargets),
+				step("Before", w.run("before", w.hold("before")), onTargets),
 				healthStep("Check", property(octopus.PropHealthErrors, octopus.HealthErrorsSkip), property(octopus.PropHealthInclude, octopus.HealthMachinesJoin)),
 				step("After", `echo "on $(get_octopusvariable Octopus.Machine.Name) $(get_octopusvariable Octopus.Machine.Roles)"
 set_octopusvariable X "$(get_octopusvariable Octopus.Machine.Id)"`, onTargets),
@@ -91,6 +91,10 @@ set_octopusvariable X "$(get_octopusvariable Octopus.Machine.Id)"`, onTargets),
 			},
 			Machines: machines("well", "warns", "ill", "exits", "far", "gone", "region"),
 		})
+		await(t, "it has begun", func() bool { return w.ran("before") == 7 })
+		w.sc.Targets = w.sc.Targets[:len(w.sc.Targets)-1] // one is disabled
+		w.save()
+		w.letGo("before")
 		if task := w.ends(id, octopus.TaskSuccess); !task.HasWarnings {
 			t.Error("no warning is told")
 		}

@@ -67,7 +67,19 @@ func (j *Janitor) Run(ctx context.Context) error {
 
 // sweep begins to tell each agent what is due, unless it is being told already.
 func (j *Janitor) sweep(ctx context.Context) error {
-	due, err := j.tasks.DueTickets(ctx, sweepBatch)
+	j.mu.Lock()
+	var busy []string
+	for name, t := range j.told {
+		if t.busy {
+			busy = append(busy, name)
+		}
+	}
+	j.mu.Unlock()
+	if len(busy) >= sweepMany {
+		return nil
+	}
+	// Without those of agents that take their time, which may be all that fit.
+	due, err := j.tasks.DueTickets(ctx, sweepBatch, busy...)
 	if err != nil || len(due) == 0 {
 		return err
 	}
@@ -77,23 +89,18 @@ func (j *Janitor) sweep(ctx context.Context) error {
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	busy := 0
-	for _, t := range j.told {
-		if t.busy {
-			busy++
-		}
-	}
+	many := len(busy)
 	for name, all := range byAgent {
 		t := j.told[name]
 		if t == nil {
 			t = &telling{}
 			j.told[name] = t
 		}
-		if t.busy || busy >= sweepMany {
+		if many >= sweepMany {
 			continue
 		}
 		t.busy = true
-		busy++
+		many++
 		j.wg.Go(func() {
 			failed, err := j.tellAll(ctx, all, t.failed)
 			if err != nil && ctx.Err() == nil {
@@ -139,6 +146,9 @@ func (j *Janitor) tellAll(ctx context.Context, all []tasks.Ticket, failed int) (
 	return failed, errors.Join(errs...)
 }
 
+// tell says what an agent has to hear about a script, and reports whether that is all.
+// A script whose unit still has its machine's lock must have ended first: somebody
+// has decided what it counts as while it could not be asked.
 func (j *Janitor) tell(ctx context.Context, t tasks.Ticket) (done bool, err error) {
 	ctx, stop := context.WithTimeout(ctx, sweepCall)
 	defer stop()
@@ -149,11 +159,18 @@ func (j *Janitor) tell(ctx context.Context, t tasks.Ticket) (done bool, err erro
 	if err != nil {
 		return false, err
 	}
-	if t.State == tasks.TicketCancel {
-		status, err := a.CancelScript(ctx, agent.StatusRequest{Ticket: agent.Ticket(t.ID)})
-		if err != nil || status.State != agent.Complete {
-			return false, err
-		}
+	request := agent.StatusRequest{Ticket: agent.Ticket(t.ID)}
+	var status agent.Status
+	switch {
+	case t.State == tasks.TicketCancel:
+		status, err = a.CancelScript(ctx, request)
+	case t.Locked:
+		status, err = a.GetStatus(ctx, request)
+	default:
+		status.State = agent.Complete
+	}
+	if err != nil || status.State != agent.Complete {
+		return false, err
 	}
 	if err := a.CompleteScript(ctx, agent.Ticket(t.ID)); err != nil {
 		return false, err

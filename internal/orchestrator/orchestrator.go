@@ -48,6 +48,9 @@ type Source interface {
 	// Child makes the deployment that a step of another one asks for, in the
 	// caller's transaction, and returns its task; or it says why it need not be made.
 	Child(ctx context.Context, tx *db.Tx, p *deploy.Plan, c releases.Child) (task, skipped string, err error)
+	// Reached is told to which targets a deployment went, where those are not all that
+	// it was made for and no others, in the transaction that ends it.
+	Reached(ctx context.Context, tx *db.Tx, p *deploy.Plan, machines []string) error
 	// Ended is told of a deployment that has ended, in that transaction.
 	Ended(ctx context.Context, tx *db.Tx, t *tasks.Task, state octopus.TaskState) error
 }
@@ -166,7 +169,7 @@ func (e *blockedError) Error() string { return e.why }
 
 // load reads everything that a run works from.
 func (o *Orchestrator) load(ctx context.Context, l *tasks.Lease) (*run, error) {
-	r := &run{o: o, l: l, log: o.log.With("task", l.ID), busy: map[deploy.Unit]*work{}, woken: make(chan struct{}, 1)}
+	r := &run{o: o, l: l, log: o.log.With("task", l.ID), busy: map[deploy.Unit]*work{}, leaving: map[string]bool{}, woken: make(chan struct{}, 1)}
 	err := o.cfg.DB.Read(ctx, func(tx *db.Tx) error { return tasks.Plan(ctx, tx, l.ID, &r.plan) })
 	if err != nil {
 		return nil, err
@@ -200,7 +203,13 @@ func (o *Orchestrator) load(ctx context.Context, l *tasks.Lease) (*run, error) {
 		return nil, fmt.Errorf("read the process of %s: %w", l.ID, err)
 	}
 	r.loadOthers()
-	return r, r.loadVariables(ctx)
+	if err := r.loadVariables(ctx); err != nil {
+		return nil, err
+	}
+	if len(rows) == 0 {
+		return r, r.leaveOut(ctx)
+	}
+	return r, nil
 }
 
 // mayStart asks whether the deployment may still begin. Nobody asks once it has.

@@ -25,6 +25,13 @@ import (
 func (w *world) queuePlan(in deploy.Input) string {
 	w.t.Helper()
 	w.sc.Steps = in.Process
+	return w.queueTagged("tag", in)
+}
+
+// queueTagged is queuePlan with a concurrency tag of its own, of steps that the scenario
+// has already.
+func (w *world) queueTagged(tag string, in deploy.Input) string {
+	w.t.Helper()
 	w.save()
 	in.Plan.Owner, in.Plan.OwnerID, in.Plan.EnvironmentID = deploy.OwnerDeployment, "Deployments-1", "Environments-1"
 	plan, err := deploy.Build(in)
@@ -33,7 +40,7 @@ func (w *world) queuePlan(in deploy.Input) string {
 	}
 	var id string
 	w.write(func(ctx context.Context, tx *db.Tx) error {
-		t, err := w.desk.tasks.Create(ctx, tx, tasks.New{Space: "Spaces-1", Name: octopus.TaskDeploy, Description: "Deploy", Plan: plan, Tag: "tag"})
+		t, err := w.desk.tasks.Create(ctx, tx, tasks.New{Space: "Spaces-1", Name: octopus.TaskDeploy, Description: "Deploy", Plan: plan, Tag: tag})
 		if err == nil {
 			id = t.ID
 		}

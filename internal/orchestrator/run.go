@@ -31,8 +31,10 @@ type run struct {
 
 	deltas differences
 
-	mu    sync.Mutex // of state
+	mu    sync.Mutex // of state and leaving
 	state *deploy.State
+	// leaving are targets on their way out of the deployment.
+	leaving map[string]bool
 
 	// What follows belongs to loop alone.
 	busy    map[deploy.Unit]*work
@@ -326,7 +328,6 @@ func (r *run) takeAnswers(ctx context.Context) error {
 		facts = append(append(facts, r.outputsOf(f)...), f)
 		if t, ok := r.settled(f); ok {
 			b.Tickets = append(b.Tickets, t)
-			b.Unlock = append(b.Unlock, t.Unit)
 		}
 		if f.Answer.Choice == deploy.ChildEnded {
 			continue
@@ -407,7 +408,8 @@ func (r *run) answers(f deploy.Fact) bool {
 }
 
 // settled is the ticket of an unknown fate that a person has decided: its agent
-// may forget the script. One that is to run again is ended first, elsewhere.
+// may forget the script. It keeps its machine's lock until the agent has told that it
+// does not run. One that is to run again is ended first, elsewhere.
 func (r *run) settled(f deploy.Fact) (tasks.Ticket, bool) {
 	if f.Answer.Choice != deploy.MarkSucceeded && f.Answer.Choice != deploy.MarkFailed {
 		return tasks.Ticket{}, false
@@ -438,6 +440,23 @@ func (r *run) cancel(ctx context.Context) error {
 func (r *run) finish(ctx context.Context, outcome deploy.Outcome) error {
 	b := r.take()
 	b.Warnings = r.state.Warnings
+	if len(r.state.Excluded)+len(r.state.Joined) > 0 {
+		var reached []string
+		for _, m := range slices.Concat(r.plan.Machines, r.state.Joined) {
+			if !r.state.Excluded[m.ID] {
+				reached = append(reached, m.ID)
+			}
+		}
+		also := b.Also
+		b.Also = func(ctx context.Context, tx *db.Tx) error {
+			if also != nil {
+				if err := also(ctx, tx); err != nil {
+					return err
+				}
+			}
+			return r.o.cfg.Source.Reached(ctx, tx, &r.plan, reached)
+		}
+	}
 	switch outcome {
 	case deploy.Succeeded:
 		b.Lines = append(b.Lines, line(r.l.ID, octopus.LogInfo, "The deployment completed successfully."))

@@ -53,6 +53,7 @@ type attempt struct {
 	ticket  agent.Ticket
 	acked   bool
 	resumed bool // another run wrote the intent, and may have sent it
+	target  bool // it runs on the lane's machine, whose lock it takes
 	sent    int  // StartScripts of this run
 	lost    int  // of them, those without an answer
 	parser  *parser
@@ -94,14 +95,20 @@ func (r *run) start(ctx context.Context, unit deploy.Unit, n int) error {
 	if place == deploy.OnServer {
 		return a.serve(ctx)
 	}
+	a.target = place == deploy.OnTarget
 	// Until the intent is there, a cancellation leaves whatever is under way.
 	before, stop := a.untilCanceled(ctx)
 	defer stop()
 	if a.agent, err = a.reach(before, a.finder(place, pool)); err != nil {
-		return a.refuse(ctx, err)
+		return a.notPrepared(ctx, a.calling(err))
 	}
 	if err := a.endEarlier(ctx); err != nil {
 		return err
+	}
+	if a.target {
+		if held, err := a.lock(ctx); err != nil || !held {
+			return err
+		}
 	}
 	if a.canceled() {
 		return nil // nothing has begun, and nothing will
@@ -109,15 +116,21 @@ func (r *run) start(ctx context.Context, unit deploy.Unit, n int) error {
 	a.ticket = agent.Ticket(strings.ToLower(r.l.ID + "-" + rand.Text()))
 	req, err := a.request(before)
 	if err != nil {
-		return a.refuse(ctx, err)
+		return a.notPrepared(ctx, err)
 	}
 	hash, err := payload(req)
 	if err != nil {
 		return err
 	}
+	if !r.wanted(unit, n) {
+		return a.withdraw(ctx)
+	}
 	intent := a.fact(deploy.FactIntent)
 	intent.Intent = &deploy.Intent{Ticket: string(a.ticket), Agent: a.agent.Name, Contract: a.agent.Contract, PayloadSHA256: hash}
-	b := tasks.Batch{Tickets: []tasks.Ticket{{ID: string(a.ticket), Unit: a.id, Agent: a.agent.Name, State: tasks.TicketOpen}}, Lines: a.notes}
+	if a.target {
+		intent.Intent.Mutex = unit.Lane
+	}
+	b := tasks.Batch{Tickets: []tasks.Ticket{{ID: string(a.ticket), Unit: a.id, Agent: a.agent.Name, State: tasks.TicketOpen, Place: a.machineLabel()}}, Lines: a.notes}
 	if err := r.commit(ctx, b, intent); err != nil {
 		return err
 	}
@@ -218,7 +231,7 @@ func (r *run) resume(ctx context.Context, unit deploy.Unit) error {
 		return err
 	}
 	in := u.Intent
-	a.ticket, a.acked, a.resumed = agent.Ticket(in.Ticket), u.Acked, true
+	a.ticket, a.acked, a.resumed, a.target = agent.Ticket(in.Ticket), u.Acked, true, in.Mutex != ""
 	a.agent = targets.Agent{Name: in.Agent, Contract: in.Contract}
 	if in.Contract == deploy.ContractNone {
 		return a.serveAgain(ctx)
@@ -307,10 +320,15 @@ func (a *attempt) refuse(ctx context.Context, err error) error {
 		a.r.log.Error("prepare unit", "unit", a.unit.Key(), "err", err)
 		message = "The step could not be prepared because of a failure of the server; its log has the details."
 	}
+	return a.conclude(ctx, deploy.Result{Outcome: deploy.Failed, Message: message}, tasks.Batch{}, a.unsent())
+}
+
+// unsent is the intent of an attempt that nothing is sent for.
+func (a *attempt) unsent() deploy.Fact {
 	a.ticket = "" // nobody has heard of it
 	intent := a.fact(deploy.FactIntent)
 	intent.Intent = &deploy.Intent{Contract: deploy.ContractNone}
-	return a.conclude(ctx, deploy.Result{Outcome: deploy.Failed, Message: message}, tasks.Batch{}, intent)
+	return intent
 }
 
 // request builds what the agent is asked to run.
@@ -334,10 +352,12 @@ func (a *attempt) request(ctx context.Context) (agent.StartRequest, error) {
 		return req, err
 	}
 	s := work.Script
-	return agent.StartRequest{
+	req = agent.StartRequest{
 		Ticket: a.ticket, Body: s.Body, Files: s.Files, Arguments: s.Arguments, Prepare: s.Prepare,
 		Timeout: s.Timeout, Isolation: agent.NoIsolation, Wait: 2 * time.Second,
-	}, nil
+	}
+	a.isolate(&req)
+	return req, nil
 }
 
 // acquire brings the action's packages to the agent.
@@ -404,17 +424,17 @@ func away(err error) bool {
 func (a *attempt) bring(ctx context.Context, p Package, ref reference) error {
 	has, err := a.agent.HasPackage(ctx, p.SHA256)
 	if err != nil || has {
-		return err
+		return a.calling(err)
 	}
 	if sent, err := a.bringDelta(ctx, p, ref); err != nil || sent {
-		return err
+		return a.calling(err)
 	}
 	content, _, err := a.r.o.cfg.Blobs.Open(ctx, blob.Hash(p.SHA256))
 	if err != nil {
 		return err
 	}
 	defer content.Close()
-	return a.agent.PutPackage(ctx, p.SHA256, p.Size, content)
+	return a.calling(a.agent.PutPackage(ctx, p.SHA256, p.Size, content))
 }
 
 // payload is the hash of what a ticket stands for.
@@ -468,7 +488,7 @@ func (a *attempt) send(ctx context.Context, req agent.StartRequest) error {
 			if !sure {
 				return a.unknown(ctx, a.where()+" could not be reached, and it is not known whether it started the script.", tasks.Batch{})
 			}
-			return a.conclude(ctx, deploy.Result{Outcome: deploy.Failed, Message: publicText(err, a.unreached(err))}, tasks.Batch{})
+			return a.unavailable(ctx, publicText(err, a.unreached(err)))
 		}
 		if !a.pause(ctx, pause) {
 			return ctx.Err()

@@ -81,10 +81,16 @@ type scenario struct {
 	Vars  []plainVariable
 	// Packages are hashes by "id version".
 	Packages map[string]string
-	// Targets are those that a deployment could have, Near the ids of those that the
-	// agent of the test stands for.
+	// Targets are those that a deployment could have, where that is not those that it
+	// has; Near the ids of those that the agent of the test stands for, and Fleet of
+	// those that have agents of their own.
 	Targets []releases.Target
 	Near    []string
+	Fleet   []string
+	// ReachFor is how long agents of the fleet are called again, as usual for zero.
+	ReachFor time.Duration
+	// CancelIn is when a cancellation is over at the latest, as usual for zero.
+	CancelIn time.Duration
 }
 
 type plainVariable struct {
@@ -150,8 +156,15 @@ func (s source) earlier(ctx context.Context, p *deploy.Plan, _, id, version stri
 	return all, err
 }
 
-func (s source) Targets(context.Context, *deploy.Plan) ([]releases.Target, error) {
+func (s source) Targets(_ context.Context, p *deploy.Plan) ([]releases.Target, error) {
 	sc, err := readScenario(s.dir)
+	if sc.Targets == nil {
+		for _, m := range p.Machines {
+			t := releases.Target{MayBeOffline: m.MayBeOffline}
+			t.ID, t.Name, t.Roles = m.ID, m.Name, m.Roles
+			sc.Targets = append(sc.Targets, t)
+		}
+	}
 	return sc.Targets, err
 }
 
@@ -169,16 +182,21 @@ func (s source) Checked(_ context.Context, found []resources.MachineCheck) error
 	return f.Close()
 }
 
-// near finds the test's agent for the targets that it stands for.
+// near finds the test's agent for the targets that it stands for, and those of the
+// others for them.
 type near struct {
 	*targets.Targets
-	dir string
+	dir   string
+	fleet *fleet
 }
 
 func (n near) ByName(ctx context.Context, name string) (targets.Agent, error) {
 	sc, err := readScenario(n.dir)
 	if err != nil {
 		return targets.Agent{}, err
+	}
+	if slices.Contains(sc.Fleet, name) {
+		return n.fleet.agent(ctx, name, sc.ReachFor)
 	}
 	if slices.Contains(sc.Near, name) {
 		name = targets.Builtin
@@ -199,6 +217,11 @@ func (n near) Worker(ctx context.Context, need targets.Need) (targets.Agent, err
 
 func (source) Child(context.Context, *db.Tx, *deploy.Plan, releases.Child) (task, skipped string, err error) {
 	return "", "", fault.New(fault.Unsupported, "There is no other project here.")
+}
+
+func (source) Reached(_ context.Context, tx *db.Tx, _ *deploy.Plan, machines []string) error {
+	tx.Event(db.Event{Category: "Reached", Message: strings.Join(machines, " "), DocumentType: "Test"})
+	return nil
 }
 
 func (source) Ended(_ context.Context, tx *db.Tx, t *tasks.Task, state octopus.TaskState) error {
@@ -237,12 +260,18 @@ func newServerOf(ctx context.Context, dir string, d *db.DB, node string, log *sl
 	}
 	s := &server{db: d, targets: targets.New(targets.Config{Exe: exe, Home: filepath.Join(dir, "worker"), Log: log})}
 	if agents == nil {
-		agents = near{s.targets, dir}
+		agents = near{s.targets, dir, &fleet{dir: dir, exe: exe, log: log, all: map[string]*targets.Targets{}}}
+	}
+	sc, err := readScenario(dir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
 	}
 	runners := map[octopus.TaskName]tasks.Runner{
 		octopus.TaskDeploy: orchestrator.New(orchestrator.Config{DB: d, Source: source{dir}, Agents: agents, Blobs: blobs, Sealer: box, Log: log, Earlier: source{dir}.earlier}),
 	}
-	s.tasks, err = tasks.Open(ctx, tasks.Config{DB: d, Blobs: blobs, Log: log, RunDir: filepath.Join(dir, "run"), Node: node, Version: "test", Runners: runners, Timing: brisk})
+	timing := brisk
+	timing.Cancel = sc.CancelIn
+	s.tasks, err = tasks.Open(ctx, tasks.Config{DB: d, Blobs: blobs, Log: log, RunDir: filepath.Join(dir, "run"), Node: node, Version: "test", Runners: runners, Timing: timing})
 	if err != nil {
 		return nil, err
 	}
@@ -444,8 +473,12 @@ func (w *world) queue(guided bool, process ...octopus.Step) string {
 func (w *world) save() {
 	w.t.Helper()
 	body, err := json.Marshal(w.sc)
+	file := filepath.Join(w.dir, "scenario.json")
 	if err == nil {
-		err = os.WriteFile(filepath.Join(w.dir, "scenario.json"), body, 0o600)
+		err = os.WriteFile(file+".new", body, 0o600)
+	}
+	if err == nil { // servers read it at any time
+		err = os.Rename(file+".new", file)
 	}
 	if err != nil {
 		w.t.Fatal(err)

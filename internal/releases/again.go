@@ -35,7 +35,7 @@ func (s *Service) Again(ctx context.Context, space ident.SpaceID, id string, fro
 		Space: space, ReleaseID: d.ReleaseID, Environments: []string{d.EnvironmentID},
 		Options: Options{
 			ForcePackageDownload: d.ForcePackageDownload, ForcePackageRedeployment: d.ForcePackageRedeployment,
-			SkipActions: d.SkipActions, Machines: d.SpecificMachineIDs, ExcludedMachines: d.ExcludedMachineIDs, UseGuidedFailure: d.UseGuidedFailure,
+			SkipActions: d.SkipActions, Machines: d.SpecificMachineIDs, ExcludedMachines: d.ExcludedMachineIDs, TargetTags: d.SpecificTargetTagIDs, ExcludedTargetTags: d.ExcludedTargetTagIDs, UseGuidedFailure: d.UseGuidedFailure,
 			DebugMode: string(d.DebugMode), FailTargetDiscovery: d.FailTargetDiscovery, Priority: d.Priority, Comments: string(d.Comments),
 			FreezeNames: d.DeploymentFreezeNames, FreezeReason: string(d.DeploymentFreezeOverrideReason),
 		},

@@ -125,7 +125,7 @@ func (s *Service) continued(ctx context.Context, tx *db.Tx, r *octopus.Release, 
 	if err != nil {
 		return nil, err
 	}
-	o := &Options{SkipActions: d.SkipActions, Machines: d.SpecificMachineIDs, ExcludedMachines: d.ExcludedMachineIDs, UseGuidedFailure: d.UseGuidedFailure}
+	o := &Options{SkipActions: d.SkipActions, Machines: d.SpecificMachineIDs, ExcludedMachines: d.ExcludedMachineIDs, TargetTags: d.SpecificTargetTagIDs, ExcludedTargetTags: d.ExcludedTargetTagIDs, UseGuidedFailure: d.UseGuidedFailure}
 	o.before, err = s.settled(ctx, tx, d, m)
 	return o, err
 }

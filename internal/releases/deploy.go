@@ -27,6 +27,7 @@ const (
 	maxComments    = 1 << 16 // bytes
 	maxAnswers     = 5000
 	maxFreezeNames = 100
+	maxTargetTags  = 1000
 )
 
 // Options are how a deployment goes.
@@ -37,6 +38,9 @@ type Options struct {
 	SkipActions      []string
 	Machines         []string // no others, unless empty
 	ExcludedMachines []string
+	// TargetTags add the targets that have one of them to Machines: no others, unless
+	// both are empty. Those with one of ExcludedTargetTags are left out.
+	TargetTags, ExcludedTargetTags []string
 	// UseGuidedFailure is nil to leave it to the project and the environment.
 	UseGuidedFailure    *bool
 	DebugMode           string
@@ -158,6 +162,8 @@ func (in *NewDeployments) check() error {
 		return invalid("QueueTimeExpiry", "QueueTimeExpiry is %s, which is not after QueueTime, %s; give a later time.", octopus.NewTime(o.Expiry), octopus.NewTime(o.QueueTime))
 	case len(o.FreezeNames) > maxFreezeNames:
 		return invalid("DeploymentFreezeNames", "DeploymentFreezeNames has %d entries; use at most %d.", len(o.FreezeNames), maxFreezeNames)
+	case len(o.TargetTags) > maxTargetTags || len(o.ExcludedTargetTags) > maxTargetTags:
+		return invalid("SpecificTargetTagIds", "SpecificTargetTagIds has %d entries and ExcludedTargetTagIds %d; use at most %d each.", len(o.TargetTags), len(o.ExcludedTargetTags), maxTargetTags)
 	case len(o.FreezeReason) > maxComments:
 		return invalid("DeploymentFreezeOverrideReason", "DeploymentFreezeOverrideReason has %d bytes; use at most %d.", len(o.FreezeReason), maxComments)
 	case len(o.FreezeNames) > 0 && strings.TrimSpace(o.FreezeReason) == "":
@@ -446,7 +452,8 @@ func (sc *scene) document(ctx context.Context, tx *db.Tx, p place, pl *plan, o O
 			DeploymentFreezeNames: o.FreezeNames, DeploymentFreezeOverrideReason: octopus.NullString(o.FreezeReason),
 		},
 		ForcePackageRedeployment: o.ForcePackageRedeployment,
-		DeployedBy:               octopus.NullString(who.Username), DeployedByID: octopus.NullString(who.UserID),
+		SpecificTargetTagIDs:     pl.specificTags, ExcludedTargetTagIDs: pl.excludedTags,
+		DeployedBy: octopus.NullString(who.Username), DeployedByID: octopus.NullString(who.UserID),
 		TentacleRetentionPeriod: sc.retention(p.environment.ID),
 	}
 	if d.Priority == "" {

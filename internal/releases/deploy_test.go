@@ -13,6 +13,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/takodeploy/tako/internal/auth"
+	"github.com/takodeploy/tako/internal/db"
+	"github.com/takodeploy/tako/internal/deploy"
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/releases"
 	"github.com/takodeploy/tako/internal/resources"
@@ -171,6 +173,9 @@ func TestTargetsThatTakePart(t *testing.T) {
 			m.Name, m.Endpoint.CommunicationStyle = string(tenanted), octopus.StyleNone
 			w.create("machines", "", m)
 		}
+		blue := &octopus.Machine{EnvironmentIDs: octopus.List[string]{w.dev}, Roles: octopus.List[string]{"web", "blue"}}
+		blue.Name, blue.Endpoint.CommunicationStyle = "blue", octopus.StyleNone
+		w.create("machines", "", blue)
 		names := func(change func(o *releases.Options)) string {
 			var all []string
 			for _, m := range w.plan(w.deploy(r.ID, w.dev, opt(change))).Machines {
@@ -183,18 +188,101 @@ func TestTargetsThatTakePart(t *testing.T) {
 			name, want string
 			change     func(o *releases.Options)
 		}{
-			{"all", "sick TenantedOrUntenanted " + web, func(*releases.Options) {}},
+			{"all", "blue sick TenantedOrUntenanted " + web, func(*releases.Options) {}},
 			{"some", web, func(o *releases.Options) { o.Machines = []string{strings.ToUpper(web)} }},
-			{"others", "sick TenantedOrUntenanted", func(o *releases.Options) { o.ExcludedMachines = []string{w.devTarget, "gone"} }},
+			{"others", "blue sick TenantedOrUntenanted", func(o *releases.Options) { o.ExcludedMachines = []string{w.devTarget, "gone"} }},
+			{"with a tag", "blue", func(o *releases.Options) { o.TargetTags = []string{"Blue"} }},
+			{"with one of two", "blue sick TenantedOrUntenanted " + web, func(o *releases.Options) { o.TargetTags = []string{"blue", "web"} }},
+			{"with a tag, or named", "blue sick", func(o *releases.Options) { o.TargetTags, o.Machines = []string{"blue"}, []string{"sick"} }},
+			{"without a tag", "sick TenantedOrUntenanted " + web, func(o *releases.Options) { o.ExcludedTargetTags = []string{"BLUE", "nobody has it"} }},
+			{"with a tag and not named", "sick TenantedOrUntenanted", func(o *releases.Options) {
+				o.TargetTags, o.ExcludedMachines, o.ExcludedTargetTags = []string{"web"}, []string{web}, []string{"blue"}
+			}},
 		}
 		for _, test := range tests {
 			if got := names(test.change); got != test.want {
 				t.Errorf("%s: targets are %s, want %s", test.name, got, test.want)
 			}
 		}
+		_, err := w.tryDeploy(r.ID, w.dev, opt(func(o *releases.Options) { o.TargetTags = []string{"blue", "green"} }))
+		refused(t, err, fault.Invalid, "SpecificTargetTagIds names the target tag 'green'", "'Dev'")
+		_, err = w.tryDeploy(r.ID, w.dev, opt(func(o *releases.Options) { o.TargetTags = make([]string, 1001) }))
+		refused(t, err, fault.Invalid, "at most 1000")
+		// They are told, done again, and asked for by what the engine looks for anew.
+		d := w.deploy(r.ID, w.dev, opt(func(o *releases.Options) { o.TargetTags, o.ExcludedTargetTags = []string{"web"}, []string{"blue"} }))
+		again, err := w.rel.Again(t.Context(), space, d.ID, false, nil)
+		check(t, err)
+		if diff := cmp.Diff([]octopus.List[string]{{"web"}, {"blue"}}, []octopus.List[string]{again.SpecificTargetTagIDs, again.ExcludedTargetTagIDs}); diff != "" {
+			t.Error(diff)
+		}
+		found, err := w.rel.Targets(t.Context(), w.plan(d))
+		check(t, err)
+		if slices.ContainsFunc(found, func(m releases.Target) bool { return m.Name == "blue" }) || len(found) != 3 {
+			t.Errorf("targets of the deployment are %d", len(found))
+		}
 		w.changeProject(func(p *octopus.Project) { p.ProjectConnectivityPolicy.ExcludeUnhealthyTargets = true })
 		if got := names(func(*releases.Options) {}); strings.Contains(got, "sick") {
 			t.Errorf("targets are %s, want no unhealthy one", got)
+		}
+		// How a target is when the deployment begins is looked at then.
+		if got := names(func(o *releases.Options) { o.QueueTime = time.Now().Add(time.Hour) }); !strings.Contains(got, "sick") {
+			t.Errorf("targets of a later deployment are %s", got)
+		}
+	})
+}
+
+// What becomes of targets that are not there is frozen with the plan.
+func TestConnectivityOfPlans(t *testing.T) {
+	onBoth(t, func(t *testing.T, w *world) {
+		w.steps(script("Deploy web"))
+		r := w.release("1.0.0")
+		policy := &octopus.MachinePolicy{Name: "Laptops"}
+		policy.MachineConnectivityPolicy.MachineConnectivityBehavior = octopus.MayBeOffline
+		laptop := &octopus.Machine{EnvironmentIDs: octopus.List[string]{w.dev}, Roles: octopus.List[string]{"web"}}
+		laptop.MachinePolicyID = w.create("machinepolicies", "", policy)
+		laptop.Name, laptop.Endpoint.CommunicationStyle = "laptop", octopus.StyleNone
+		w.create("machines", "", laptop)
+		w.changeProject(func(p *octopus.Project) {
+			p.ProjectConnectivityPolicy = octopus.ConnectivityPolicy{
+				SkipMachineBehavior: octopus.SkipUnavailable, TargetRoles: octopus.List[string]{"db"}, AllowDeploymentsToNoTargets: true, ExcludeUnhealthyTargets: true,
+			}
+		})
+		d := w.deploy(r.ID, w.dev)
+		plan := w.plan(d)
+		if diff := cmp.Diff(deploy.Targets{Skip: true, SkipRoles: []string{"db"}, ExcludeUnhealthy: true, AllowNone: true}, plan.Targets); diff != "" {
+			t.Error(diff)
+		}
+		got := map[string]bool{}
+		for i := range plan.Machines {
+			got[plan.Machines[i].Name] = plan.MaySkip(&plan.Machines[i])
+		}
+		if diff := cmp.Diff(map[string]bool{"laptop": true, "web-" + w.dev: false}, got); diff != "" {
+			t.Error(diff)
+		}
+		// One that was left out on the way lacks the release: it is brought to it later.
+		var m octopus.Machine
+		w.load("machines", w.devTarget, &m)
+		renewals := func() (all []releases.Renewal) {
+			w.read(func(tx *db.Tx) (err error) {
+				all, err = w.rel.Renewals(t.Context(), tx, &w.project, []octopus.Machine{m}, false)
+				return err
+			})
+			return all
+		}
+		w.end(d, octopus.TaskSuccess)
+		if len(renewals()) != 0 {
+			t.Errorf("a target lacks what was deployed to it: %+v", renewals())
+		}
+		w.write(func(tx *db.Tx) error { return w.rel.Reached(t.Context(), tx, plan, []string{laptop.ID}) })
+		if all := renewals(); len(all) != 1 || all[0].ReleaseID != r.ID || len(all[0].Machines) != 1 {
+			t.Errorf("what the target lacks: %+v", all)
+		}
+		found, err := w.rel.Targets(t.Context(), plan)
+		check(t, err)
+		for i := range found {
+			if p := found[i].Planned(); p.MayBeOffline != (p.Name == "laptop") {
+				t.Errorf("%+v", p)
+			}
 		}
 	})
 }

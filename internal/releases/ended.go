@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/takodeploy/tako/internal/db"
+	"github.com/takodeploy/tako/internal/deploy"
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/ident"
 	"github.com/takodeploy/tako/internal/lifecycle"
@@ -63,6 +64,28 @@ func (s *Service) Ended(ctx context.Context, tx *db.Tx, t *tasks.Task, state oct
 		return err
 	}
 	s.log.Warn("what follows a deployment was left out", "deployment", d.ID, "err", err)
+	return nil
+}
+
+// Reached notes which targets a deployment went to: those that were left out on the way
+// lack it still, and are brought to it when they come back where somebody wants that.
+func (s *Service) Reached(ctx context.Context, tx *db.Tx, p *deploy.Plan, machines []string) error {
+	d, err := s.Deployment(ctx, tx, ident.SpaceID(p.SpaceID), p.OwnerID)
+	if fault.Is(err, fault.NotFound) {
+		return nil // deleted meanwhile
+	}
+	if err != nil {
+		return err
+	}
+	d.DeployedToMachineIDs = machines
+	body, err := encode(d)
+	if err != nil {
+		return fmt.Errorf("encode deployment: %w", err)
+	}
+	if _, err := tx.Exec(ctx, `UPDATE deployment SET body = ? WHERE id = ?`, body, d.ID); err != nil {
+		return fmt.Errorf("note the targets of %s: %w", d.ID, err)
+	}
+	tx.Changed("deployments")
 	return nil
 }
 

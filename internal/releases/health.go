@@ -17,7 +17,12 @@ import (
 type Target struct {
 	octopus.Machine
 	Policy resources.HealthPolicy
+	// MayBeOffline tells that nobody minds when it is not available.
+	MayBeOffline bool
 }
+
+// Planned is the target as plans know it.
+func (t *Target) Planned() deploy.Machine { return planned(&t.Machine, t.MayBeOffline) }
 
 // Targets are the targets that a deployment could have if it were made now: those of
 // its environment that are enabled, serve its tenant, and are among those that it was
@@ -50,10 +55,10 @@ func (s *Service) Targets(ctx context.Context, p *deploy.Plan) ([]Target, error)
 			if len(out) == deploy.MaxMachines {
 				break // a deployment has no more
 			}
-			if m.IsDisabled || !serves(m, tenant) || len(d.SpecificMachineIDs) > 0 && !slices.Contains(d.SpecificMachineIDs, m.ID) || slices.Contains(d.ExcludedMachineIDs, m.ID) {
+			if m.IsDisabled || !serves(m, tenant) || !chosen(m, d.SpecificMachineIDs, d.ExcludedMachineIDs, d.SpecificTargetTagIDs, d.ExcludedTargetTagIDs) {
 				continue
 			}
-			out = append(out, Target{Machine: *m, Policy: resources.HealthPolicyOf(policies, m.MachinePolicyID)})
+			out = append(out, Target{Machine: *m, Policy: resources.HealthPolicyOf(policies, m.MachinePolicyID), MayBeOffline: mayBeOffline(policies, m)})
 		}
 		return nil
 	})
@@ -61,6 +66,29 @@ func (s *Service) Targets(ctx context.Context, p *deploy.Plan) ([]Target, error)
 		return nil, fmt.Errorf("read the targets of %s: %w", p.OwnerID, err)
 	}
 	return out, nil
+}
+
+// mayBeOffline reports whether a machine's policy lets it be unavailable; one without
+// a policy has the space's default one.
+func mayBeOffline(policies []octopus.MachinePolicy, m *octopus.Machine) bool {
+	i := slices.IndexFunc(policies, func(p octopus.MachinePolicy) bool { return p.ID == m.MachinePolicyID })
+	if i < 0 {
+		i = slices.IndexFunc(policies, func(p octopus.MachinePolicy) bool { return p.IsDefault })
+	}
+	return i >= 0 && policies[i].MachineConnectivityPolicy.MachineConnectivityBehavior == octopus.MayBeOffline
+}
+
+// machinePolicies are those of the space, nil where there are no machines.
+func (sc *scene) machinePolicies(ctx context.Context, tx *db.Tx, machines int) ([]octopus.MachinePolicy, error) {
+	if machines == 0 || sc.policies != nil {
+		return sc.policies, nil
+	}
+	found, err := all[octopus.MachinePolicy](ctx, sc.s, tx, sc.space, "machinepolicies")
+	if err != nil {
+		return nil, err
+	}
+	sc.policies = found
+	return found, nil
 }
 
 // Checked keeps what checks have found with the targets, and tells of those whose

@@ -33,6 +33,7 @@ type scene struct {
 	values *values
 
 	machines map[string][]octopus.Machine // by environment
+	policies []octopus.MachinePolicy      // nil until they are read
 	freezes  *[]octopus.DeploymentFreeze  // that name the project; nil until they are read
 }
 
@@ -153,4 +154,16 @@ func chosenMachines(field string, refs []string, machines []octopus.Machine, env
 		}
 	}
 	return ids, nil
+}
+
+// chosenTags checks target tags that were named: some target must have each of them.
+func chosenTags(field string, refs []string, machines []octopus.Machine, environment *octopus.Environment) ([]string, error) {
+	var tags []string
+	for _, ref := range refs {
+		if !slices.ContainsFunc(machines, func(m octopus.Machine) bool { return tagged(&m, []string{ref}) }) {
+			return nil, invalid(field, "%s names the target tag '%.100s', which no enabled deployment target of the environment '%s' has.", field, ref, environment.Name)
+		}
+		tags = append(tags, ref)
+	}
+	return tags, nil
 }

@@ -17,7 +17,9 @@ type plan struct {
 	*deploy.Plan
 	machines           []octopus.Machine // enabled targets of the environment that serve the tenant
 	specific, excluded []string          // ids
-	skipped            []string          // ids
+	specificTags       []string
+	excludedTags       []string
+	skipped            []string // ids
 	answered           []variables.Variable
 	guided             bool
 }
@@ -30,19 +32,14 @@ func (sc *scene) think(ctx context.Context, tx *db.Tx, p place, o *Options, ids 
 	}
 	out := &plan{}
 	policy := &sc.project.ProjectConnectivityPolicy
+	later := o.QueueTime.After(tx.Now()) // how they are then is looked at then
 	for i := range machines {
-		if m := &machines[i]; serves(m, p.tenant) && !(policy.ExcludeUnhealthyTargets && (m.HealthStatus == octopus.Unhealthy || m.HealthStatus == octopus.Unavailable)) {
+		if m := &machines[i]; serves(m, p.tenant) && !(policy.ExcludeUnhealthyTargets && !later && unwell(m)) {
 			out.machines = append(out.machines, *m)
 		}
 	}
-	if out.specific, err = chosenMachines("SpecificMachineIds", o.Machines, out.machines, p.environment); err != nil {
+	if err := out.choose(o, p.environment); err != nil {
 		return nil, err
-	}
-	// Whoever leaves a target out does not mind if it is not there at all.
-	for _, m := range out.machines {
-		if slices.ContainsFunc(o.ExcludedMachines, func(ref string) bool { return matches(ref, m.ID, m.Slug, m.Name) }) {
-			out.excluded = append(out.excluded, m.ID)
-		}
 	}
 	if out.skipped, err = skipped(sc.frozen.process.Steps, o.SkipActions); err != nil {
 		return nil, err
@@ -58,21 +55,74 @@ func (sc *scene) think(ctx context.Context, tx *db.Tx, p place, o *Options, ids 
 		ids.TenantTags = p.tenant.TenantTags
 	}
 	ids.Earlier = o.before.id()
+	ids.Targets = deploy.Targets{
+		Skip: policy.SkipMachineBehavior == octopus.SkipUnavailable, SkipRoles: policy.TargetRoles,
+		ExcludeUnhealthy: policy.ExcludeUnhealthyTargets, AllowNone: policy.AllowDeploymentsToNoTargets,
+	}
 	in := deploy.Input{
 		Plan: ids, Process: sc.resolved(p, tx.Now()), SkipActions: out.skipped,
-		SpecificMachines: out.specific, ExcludedMachines: out.excluded, Versions: versionsOf(sc.release),
-		Done: o.before.lanes(),
+		Versions: versionsOf(sc.release), Done: o.before.lanes(),
+	}
+	policies, err := sc.machinePolicies(ctx, tx, len(out.machines))
+	if err != nil {
+		return nil, err
 	}
 	for i := range out.machines {
-		in.Machines = append(in.Machines, Planned(&out.machines[i]))
+		if m := &out.machines[i]; out.takesPart(m) {
+			in.Machines = append(in.Machines, planned(m, mayBeOffline(policies, m)))
+		}
 	}
 	out.Plan, err = deploy.Build(in)
 	return out, err
 }
 
-// Planned is a target as plans know it.
-func Planned(m *octopus.Machine) deploy.Machine {
-	out := deploy.Machine{ID: m.ID, Name: m.Name, Roles: m.Roles}
+// unwell reports whether a target is not one to deploy to where that is asked for.
+func unwell(m *octopus.Machine) bool {
+	return m.HealthStatus == octopus.Unhealthy || m.HealthStatus == octopus.Unavailable
+}
+
+// choose looks up the targets that a deployment is limited to, and those it leaves out.
+func (pl *plan) choose(o *Options, environment *octopus.Environment) (err error) {
+	if pl.specific, err = chosenMachines("SpecificMachineIds", o.Machines, pl.machines, environment); err != nil {
+		return err
+	}
+	if pl.specificTags, err = chosenTags("SpecificTargetTagIds", o.TargetTags, pl.machines, environment); err != nil {
+		return err
+	}
+	// Whoever leaves a target out does not mind if it is not there at all.
+	for _, m := range pl.machines {
+		if slices.ContainsFunc(o.ExcludedMachines, func(ref string) bool { return matches(ref, m.ID, m.Slug, m.Name) }) {
+			pl.excluded = append(pl.excluded, m.ID)
+		}
+	}
+	pl.excludedTags = o.ExcludedTargetTags
+	return nil
+}
+
+// takesPart reports whether a target is among those that were chosen.
+func (pl *plan) takesPart(m *octopus.Machine) bool {
+	return chosen(m, pl.specific, pl.excluded, pl.specificTags, pl.excludedTags)
+}
+
+// chosen reports whether a target is in a choice: one of those that are named, or with
+// one of the tags that are, all where nothing is; and none of those left out so.
+func chosen(m *octopus.Machine, specific, excluded, specificTags, excludedTags []string) bool {
+	if len(specific)+len(specificTags) > 0 && !slices.Contains(specific, m.ID) && !tagged(m, specificTags) {
+		return false
+	}
+	return !slices.Contains(excluded, m.ID) && !tagged(m, excludedTags)
+}
+
+// tagged reports whether a target has one of these tags.
+func tagged(m *octopus.Machine, tags []string) bool {
+	return slices.ContainsFunc(tags, func(tag string) bool {
+		return slices.ContainsFunc(m.Roles, func(has string) bool { return strings.EqualFold(has, tag) })
+	})
+}
+
+// planned is a target as plans know it.
+func planned(m *octopus.Machine, mayBeOffline bool) deploy.Machine {
+	out := deploy.Machine{ID: m.ID, Name: m.Name, Roles: m.Roles, MayBeOffline: mayBeOffline}
 	switch m.Endpoint.CommunicationStyle {
 	case octopus.StyleNone, octopus.StyleKubernetes, octopus.StyleAzureWebApp, octopus.StyleServiceFabric, octopus.StyleCloudService, octopus.StyleECS, octopus.StyleStepPackage:
 		out.OnWorker, out.WorkerPoolID = true, m.Endpoint.DefaultWorkerPoolID

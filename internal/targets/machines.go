@@ -56,7 +56,7 @@ func (t *Targets) Target(ctx context.Context, id string) (Agent, error) {
 	case err != nil:
 		return Agent{}, err
 	case m.Gone:
-		return Agent{}, fault.New(fault.Unsupported, "The machine %s was deleted.", m.Name)
+		return Agent{}, fault.New(fault.NotFound, "The machine %s was deleted.", m.Name)
 	case m.Disabled:
 		return Agent{}, fault.New(fault.Unsupported, "The machine %s is disabled; enable it, or leave it out.", m.Name)
 	}

@@ -435,7 +435,7 @@ func (s *Service) park(ctx context.Context, tx *db.Tx, t *Task) error {
 	}
 	s.log.Error("parked a task", "task", t.ID, "resumes", t.resumes)
 	return s.endAsIs(ctx, tx, t, state,
-		fmt.Sprintf("The engine stopped %d times while it ran this task, without getting any further. Scripts that it started may still run.", t.resumes+1))
+		fmt.Sprintf("The engine stopped %d times while it ran this task, without getting any further.", t.resumes+1))
 }
 
 // endOverdue ends canceled tasks whose bound has passed, whoever owns them. What
@@ -450,7 +450,7 @@ func (s *Service) endOverdue(ctx context.Context, flying []*Task, clock int64) e
 			if err := impatient(ctx, tx); err != nil {
 				return err
 			}
-			return s.endAsIs(ctx, tx, t, octopus.TaskCanceled, "The task was canceled. Scripts that it started may still be running.")
+			return s.endAsIs(ctx, tx, t, octopus.TaskCanceled, "The task was canceled.")
 		})
 		if err != nil {
 			errs = append(errs, fmt.Errorf("end %s, which was canceled: %w", t.ID, err))
@@ -464,48 +464,4 @@ func (s *Service) endOverdue(ctx context.Context, flying []*Task, clock int64) e
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// endAsIs ends a task without its owner: the owner's epoch is gone, open scripts
-// are handed to the janitor, and the locks of their machines stay until they end.
-func (s *Service) endAsIs(ctx context.Context, tx *db.Tx, t *Task, state octopus.TaskState, message string) error {
-	now := db.Micros(tx.Now())
-	n, err := tx.Exec(ctx, `UPDATE task SET state = ?, epoch = epoch + 1, owner = '', runnable = 0, waiting = 0, completed_time = ?, updated_time = ?, error = ?
-		WHERE id = ? AND epoch = ? AND state IN ('Executing', 'Cancelling')`, string(state), now, now, message, t.ID, t.epoch)
-	if err != nil || n == 0 {
-		return err
-	}
-	return s.ended(ctx, tx, t, state)
-}
-
-// ended releases what a task holds beyond its own row, and tells its runner. What
-// agents may still run of it is left to the janitor to cancel, and the locks of
-// those machines stay until then.
-func (s *Service) ended(ctx context.Context, tx *db.Tx, t *Task, state octopus.TaskState) error {
-	for _, statement := range []string{
-		`DELETE FROM slot WHERE task = ?`,
-		`DELETE FROM tag_holder WHERE task = ?`,
-		`UPDATE ticket SET state = 'cancel', not_before = 0 WHERE task = ? AND state = 'open'`,
-		`DELETE FROM machine_lock WHERE task = ? AND NOT EXISTS (SELECT 1 FROM ticket k WHERE k.task = machine_lock.task AND k.unit = machine_lock.unit AND k.state <> 'complete')`,
-		`DELETE FROM answer WHERE task = ?`,
-		`DELETE FROM unit_cursor WHERE task = ?`,
-		`DELETE FROM task_hold WHERE task = ?`,
-	} {
-		if _, err := tx.Exec(ctx, statement, t.ID); err != nil {
-			return fmt.Errorf("end %s: %w", t.ID, err)
-		}
-	}
-	n, err := tx.Exec(ctx, `UPDATE interruption SET pending = 0 WHERE task = ? AND pending = 1`, t.ID)
-	if err != nil {
-		return fmt.Errorf("end %s: %w", t.ID, err)
-	}
-	if n > 0 {
-		tx.Changed("interruptions")
-	}
-	tx.Changed("tasks")
-	tx.AfterCommit(s.wake)
-	if r := s.cfg.Runners[t.Name]; r != nil {
-		return r.Ended(ctx, tx, t, state)
-	}
-	return nil
 }

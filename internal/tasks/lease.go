@@ -60,7 +60,7 @@ type Batch struct {
 	Cursors []Cursor
 	// Tickets to open, complete or cancel.
 	Tickets []Ticket
-	// Unlock releases the machine locks of these units.
+	// Unlock releases the machine locks of these units, and their places in line.
 	Unlock []string
 	// Interruptions to raise.
 	Interruptions []Interruption
@@ -347,8 +347,8 @@ func (w *writer) batch(ctx context.Context, b Batch) error {
 		}
 	}
 	for _, unit := range b.Unlock {
-		if _, err := w.tx.Exec(ctx, `DELETE FROM machine_lock WHERE task = ? AND unit = ?`, w.l.ID, unit); err != nil {
-			return fmt.Errorf("release machine lock of %s: %w", unit, err)
+		if err := unlock(ctx, w.tx, w.l.ID, unit); err != nil {
+			return err
 		}
 	}
 	for _, i := range b.Interruptions {
@@ -393,12 +393,12 @@ func (l *Lease) Finish(ctx context.Context, state octopus.TaskState, message str
 	}
 	end := func(ctx context.Context, tx *db.Tx) error {
 		now := db.Micros(tx.Now())
-		_, err := tx.Exec(ctx, `UPDATE task SET state = ?, error = ?, owner = '', runnable = 0, waiting = 0, completed_time = ? WHERE id = ?`,
-			string(state), message, now, l.ID)
+		_, err := tx.Exec(ctx, `UPDATE task SET state = ?, owner = '', runnable = 0, waiting = 0, completed_time = ? WHERE id = ?`,
+			string(state), now, l.ID)
 		if err != nil {
 			return fmt.Errorf("end %s: %w", l.ID, err)
 		}
-		return l.s.ended(ctx, tx, l.Task, state)
+		return l.s.endWith(ctx, tx, l.Task, state, message)
 	}
 	return l.leave(ctx, b, end)
 }

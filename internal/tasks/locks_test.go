@@ -36,16 +36,27 @@ func TestPoint06MachineLock(t *testing.T) {
 		if n := w.count(`SELECT count(*) FROM machine_lock`); n != 4 {
 			t.Errorf("%d are in line", n)
 		}
-		w.read(func(ctx context.Context, tx *db.Tx) error {
-			task, err := tasks.LockHolder(ctx, tx, "Machines-1")
-			if task != l.ID {
-				t.Errorf("%q holds it", task)
-			}
-			if none, _ := tasks.LockHolder(ctx, tx, "Machines-2"); none != "" {
-				t.Errorf("%q holds a free one", none)
-			}
-			return err
-		})
+		ahead := func(unit string, want ...string) {
+			t.Helper()
+			w.read(func(ctx context.Context, tx *db.Tx) error {
+				found, err := tasks.Ahead(ctx, tx, "Machines-1", l.ID, unit, 10)
+				var got []string
+				for _, h := range found {
+					if h.Task != l.ID || h.Ended {
+						t.Errorf("%+v is in the way of %s", h, unit)
+					}
+					got = append(got, h.Unit)
+				}
+				if diff := cmp.Diff(want, got); diff != "" {
+					t.Errorf("in the way of %s: %s", unit, diff)
+				}
+				return err
+			})
+		}
+		ahead("r2")
+		ahead("w1", "r1", "r2")
+		ahead("r3", "w1")
+		ahead("nobody")
 		unlock := func(unit string) {
 			t.Helper()
 			if err := l.Commit(t.Context(), tasks.Batch{Unlock: []string{unit}}); err != nil {

@@ -348,7 +348,7 @@ func TestCancelBound(t *testing.T) {
 				return err
 			}
 			err := l.Commit(ctx, tasks.Batch{Tickets: []tasks.Ticket{
-				{ID: "t1", Unit: "u1", Agent: "builtin", State: tasks.TicketOpen}, {ID: "t2", Unit: "u2", Agent: "builtin", State: tasks.TicketComplete},
+				{ID: "t1", Unit: "u1", Agent: "Machines-1", State: tasks.TicketOpen, Place: "web-1"}, {ID: "t2", Unit: "u2", Agent: "builtin", State: tasks.TicketComplete},
 			}})
 			for _, unit := range []string{"u1", "u2", "u3"} {
 				_, lockErr := l.Lock(ctx, "Machines-"+unit, unit, false)
@@ -362,8 +362,11 @@ func TestCancelBound(t *testing.T) {
 		await(t, "it has its locks", func() bool { return w.count(`SELECT count(*) FROM machine_lock`) == 3 })
 		w.cancel(n.Service, task.ID)
 		got := w.awaitState(task.ID, octopus.TaskCanceled)
-		if got.Error == "" {
-			t.Error("nothing says that scripts may run")
+		if want := "The task was canceled. Scripts that it started may still run on web-1."; got.Error != want {
+			t.Errorf("its error is %q", got.Error)
+		}
+		if diff := cmp.Diff([]string{"Scripts may still run on web-1. They are ended as soon as their agents answer; until then their targets take no other script."}, w.log(n.Service, task.ID, 1)); diff != "" {
+			t.Error(diff)
 		}
 		if err := <-gone; !errors.Is(err, tasks.ErrLost) {
 			t.Errorf("its old owner: %v", err)
@@ -376,17 +379,20 @@ func TestCancelBound(t *testing.T) {
 			t.Fatal(err)
 		}
 		want := []tasks.Ticket{
-			{ID: "t1", Task: task.ID, Unit: "u1", Agent: "builtin", State: tasks.TicketCancel},
-			{ID: "t2", Task: task.ID, Unit: "u2", Agent: "builtin", State: tasks.TicketComplete},
+			{ID: "t1", Task: task.ID, Unit: "u1", Agent: "Machines-1", State: tasks.TicketCancel, Place: "web-1", Locked: true},
+			{ID: "t2", Task: task.ID, Unit: "u2", Agent: "builtin", State: tasks.TicketComplete, Locked: true},
 		}
 		if diff := cmp.Diff(want, due); diff != "" {
 			t.Error(diff)
 		}
-		if held := w.count(`SELECT count(*) FROM machine_lock WHERE unit = 'u1'`); held != 1 {
-			t.Error("the machine on which a script may run is free")
+		if held := w.count(`SELECT count(*) FROM machine_lock WHERE unit IN ('u1', 'u2')`); held != 2 {
+			t.Error("a machine on which a script may run is free")
 		}
-		if held := w.count(`SELECT count(*) FROM machine_lock WHERE unit <> 'u1'`); held != 0 {
-			t.Error("machines on which nothing runs are held")
+		if held := w.count(`SELECT count(*) FROM machine_lock WHERE unit = 'u3'`); held != 0 {
+			t.Error("a machine on which nothing runs is held")
+		}
+		if some, err := n.DueTickets(t.Context(), 10, "Machines-1", "other"); err != nil || len(some) != 1 || some[0].ID != "t2" {
+			t.Errorf("without those of one agent: %v, %v", some, err)
 		}
 		if n := w.count(`SELECT (SELECT count(*) FROM slot) + (SELECT count(*) FROM tag_holder)`); n != 0 {
 			t.Errorf("%d slots and tags are left", n)

@@ -99,6 +99,7 @@ func (a *api) deploy(r *rest.Request) (any, error) {
 		Options: releases.Options{
 			ForcePackageDownload: doc.ForcePackageDownload, ForcePackageRedeployment: doc.ForcePackageRedeployment,
 			SkipActions: doc.SkipActions, Machines: doc.SpecificMachineIDs, ExcludedMachines: doc.ExcludedMachineIDs,
+			TargetTags: doc.SpecificTargetTagIDs, ExcludedTargetTags: doc.ExcludedTargetTagIDs,
 			UseGuidedFailure: doc.UseGuidedFailure, DebugMode: string(doc.DebugMode), FailTargetDiscovery: doc.FailTargetDiscovery,
 			Priority: doc.Priority, Comments: string(doc.Comments), FormValues: textMap(doc.FormValues),
 			FreezeNames: doc.DeploymentFreezeNames, FreezeReason: string(doc.DeploymentFreezeOverrideReason),
