@@ -27,6 +27,14 @@ func examined(t *testing.T, s *apptest.Process, args ...string) (doctor.Report, 
 	return r, code
 }
 
+// healthy wants a server's data to be in order, whatever it has been through.
+func healthy(t *testing.T, s *apptest.Process) {
+	t.Helper()
+	if r, _ := examined(t, s, "--full"); !r.Clean() {
+		t.Errorf("the doctor finds %v", r.Findings)
+	}
+}
+
 // TestDoctor examines a server that runs, one that was killed, and one that is harmed.
 func TestDoctor(t *testing.T) {
 	t.Parallel()

@@ -171,6 +171,7 @@ func TestKillWhileRetaining(t *testing.T) {
 					t.Errorf("nothing passed %s", edge)
 				}
 			}
+			healthy(t, k.Process)
 		})
 	}
 }

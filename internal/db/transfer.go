@@ -464,23 +464,8 @@ func (c *transfer) compare(ctx context.Context) error {
 	err := c.to.Snapshot(ctx, func(t *Tx) error {
 		differ, seen = nil, 0
 		for _, table := range slices.Sorted(maps.Keys(c.tables)) {
-			var sum rowSum
-			var n int64
-			rows, err := t.Query(ctx, selection(table, c.tables[table]))
+			sum, n, err := c.sum(ctx, t, table, func(n int64) { c.opt.Progress("comparing", seen+n, c.total) })
 			if err != nil {
-				return err
-			}
-			for rows.Next() {
-				row, _, err := scanRow(rows, len(c.tables[table]))
-				if err != nil {
-					return errors.Join(err, rows.Close())
-				}
-				sum.add(row)
-				if n++; n%rowsAtOnce == 0 {
-					c.opt.Progress("comparing", seen+n, c.total)
-				}
-			}
-			if err := errors.Join(rows.Err(), rows.Close()); err != nil {
 				return err
 			}
 			seen += n
@@ -494,6 +479,26 @@ func (c *transfer) compare(ctx context.Context) error {
 		err = &DifferenceError{differ}
 	}
 	return err
+}
+
+// sum adds up a table of the copy, and counts its rows.
+func (c *transfer) sum(ctx context.Context, t *Tx, table string, tell func(n int64)) (sum rowSum, n int64, err error) {
+	rows, err := t.Query(ctx, selection(table, c.tables[table]))
+	if err != nil {
+		return sum, 0, err
+	}
+	defer func() { _ = rows.Close() }() // Err tells
+	for rows.Next() {
+		row, _, err := scanRow(rows, len(c.tables[table]))
+		if err != nil {
+			return sum, n, err
+		}
+		sum.add(row)
+		if n++; n%rowsAtOnce == 0 {
+			tell(n)
+		}
+	}
+	return sum, n, rows.Err()
 }
 
 // rowSum adds up the hashes of rows, so that their order does not matter.

@@ -180,25 +180,12 @@ func (s *Store) compare(ctx context.Context, tx *db.Tx, kind string, page []*exp
 		ids[i] = e.flaw.ID
 	}
 	got := map[string][]beside{}
-	for _, q := range []struct{ table, columns, kind, id string }{
+	for _, q := range []besideQuery{
 		{"document_index", "field, space_id, value", "kind", "id"},
 		{"document_unique", "field, scope, value", "kind", "id"},
 		{"document_refs", "field, to_kind, to_id", "from_kind", "from_id"},
 	} {
-		args := []any{kind}
-		rows, err := tx.Query(ctx, `SELECT r.`+q.id+`, `+q.columns+` FROM `+q.table+` r WHERE r.`+q.kind+` = ? AND `+in(`r.`+q.id, ids, &args), args...)
-		if err != nil {
-			return fmt.Errorf("read %s: %w", q.table, err)
-		}
-		for rows.Next() {
-			var id string
-			r := beside{table: q.table}
-			if err := rows.Scan(&id, &r.field, &r.a, &r.b); err != nil {
-				return errors.Join(err, rows.Close())
-			}
-			got[id] = append(got[id], r)
-		}
-		if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		if err := q.read(ctx, tx, kind, ids, got); err != nil {
 			return fmt.Errorf("read %s: %w", q.table, err)
 		}
 	}
@@ -208,6 +195,28 @@ func (s *Store) compare(ctx context.Context, tx *db.Tx, kind string, page []*exp
 		}
 	}
 	return nil
+}
+
+// besideQuery reads rows beside documents: a table, what of it makes a row, and how it
+// calls a document's kind and id.
+type besideQuery struct{ table, columns, kind, id string }
+
+func (q besideQuery) read(ctx context.Context, tx *db.Tx, kind string, ids []string, into map[string][]beside) error {
+	args := []any{kind}
+	rows, err := tx.Query(ctx, `SELECT r.`+q.id+`, `+q.columns+` FROM `+q.table+` r WHERE r.`+q.kind+` = ? AND `+in(`r.`+q.id, ids, &args), args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id string
+		r := beside{table: q.table}
+		if err := rows.Scan(&id, &r.field, &r.a, &r.b); err != nil {
+			return err
+		}
+		into[id] = append(into[id], r)
+	}
+	return rows.Err()
 }
 
 // note notes how what stands beside a document differs from what should.
