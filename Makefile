@@ -88,9 +88,6 @@ soak-delta:
 soak-packages:
 	TAKO_TEST_SOAK=1 go test -timeout 30m -count=1 -v -run TestKillAtRandom ./internal/agent/install
 	TAKO_TEST_SOAK=1 go test -timeout 30m -count=1 -v -run TestPackageRunnerIsKilled ./internal/orchestrator
-# Ten minutes in which a test instance is provoked to speak, and says nothing.
-soak-clone: build
-	$(SOAK) -timeout 20m -run TestCloneIsSilent ./test
 
 # Ten minutes in which a test instance is provoked to speak, and says nothing.
 soak-clone: build

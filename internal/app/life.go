@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"sync"
@@ -174,7 +173,7 @@ func (l *life) Accept(context.Context) error {
 		return errStage(at, "begin to serve")
 	}
 	a := l.app
-	var listener net.Listener = a.listener
+	listener := a.listener
 	if a.tls != nil {
 		listener = tls.NewListener(listener, a.tls.config())
 	}

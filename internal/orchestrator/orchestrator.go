@@ -235,6 +235,7 @@ func (r *run) started(_ context.Context, tx *db.Tx) error {
 		category = "RunbookRunStarted"
 	case octopus.TaskAdHocScript:
 		category, document = string(octopus.EventTaskStarted), "ServerTask"
+	default:
 	}
 	related := []string{t.ID, r.plan.OwnerID, t.ProjectID, t.EnvironmentID}
 	if r.plan.ReleaseID != "" {
