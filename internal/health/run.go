@@ -207,7 +207,7 @@ func (r *run) check(ctx context.Context, m Machine) error {
 		f := fact{Machine: m.ID, At: time.Now().UTC(), Skipped: skipped}
 		return r.over(ctx, f, nil, r.line(node, octopus.LogInfo, "%s %s, and was not checked.", m.Name, skipped))
 	}
-	if err := r.begin(ctx, m.ID, ""); err != nil {
+	if err := r.begin(ctx, m.ID, "", now.Name); err != nil {
 		return err
 	}
 	policy := resources.HealthPolicyOf(r.policies, now.MachinePolicyID)
@@ -215,7 +215,7 @@ func (r *run) check(ctx context.Context, m Machine) error {
 	h, err := targets.Examine(ctx, targets.Examination{
 		Agents: r.cfg.Agents, Machine: m.ID, Style: now.Endpoint.CommunicationStyle, OnlyConnect: r.job.OnlyConnect || policy.OnlyConnect,
 		Script: policy.Script, Ticket: ticket, Timeout: cmp.Or(r.job.MachineTimeout, targets.CheckTimeout), Retry: policy.Retry(now.HealthStatus),
-		Begin: func(ctx context.Context, agent string) error { return r.begin(ctx, m.ID, agent) },
+		Begin: func(ctx context.Context, agent string) error { return r.begin(ctx, m.ID, agent, now.Name) },
 	})
 	if err != nil {
 		return err
@@ -245,8 +245,8 @@ func (r *run) check(ctx context.Context, m Machine) error {
 }
 
 // begin notes that the check of a machine begins, and before its script is sent that
-// it may be.
-func (r *run) begin(ctx context.Context, id, agent string) error {
+// it may be. The name is the machine's, for people.
+func (r *run) begin(ctx context.Context, id, agent, name string) error {
 	r.mu.Lock()
 	before, known := r.p.began[id]
 	r.mu.Unlock()
@@ -262,7 +262,7 @@ func (r *run) begin(ctx context.Context, id, agent string) error {
 	}
 	b := tasks.Batch{Facts: []any{f}}
 	if agent != "" {
-		b.Tickets = []tasks.Ticket{{ID: string(r.job.ticket(id)), Unit: id, Agent: agent, State: tasks.TicketOpen}}
+		b.Tickets = []tasks.Ticket{{ID: string(r.job.ticket(id)), Unit: id, Agent: agent, State: tasks.TicketOpen, Place: name}}
 	}
 	if err := r.l.Commit(ctx, b); err != nil {
 		return err
