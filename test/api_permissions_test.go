@@ -139,7 +139,7 @@ func (f *furnished) secrets() []string {
 	var all []string
 	for name, id := range f.of {
 		switch name {
-		case "space", "builtin", "version", "library version", "node", "first", "retention":
+		case "space", "builtin", "version", "library version", "node", "first", "retention", "server certificate":
 		default:
 			all = append(all, `"`+id+`"`)
 		}
@@ -336,7 +336,7 @@ func (f *furnished) inSpace(t *testing.T) (ids []string) {
 	t.Helper()
 	for name, id := range f.of {
 		switch name {
-		case "space", "builtin", "version", "library version", "node", "first", "retention", "user", "key", "role", "team", "event", "deploymentfreeze", "identity":
+		case "space", "builtin", "version", "library version", "node", "first", "retention", "user", "key", "role", "team", "event", "deploymentfreeze", "identity", "server certificate":
 		default:
 			ids = append(ids, `"`+id+`"`)
 		}

@@ -55,6 +55,7 @@ func newTwins(t *testing.T, s *apptest.Server) *twins {
 	w.other["tenant"] = w.make("tenants", w.pairs(`{"Name":"Okapi tenant","ProjectEnvironments":{"{project}":["{dev}","{dev'}"],"{project'}":["{dev'}"]}}`))
 	const tenanted = `"EnvironmentIds":["{dev}"],"TenantedDeploymentParticipation":"TenantedOrUntenanted","TenantIds":["{tenant}"]`
 	w.both("machine", "machines", `{"Name":"# machine","Roles":["#-tag"],"Endpoint":{"CommunicationStyle":"None"},`+tenanted+`}`)
+	w.of["server certificate"] = octopus.CertificateGlobalID
 	w.both("certificate", "certificates", `{"Name":"# certificate","CertificateData":{"NewValue":"`+sitePFX()+`"},"Password":{"NewValue":"hush-pfx"},`+tenanted+`}`)
 	w.other["tenant's machine"] = w.make("machines", w.pairs(`{"Name":"Okapi machine","EnvironmentIds":["{dev}"],"TenantedDeploymentParticipation":"Tenanted","TenantIds":["{tenant'}"],"Roles":["okapi-tag"],"Endpoint":{"CommunicationStyle":"None"}}`))
 	w.values("Quokka", w.of)

@@ -24,6 +24,7 @@ import (
 	"github.com/takodeploy/tako/internal/releases"
 	"github.com/takodeploy/tako/internal/resource"
 	"github.com/takodeploy/tako/internal/resources"
+	"github.com/takodeploy/tako/internal/proctest"
 	"github.com/takodeploy/tako/internal/secret"
 	"github.com/takodeploy/tako/internal/targets"
 	"github.com/takodeploy/tako/internal/tasks"
@@ -92,7 +93,10 @@ func newWorld(t *testing.T, d *db.DB) *world {
 	w.store = docstore.New(set, box)
 	w.agent, err = agent.Open(t.Context(), agent.Config{Home: filepath.Join(w.dir, "agent"), Version: version, NoCgroup: true})
 	check(t, err)
-	t.Cleanup(func() { check(t, w.agent.Close()) })
+	t.Cleanup(func() {
+		check(t, w.agent.Close())
+		proctest.End(t, w.dir) // scripts live on without their agent
+	})
 	blobs, err := blob.OpenDir(filepath.Join(w.dir, "blobs"))
 	check(t, err)
 	w.cfg = tasks.Config{

@@ -200,7 +200,7 @@ func (r *run) leaveOut(ctx context.Context) error {
 		return nil // it is not going to begin
 	default:
 	}
-	if len(r.plan.Machines) == 0 {
+	if len(r.plan.Machines) == 0 || r.l.Name == octopus.TaskAdHocScript { // its machines were named, and may be workers
 		return nil
 	}
 	current, err := r.o.cfg.Source.Targets(ctx, &r.plan)

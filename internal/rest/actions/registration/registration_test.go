@@ -213,6 +213,13 @@ func TestWhoMayRegister(t *testing.T) {
 		} else {
 			t.Fatalf("%d %s", a.Status, a.Body)
 		}
+		// They know of no token but their own.
+		hidden := w.token(targets, `{"EnvironmentIds":["`+w.prod+`"],"Roles":["web"]}`)
+		if ids := w.Do(http.MethodGet, targets, person, "").IDs(); !slices.Equal(ids, []string{made.ID}) {
+			t.Errorf("they see the tokens %v", ids)
+		}
+		w.refused(w.Do(http.MethodGet, targets+"/"+hidden.ID, person, ""), http.StatusNotFound, "registration token")
+		w.refused(w.Do(http.MethodDelete, targets+"/"+hidden.ID, person, ""), http.StatusNotFound, "registration token")
 		// Only the trial had a machine, and it is gone.
 		if ids := w.Get("/api/Spaces-1/machines").IDs(); len(ids) != 0 {
 			t.Errorf("asking for tokens made %v", ids)

@@ -228,10 +228,11 @@ func (a *api) list(r *rest.Request, s sort) (any, error) {
 	err = a.DB.Read(r.Context(), func(tx *db.Tx) error {
 		found = nil
 		ctx := r.Context()
-		if err := tx.QueryRow(ctx, `SELECT count(*) FROM registration_token WHERE space_id = ? AND kind = ?`, string(r.Space), s.kind).Scan(&total); err != nil {
+		which, args := seen(r, s)
+		if err := tx.QueryRow(ctx, `SELECT count(*) FROM registration_token t WHERE `+which, args...).Scan(&total); err != nil {
 			return fmt.Errorf("count registration tokens: %w", err)
 		}
-		rows, err := tx.Query(ctx, `SELECT `+columns+` FROM registration_token t WHERE t.space_id = ? AND t.kind = ? ORDER BY t.seq DESC LIMIT ? OFFSET ?`, string(r.Space), s.kind, page.Take, page.Skip)
+		rows, err := tx.Query(ctx, `SELECT `+columns+` FROM registration_token t WHERE `+which+` ORDER BY t.seq DESC LIMIT ? OFFSET ?`, append(args, page.Take, page.Skip)...)
 		if err != nil {
 			return fmt.Errorf("list registration tokens: %w", err)
 		}
@@ -255,8 +256,19 @@ func (a *api) list(r *rest.Request, s sort) (any, error) {
 	return rest.PageOf(r, "RegistrationToken", page, total, found), nil
 }
 
-func find(ctx context.Context, tx *db.Tx, space ident.SpaceID, s sort, id string) (t row, err error) {
-	err = t.scan(tx.QueryRow(ctx, `SELECT `+columns+` FROM registration_token t WHERE t.id = ? AND t.space_id = ? AND t.kind = ?`, id, string(space), s.kind).Scan)
+// seen says which tokens the caller may know of: who may register machines in some
+// environments or for some tenants only knows of their own.
+func seen(r *rest.Request, s sort) (which string, args []any) {
+	which, args = `t.space_id = ? AND t.kind = ?`, []any{string(r.Space), s.kind}
+	if r.Grants(string(s.permission)) != nil {
+		which, args = which+` AND t.user_id = ?`, append(args, r.Principal.Actor().UserID)
+	}
+	return which, args
+}
+
+func find(r *rest.Request, tx *db.Tx, s sort, id string) (t row, err error) {
+	which, args := seen(r, s)
+	err = t.scan(tx.QueryRow(r.Context(), `SELECT `+columns+` FROM registration_token t WHERE t.id = ? AND `+which, append([]any{id}, args...)...).Scan)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		err = fault.Missing("registration token", id)
@@ -269,7 +281,7 @@ func find(ctx context.Context, tx *db.Tx, space ident.SpaceID, s sort, id string
 func (a *api) get(r *rest.Request, s sort) (any, error) {
 	var t row
 	err := a.DB.Read(r.Context(), func(tx *db.Tx) (err error) {
-		t, err = find(r.Context(), tx, r.Space, s, r.PathValue(s.token))
+		t, err = find(r, tx, s, r.PathValue(s.token))
 		return err
 	})
 	if err != nil {
@@ -280,7 +292,7 @@ func (a *api) get(r *rest.Request, s sort) (any, error) {
 
 func (a *api) revoke(r *rest.Request, s sort) (any, error) {
 	return nil, a.DB.Write(r.Context(), func(tx *db.Tx) error {
-		t, err := find(r.Context(), tx, r.Space, s, r.PathValue(s.token))
+		t, err := find(r, tx, s, r.PathValue(s.token))
 		if err != nil {
 			return err
 		}

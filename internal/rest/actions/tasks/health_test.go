@@ -69,7 +69,7 @@ func TestTasksThatAreRefused(t *testing.T) {
 		both := w.Create("/api/machines", fmt.Sprintf(`{"Name":"both","EnvironmentIds":[%q,%q],"Roles":["web"],"SkipInitialHealthCheck":true,"Endpoint":{"CommunicationStyle":"None"}}`, w.dev, w.prod))
 		for body, says := range map[string]string{
 			`{"Name":"UpdateCalamari"}`: "no tools to update", `{"Name":"upgrade"}`: "does not upgrade agents", `{"Name":"Deploy"}`: "deployments are made at deployments",
-			`{"Name":"Perhaps"}`: "Health, AdHocScript, Backup and Retention", `{}`: "Health, AdHocScript, Backup and Retention",
+			`{"Name":"Perhaps"}`: "Health, AdHocScript, Backup, Retention and SystemIntegrityCheck", `{}`: "Health, AdHocScript, Backup, Retention and SystemIntegrityCheck",
 			`{"Name":"Health","Arguments":{"MachineIds":["Machines-404"]}}`:                                            "'Machines-404', which was not found",
 			`{"Name":"AdHocScript","Arguments":{"MachineIds":["` + both + `"],"Syntax":"Bash"}}`:                       "Arguments.ScriptBody is empty",
 			`{"Name":"AdHocScript","Arguments":{"Syntax":"Bash","ScriptBody":"true"}}`:                                 "name no machine",
