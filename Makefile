@@ -1,4 +1,4 @@
-# make demo    builds, starts a server and deploys a real example
+# make demo    builds, starts a server and two agents, and deploys a real example to them
 # make test    everything that a change must pass; installs what it needs
 # make soak    the long tests; make bench the figures; make release the binaries
 # make fuzz    ten minutes for all parsers; make fuzz FUZZ_SECONDS=3600 KEEP=1 an hour, and keep what is found

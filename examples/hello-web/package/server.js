@@ -9,10 +9,10 @@ http
   .createServer((request, response) => {
     if (request.url === "/health") {
       response.writeHead(200, { "Content-Type": "application/json" });
-      response.end(JSON.stringify({ status: "ok", version: config.version, environment: config.environment }));
+      response.end(JSON.stringify({ status: "ok", version: config.version, environment: config.environment, target: config.target }));
       return;
     }
     response.writeHead(200, { "Content-Type": "text/plain; charset=utf-8" });
-    response.end(`${config.greeting}\nVersion ${config.version} in ${config.environment}.\n`);
+    response.end(`${config.greeting}\nVersion ${config.version} in ${config.environment}, on ${config.target}.\n`);
   })
   .listen(Number(config.port), "127.0.0.1", () => console.log(`listening on 127.0.0.1:${config.port}`));
