@@ -1,6 +1,6 @@
 # make demo    builds, starts a server and two agents, and deploys a real example to them
 # make test    everything that a change must pass; installs what it needs
-# make soak    the long tests; make bench the figures; make release the binaries
+# make soak    the long tests; make bench the figures; make release the binaries, described for a feed
 # make fuzz    ten minutes for all parsers; make fuzz FUZZ_SECONDS=3600 KEEP=1 an hour, and keep what is found
 
 SHELL := /bin/bash
@@ -108,7 +108,8 @@ bench: build
 vuln:
 	go run golang.org/x/vuln/cmd/govulncheck@latest ./...
 
-# Same source, same bytes: no paths, no build time, the commit's date.
+# Same source, same bytes: no paths, no build time, the commit's date. What dist/release.json
+# says is put into a feed, and signed where the keys are, by `tako release feed`.
 RELEASES := linux/amd64/tako linux/arm64/tako linux/amd64/tako-agent linux/arm64/tako-agent windows/amd64/tako-agent darwin/arm64/tako-agent
 release:
 	rm -rf dist && mkdir -p dist
@@ -116,6 +117,7 @@ release:
 	  IFS=/ read -r os arch name <<<"$$r"; suffix=""; [ $$os = windows ] && suffix=.exe; \
 	  GOOS=$$os GOARCH=$$arch $(GOBUILD) -o dist/$$name-$(VERSION)-$$os-$$arch$$suffix ./cmd/$$name; \
 	done
+	./dist/tako-$(VERSION)-linux-$$(go env GOHOSTARCH) release describe --dist dist --facts release.json
 	cd dist && sha256sum * > SHA256SUMS && cat SHA256SUMS
 
 clean:
