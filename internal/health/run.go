@@ -152,7 +152,7 @@ func (r *run) checkAll(ctx context.Context) error {
 		}
 	}()
 	g, checking := errgroup.WithContext(work)
-	g.SetLimit(targets.ChecksAtOnce())
+	g.SetLimit(targets.ChecksAtOnce)
 	done := maps.Clone(r.p.over)
 	for _, m := range r.job.Machines {
 		if _, over := done[m.ID]; over {

@@ -52,7 +52,7 @@ func (a *attempt) checkHealth(ctx context.Context, h *steps.Health) error {
 	}()
 	var say sync.Mutex // so that what is said of a target stays together
 	g, checking := errgroup.WithContext(canceled)
-	g.SetLimit(targets.ChecksAtOnce())
+	g.SetLimit(targets.ChecksAtOnce)
 	for _, c := range all {
 		g.Go(func() error {
 			if err := a.check(checking, c, h.Full); err != nil {

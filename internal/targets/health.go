@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"strings"
 	"time"
 	"unicode"
@@ -56,8 +55,11 @@ type Health struct {
 	Version, System, Shell, ShellVersion, Architecture string
 }
 
-// ChecksAtOnce is how many machines a task checks at the same time.
-func ChecksAtOnce() int { return min(max(2*runtime.NumCPU(), 2), 32) }
+// ChecksAtOnce is how many machines a task checks at the same time, however many
+// processors the server has: a check waits for its machine, and for one that is away as
+// long as its policy says, two minutes for an agent that polls. A few at a time would
+// keep all the others waiting with them.
+const ChecksAtOnce = 32
 
 // lateStart is how long agents of other makes may still act on a start that nobody
 // saw answered.
