@@ -90,35 +90,81 @@ func (b *buffer) String() string {
 	return b.b.String()
 }
 
-// start runs an instance until the function that it returns is called.
-func (m *machine) start(instance string) (stop func()) {
+// instance is the process of an instance.
+type instance struct {
+	t     *testing.T
+	name  string
+	cmd   *exec.Cmd
+	out   buffer
+	ended chan struct{} // closed when err says how
+	err   error
+	once  sync.Once
+}
+
+// launch runs an instance until it is stopped or killed.
+func (m *machine) launch(name string) *instance {
 	m.t.Helper()
-	cmd := m.command("run", "--instance", instance)
-	var out buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Start(); err != nil {
+	i := &instance{t: m.t, name: name, cmd: m.command("run", "--instance", name), ended: make(chan struct{})}
+	i.cmd.Stdout, i.cmd.Stderr = &i.out, &i.out
+	if err := i.cmd.Start(); err != nil {
 		m.t.Fatal(err)
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	stop = sync.OnceFunc(func() {
-		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
-			m.t.Errorf("stop %s: %v", instance, err)
-		}
-		if err := <-ended; err != nil {
-			m.t.Errorf("%s ended: %v\n%s", instance, err, out.String())
-		}
-	})
-	m.t.Cleanup(stop)
-	until(m.t, instance+" is ready", func() bool {
+	go func() {
+		i.err = i.cmd.Wait()
+		close(i.ended)
+	}()
+	m.t.Cleanup(i.stop)
+	until(m.t, name+" is ready", func() bool {
 		select {
-		case err := <-ended:
-			m.t.Fatalf("%s ended: %v\n%s", instance, err, out.String())
+		case <-i.ended:
+			m.t.Fatalf("%s ended: %v\n%s", name, i.err, i.out.String())
 		default:
 		}
-		return strings.Contains(out.String(), "agent is ready")
+		return strings.Contains(i.out.String(), "agent is ready")
 	})
-	return stop
+	return i
+}
+
+// stop asks the process to end, and waits until it has.
+func (i *instance) stop() {
+	i.once.Do(func() {
+		if err := i.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+			i.t.Errorf("stop %s: %v", i.name, err)
+		}
+		if <-i.ended; i.err != nil {
+			i.t.Errorf("%s ended: %v\n%s", i.name, i.err, i.out.String())
+		}
+	})
+}
+
+// kill ends the process as a crash would, and waits until it is gone.
+func (i *instance) kill() {
+	i.once.Do(func() {
+		if err := i.cmd.Process.Kill(); err != nil {
+			i.t.Errorf("kill %s: %v", i.name, err)
+		}
+		<-i.ended
+	})
+}
+
+// start runs an instance until the function that it returns is called.
+func (m *machine) start(name string) (stop func()) {
+	m.t.Helper()
+	return m.launch(name).stop
+}
+
+// installCommand is the command that a server gives out with a token, for agents of a
+// style, with what a test's machine needs besides.
+func installCommand(t *testing.T, token octopus.RegistrationTokenCreated, style octopus.CommunicationStyle, name string, more ...string) []string {
+	t.Helper()
+	for _, c := range token.Commands {
+		if c.CommunicationStyle == style {
+			words := strings.Fields(string(c.Command))
+			return append(append(words[1:], "--no-service", "--name", name, "--instance", name), more...)
+		}
+	}
+	t.Fatalf("there is no command for %s: %v", style, token.Commands)
+	return nil
 }
 
 // small is the agent's own program.
@@ -162,22 +208,11 @@ func TestAgentsAsInstalled(t *testing.T) {
 	p.Must(t, http.MethodPost, space+"/machines/registration-tokens", octopus.RegistrationTokenCommand{
 		RegistrationScope: octopus.RegistrationScope{EnvironmentIDs: octopus.List[string]{m.Dev.ID}, Roles: octopus.List[string]{"web"}}, Uses: 2,
 	}, &token)
-	// The commands that the server gives out, with what this test's machine needs besides.
-	line := func(style octopus.CommunicationStyle) []string {
-		for _, c := range token.Commands {
-			if c.CommunicationStyle == style {
-				words := strings.Fields(string(c.Command))
-				return append(words[1:], "--no-service", "--name", string(style), "--instance", string(style))
-			}
-		}
-		t.Fatalf("there is no command for %s: %v", style, token.Commands)
-		return nil
-	}
 	passive, active := string(octopus.StyleListening), string(octopus.StylePolling)
 	for range 2 { // it can be run again
-		host.run(append(line(octopus.StyleListening), "--listen-address", "127.0.0.1", "--public-host-name", "127.0.0.1", "--port", port(t))...)
+		host.run(installCommand(t, token, octopus.StyleListening, passive, "--listen-address", "127.0.0.1", "--public-host-name", "127.0.0.1", "--port", port(t))...)
 	}
-	host.run(line(octopus.StylePolling)...)
+	host.run(installCommand(t, token, octopus.StylePolling, active)...)
 	stop := host.start(passive)
 	host.start(active)
 

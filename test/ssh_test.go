@@ -30,7 +30,7 @@ func sshHost(t *testing.T, c *apptest.Client) (*sshtest.Server, octopus.Endpoint
 	secret := func(s string) *octopus.Sensitive { return &octopus.Sensitive{HasValue: true, NewValue: &s} }
 	s := sshtest.Start(t, sshtest.Options{Passphrase: "open sesame", Home: apptest.ShortDir(t)})
 	account := apptest.Post(t, c, space+"/accounts", octopus.Account{
-		Name: "Deployer", AccountType: octopus.AccountSSHKeyPair, Username: s.User,
+		Name: fmt.Sprint("Deployer at ", s.Port), AccountType: octopus.AccountSSHKeyPair, Username: s.User,
 		PrivateKeyFile: secret(base64.StdEncoding.EncodeToString([]byte(s.PrivateKey))), PrivateKeyPassphrase: secret("open sesame"),
 	})
 	return s, octopus.Endpoint{CommunicationStyle: octopus.StyleSSH, Host: s.Host, Port: s.Port, AccountID: account.ID, Fingerprint: ssh.FingerprintLegacyMD5(s.Keys[1])}

@@ -42,7 +42,7 @@ func (d *DB) openPostgres(ctx context.Context, dsn string, opt Options) error {
 	}
 	config.DialFunc = pgconn.DialFunc(egress.Dialer(net.Dialer{
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3},
-		Control:         loseFast,
+		Control:         egress.LoseAfter(unacknowledged),
 	}))
 	if egress.Quarantined() {
 		// The dialer decides by the name, and looks it up.

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/takodeploy/tako/internal/egress"
 	"github.com/takodeploy/tako/internal/halibut/bson"
 	"github.com/takodeploy/tako/internal/halibut/wire"
 )
@@ -93,7 +94,10 @@ func (n *Node) accept(ctx, hard context.Context, tcp net.Conn, trusted func()) {
 		remote = host
 	}
 	if t, ok := tcp.(*net.TCPConn); ok {
-		_ = t.SetKeepAliveConfig(keepAlive()) // a nicety
+		_ = t.SetKeepAliveConfig(keepAlive()) // a nicety, as is what follows
+		if raw, err := t.SyscallConn(); err == nil {
+			_ = egress.LoseAfter(vanished)("tcp", "", raw)
+		}
 	}
 	defer func() { _ = tcp.Close() }()
 	defer context.AfterFunc(hard, func() { _ = tcp.Close() })()

@@ -1,8 +1,10 @@
 package halibut
 
 import (
+	"context"
 	"crypto"
 	"crypto/tls"
+	"net"
 	"time"
 )
 
@@ -37,4 +39,12 @@ func (n *Node) Waiting(sub Subscription, peer Thumbprint) int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return len(q.waiting)
+}
+
+// Vanished is vanished.
+const Vanished = vanished
+
+// DialDirect is how a node dials without a proxy.
+func DialDirect(ctx context.Context, network, addr string) (net.Conn, error) {
+	return dialDirect(ctx, network, addr)
 }

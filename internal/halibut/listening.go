@@ -38,13 +38,16 @@ func ParseAddress(s, defaultPort string) (string, error) {
 // DialFunc opens a TCP connection; it may go through a proxy.
 type DialFunc func(ctx context.Context, network, addr string) (net.Conn, error)
 
-// keepAlive finds a peer that is gone within 70 seconds.
+// vanished is when a peer that acknowledges nothing is taken as gone.
+const vanished = 70 * time.Second
+
+// keepAlive finds a peer that is gone within vanished while nothing is sent to it.
 func keepAlive() net.KeepAliveConfig {
 	return net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 10}
 }
 
 func dialDirect(ctx context.Context, network, addr string) (net.Conn, error) {
-	return egress.Dialer(net.Dialer{KeepAliveConfig: keepAlive()})(ctx, network, addr)
+	return egress.Dialer(net.Dialer{KeepAliveConfig: keepAlive(), Control: egress.LoseAfter(vanished)})(ctx, network, addr)
 }
 
 // Listening calls an agent that listens, and keeps a few connections to it.

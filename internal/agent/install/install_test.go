@@ -403,6 +403,30 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// TestHostilePackages: what would leave the installation is refused, and nothing of it
+// is anywhere.
+func TestHostilePackages(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"../evil", "a/../../evil", `..\evil`, "../../../../evil", "/evil", "../1.0.1/evil"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			m := newMachine(t)
+			m.installed(request("0.9.0"), zipped(t, map[string]string{"good": "good"}))
+			before := tree(t, m.home)
+			r := m.run(request("1.0.0"), zipped(t, map[string]string{name: "evil"}))
+			if r.err == nil || !strings.Contains(r.message, "leave its directory") {
+				t.Errorf("%v, %q", r.err, r.message)
+			}
+			if diff := cmp.Diff(before, tree(t, m.home)); diff != "" {
+				t.Errorf("it changed (-before +after):\n%s", diff)
+			}
+			if n := len(m.journal().Installations); n != 1 {
+				t.Errorf("%d installations", n)
+			}
+		})
+	}
+}
+
 // TestFailure: a failed deployment is no installation, runs the scripts for failures,
 // and leaves the one before as it was; the next one takes a new folder.
 func TestFailure(t *testing.T) {
