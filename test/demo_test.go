@@ -25,7 +25,7 @@ type demoRun struct {
 func startDemo(t *testing.T, data string) *demoRun {
 	t.Helper()
 	d := &demoRun{ended: make(chan error, 1)}
-	d.cmd = exec.Command(apptest.Binary(t), "demo", "--data", data, "--listen", "127.0.0.1:0") //nolint:noctx // the test ends it
+	d.cmd = exec.Command(apptest.Binary(t), "demo", "--data", data, "--listen", "127.0.0.1:0")
 	d.cmd.Stdout, d.cmd.Stderr = &d.out, &d.out
 	if err := d.cmd.Start(); err != nil {
 		t.Fatal(err)

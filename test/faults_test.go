@@ -34,7 +34,7 @@ type far struct {
 	random *rand.Rand
 }
 
-var farNames = []string{"listens", "polls"} //nolint:gochecknoglobals // constant
+var farNames = []string{"listens", "polls"}
 
 // linesPerTarget is how many lines the script of a target writes.
 const linesPerTarget = 40

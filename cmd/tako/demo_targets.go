@@ -146,11 +146,11 @@ func (c *crew) start(ctx context.Context, t *demoTarget) error {
 		return fmt.Errorf("start the agent %s: %w", t.name, err)
 	}
 	c.wg.Go(func() {
-		err := cmd.Wait()
+		_ = cmd.Wait() // its state says how it ended
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		if !c.ending {
-			c.failed(fmt.Errorf("%w: %s (%v); its log is %s", errAgentEnded, t.name, err, t.log))
+			c.failed(fmt.Errorf("%w: %s (%s); its log is %s", errAgentEnded, t.name, cmd.ProcessState, t.log))
 		}
 	})
 	return nil

@@ -57,7 +57,7 @@ func (o *Source) document(ctx context.Context, name string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer in.Close() //nolint:errcheck // only read
+	defer in.Close()
 	raw, err := io.ReadAll(io.LimitReader(in, releasefeed.MaxDocument+1))
 	if err != nil {
 		return nil, fmt.Errorf("read the feed of releases: %w", err)
@@ -90,7 +90,7 @@ func (o *Source) get(ctx context.Context, base *url.URL, name string, offset int
 		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", offset))
 	}
 	client := egress.Client()
-	resp, err := client.Do(req)
+	resp, err := client.Do(req) //nolint:bodyclose // watched closes it
 	if err != nil {
 		client.CloseIdleConnections()
 		if cause := context.Cause(ctx); cause != nil {

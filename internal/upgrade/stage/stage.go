@@ -367,7 +367,7 @@ func (d *download) some(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer in.Close() //nolint:errcheck // only read
+	defer in.Close()
 	buffer := make([]byte, 128<<10)
 	for {
 		n, err := in.Read(buffer)

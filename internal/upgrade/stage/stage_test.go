@@ -380,7 +380,7 @@ func TestStalledTransfer(t *testing.T) {
 			return
 		}
 		w.WriteHeader(http.StatusOK)
-		w.(http.Flusher).Flush() //nolint:errcheck,forcetypeassert // net/http's own
+		w.(http.Flusher).Flush() //nolint:forcetypeassert // net/http's own
 		<-let
 	}))
 	defer s.Close()
