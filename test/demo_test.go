@@ -22,10 +22,11 @@ type demoRun struct {
 	ended chan error
 }
 
-func startDemo(t *testing.T, data string) *demoRun {
+func startDemo(t *testing.T, data string, env ...string) *demoRun {
 	t.Helper()
 	d := &demoRun{ended: make(chan error, 1)}
 	d.cmd = exec.Command(apptest.Binary(t), "demo", "--data", data, "--listen", "127.0.0.1:0")
+	d.cmd.Env = append(os.Environ(), env...)
 	d.cmd.Stdout, d.cmd.Stderr = &d.out, &d.out
 	if err := d.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -62,14 +63,19 @@ func TestDemo(t *testing.T) {
 	data := filepath.Join(apptest.ShortDir(t), "data")
 	t.Cleanup(func() { proctest.End(t, data) })
 
-	killed := startDemo(t, data)
-	killed.says(t, "Deploying it to Dev as ")
+	// The service of the first run never answers, so that its deployment cannot end.
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "node"), []byte("#!/bin/sh\nwhile :; do sleep 0.1; done\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	killed := startDemo(t, data, "PATH="+dir+string(filepath.ListSeparator)+os.Getenv("PATH"))
+	killed.says(t, "Started the service as process ")
 	if err := killed.cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	<-killed.ended
-	if left := proctest.Of(data); len(left) < 2 {
-		t.Fatalf("the processes %v have outlived the demo, want its agents", left)
+	if left := proctest.Of(data); len(left) < 3 {
+		t.Fatalf("the processes %v have outlived the demo, want its agents and the service", left)
 	}
 
 	d := startDemo(t, data)

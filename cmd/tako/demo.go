@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"net/http"
 	"net/url"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -405,8 +406,10 @@ func serviceURL(port int) string { return fmt.Sprintf("http://127.0.0.1:%d/", po
 
 func (d *demo) next(release, task string) {
 	data := d.cfg.Data
-	if short, err := filepath.Rel(filepath.Dir(data), data); err == nil {
-		data = "./" + short
+	if here, err := os.Getwd(); err == nil {
+		if short, err := filepath.Rel(here, data); err == nil && filepath.IsLocal(short) {
+			data = "./" + short
+		}
 	}
 	one, two := d.crew.targets[0], d.crew.targets[1]
 	text := `

@@ -26,13 +26,15 @@ fi
 
 cd "$folder"
 nohup setsid node server.js >service.log 2>&1 </dev/null &
-echo $! >"$pid_file"
-echo "Started the service as process $! in $folder"
+pid=$!
+echo "$pid" >"$pid_file"
+echo "Started the service as process $pid in $folder"
 
+# Another could have the port: it is this process that has to answer.
 for attempt in $(seq 50); do
   answer=$(node -e 'fetch(process.argv[1] + "health").then(r => r.text()).then(t => console.log(t)).catch(() => process.exit(1))' "$url" 2>/dev/null || true)
   case "$answer" in
-    *"\"version\":\"$release\""*"\"target\":\"$target\""*)
+    *"\"version\":\"$release\""*"\"target\":\"$target\",\"pid\":$pid}"*)
       echo "$answer" >health.json
       new_octopusartifact "$folder/health.json" "health of $target.json"
       write_highlight "Release $release answers at $url"

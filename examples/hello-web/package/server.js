@@ -9,7 +9,7 @@ http
   .createServer((request, response) => {
     if (request.url === "/health") {
       response.writeHead(200, { "Content-Type": "application/json" });
-      response.end(JSON.stringify({ status: "ok", version: config.version, environment: config.environment, target: config.target }));
+      response.end(JSON.stringify({ status: "ok", version: config.version, environment: config.environment, target: config.target, pid: process.pid }));
       return;
     }
     response.writeHead(200, { "Content-Type": "text/plain; charset=utf-8" });
