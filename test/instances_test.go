@@ -179,18 +179,14 @@ func small(t *testing.T) string {
 	return path
 }
 
+// port is a free one that an agent can come back to.
 func port(t *testing.T) string {
 	t.Helper()
-	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	_, at, err := net.SplitHostPort(apptest.FixedAddress(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ln.Close()
-	_, port, err := net.SplitHostPort(ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return port
+	return at
 }
 
 // TestAgentsAsInstalled installs an agent that listens and one that polls by the

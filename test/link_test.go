@@ -14,6 +14,7 @@ import (
 type weather struct {
 	delay  time.Duration // of each piece, either way
 	rate   int           // bytes a second, either way; 0 is as fast as it goes
+	most   int64         // nothing goes on once that many bytes went a way in all; 0 is no bound
 	stall  bool          // nothing goes on, and nobody is told
 	closed bool          // whoever dials is sent away
 }
@@ -117,7 +118,7 @@ func (l *link) copy(c *carried, to io.Writer, from io.Reader, count *atomic.Int6
 	for {
 		n, err := from.Read(piece)
 		if n > 0 {
-			if !l.goesOn(c, n) {
+			if !l.goesOn(c, n, count) {
 				return
 			}
 			if _, err := to.Write(piece[:n]); err != nil {
@@ -137,10 +138,10 @@ func (l *link) copy(c *carried, to io.Writer, from io.Reader, count *atomic.Int6
 }
 
 // goesOn waits for as long as the weather has n bytes wait; false is the connection's end.
-func (l *link) goesOn(c *carried, n int) bool {
+func (l *link) goesOn(c *carried, n int, count *atomic.Int64) bool {
 	for {
 		w, changed := l.weather()
-		if w.stall {
+		if w.stall || w.most > 0 && count.Load() >= w.most {
 			select {
 			case <-changed:
 				continue
