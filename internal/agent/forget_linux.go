@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/takodeploy/tako/internal/durable"
 	"github.com/takodeploy/tako/internal/failpoint"
 )
 
@@ -31,7 +32,7 @@ func (s *Service) discard(t *ticket) error {
 	if err := os.Rename(string(t.ws), trash); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("ticket %s: %w", t.name, err)
 	}
-	if err := s.poison(syncDir(s.work)); err != nil {
+	if err := s.poison(durable.SyncDir(s.work)); err != nil {
 		return err
 	}
 	if err := failpoint.Hit("trashed"); err != nil {
@@ -59,7 +60,7 @@ func (s *Service) writeTombstone(name string, e exitFile) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("ticket %s: write tombstone: %w", name, err), os.RemoveAll(tmp))
 	}
-	return s.poison(syncDir(s.done))
+	return s.poison(durable.SyncDir(s.done))
 }
 
 // sweepDaily forgets what is older than keepDone, now and once a day.

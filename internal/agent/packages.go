@@ -16,6 +16,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/takodeploy/tako/internal/durable"
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/octodiff"
 )
@@ -105,7 +106,7 @@ func (c *packageCache) put(ctx context.Context, hash string, size int64, r io.Re
 	if err := os.Rename(tmp.Name(), c.path(hash)); err != nil {
 		return err
 	}
-	if err := syncDir(c.dir); err != nil {
+	if err := durable.SyncDir(c.dir); err != nil {
 		return err
 	}
 	return c.evict(hash)

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/takodeploy/tako/internal/durable"
 	"github.com/takodeploy/tako/internal/failpoint"
 	"github.com/takodeploy/tako/internal/fault"
 	"golang.org/x/sys/unix"
@@ -505,7 +506,7 @@ func (s *Service) commit(t *ticket, req StartRequest, hash string) error {
 	if err := failpoint.Hit("renamed"); err != nil {
 		return s.poison(err)
 	}
-	return s.poison(syncDir(s.work))
+	return s.poison(durable.SyncDir(s.work))
 }
 
 func (s *Service) nextArrival() int64 {

@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/takodeploy/tako/internal/durable"
 	"github.com/takodeploy/tako/internal/failpoint"
 	"golang.org/x/sys/unix"
 )
@@ -81,7 +82,7 @@ func (o stubOrder) run() stubReport {
 		return stubReport{AlreadyStarted: true}
 	}
 	if err == nil {
-		err = syncDir(string(w))
+		err = durable.SyncDir(string(w))
 	}
 	if err == nil {
 		err = failpoint.Hit("started-written")
@@ -107,7 +108,7 @@ func (o stubOrder) fail(e exitFile) stubReport {
 	e.Time = time.Now().UTC()
 	if b, err := json.Marshal(e); err == nil {
 		if err := create(o.Workspace.path(execFailedName), b, 0o600); err == nil {
-			_ = syncDir(string(o.Workspace))
+			_ = durable.SyncDir(string(o.Workspace))
 		}
 	}
 	return stubReport{exitFile: e}

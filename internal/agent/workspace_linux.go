@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/takodeploy/tako/internal/durable"
 	"github.com/takodeploy/tako/internal/failpoint"
 	"golang.org/x/sys/unix"
 )
@@ -144,7 +145,7 @@ func (w workspace) mark(name string) error {
 	if err := create(w.path(name), nil, 0o600); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	return syncDir(string(w))
+	return durable.SyncDir(string(w))
 }
 
 // build fills an empty directory with everything a workspace begins with, durably.
@@ -165,7 +166,7 @@ func (w workspace) build(saved savedRequest, req StartRequest, link func(sha256,
 				return err
 			}
 		}
-		if err := syncDir(w.path(packagesName)); err != nil {
+		if err := durable.SyncDir(w.path(packagesName)); err != nil {
 			return err
 		}
 	}
@@ -187,7 +188,7 @@ func (w workspace) build(saved savedRequest, req StartRequest, link func(sha256,
 	if err := create(w.path(requestName), b, 0o600); err != nil {
 		return err
 	}
-	return syncDir(string(w))
+	return durable.SyncDir(string(w))
 }
 
 // writeFiles writes the script and the files sent along. Names go through
@@ -219,7 +220,7 @@ func (w workspace) writeFiles(req StartRequest) error {
 		}
 	}
 	for d := range dirs {
-		if err := syncDir(filepath.Join(w.path(filesName), d)); err != nil {
+		if err := durable.SyncDir(filepath.Join(w.path(filesName), d)); err != nil {
 			return err
 		}
 	}
@@ -305,7 +306,7 @@ func (w workspace) finish(log *logWriter, prefix string, e exitFile) error {
 	if err := failpoint.Hit(prefix + "exit-renamed"); err != nil {
 		return err
 	}
-	return syncDir(string(w))
+	return durable.SyncDir(string(w))
 }
 
 // salvage completes the work of a finish that was killed before its rename, and
@@ -328,7 +329,7 @@ func (w workspace) salvage() (bool, error) {
 	if err := os.Rename(w.path(exitTempName), w.path(exitName)); err != nil {
 		return false, err
 	}
-	return true, syncDir(string(w))
+	return true, durable.SyncDir(string(w))
 }
 
 // rewrite overwrites the beginning of an existing file in place, durably.

@@ -42,6 +42,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/takodeploy/tako/internal/durable"
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/secret"
 )
@@ -227,15 +228,7 @@ func writeFile(path string, text []byte) (err error) {
 	if err := os.Rename(tmp, path); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(path))
-}
-
-func syncDir(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
+	return durable.SyncDir(filepath.Dir(path))
 }
 
 // List gives every backup, the newest first. Those that cannot be read are in it.

@@ -17,6 +17,7 @@ import (
 
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/docstore"
+	"github.com/takodeploy/tako/internal/durable"
 	"github.com/takodeploy/tako/internal/failpoint"
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/instance"
@@ -247,7 +248,7 @@ func (s *Store) cloneSQLite(ctx context.Context, dir string, opt *CloneOptions, 
 	if err := os.Rename(staged, path); err != nil {
 		return err
 	}
-	return errors.Join(removeDatabase(staged), syncDir(opt.Data))
+	return errors.Join(removeDatabase(staged), durable.SyncDir(opt.Data))
 }
 
 // clonePostgres makes the copy in a schema beside the one that a server uses, which gets

@@ -21,6 +21,7 @@ import (
 
 	"github.com/takodeploy/tako/internal/blob"
 	"github.com/takodeploy/tako/internal/db"
+	"github.com/takodeploy/tako/internal/durable"
 	"github.com/takodeploy/tako/internal/failpoint"
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/retention"
@@ -132,7 +133,7 @@ func (s *Store) Create(ctx context.Context, src Source) (_ Manifest, err error) 
 	if err := os.Rename(dir, filepath.Join(s.dir, m.ID)); err != nil {
 		return m, err
 	}
-	if err := syncDir(s.dir); err != nil {
+	if err := durable.SyncDir(s.dir); err != nil {
 		return m, err
 	}
 	return m, failpoint.Hit("backup-done")

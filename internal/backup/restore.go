@@ -14,6 +14,7 @@ import (
 
 	"github.com/takodeploy/tako/internal/blob"
 	"github.com/takodeploy/tako/internal/db"
+	"github.com/takodeploy/tako/internal/durable"
 	"github.com/takodeploy/tako/internal/failpoint"
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/secret"
@@ -306,7 +307,7 @@ func (s *Store) restoreSQLite(ctx context.Context, dir string, opt *RestoreOptio
 	if err := os.Remove(filepath.Join(opt.Data, pendingFile)); err != nil {
 		return err
 	}
-	return syncDir(opt.Data)
+	return durable.SyncDir(opt.Data)
 }
 
 // swap keeps the database at path under another name, with its write-ahead log,
@@ -315,7 +316,7 @@ func (s *Store) restoreSQLite(ctx context.Context, dir string, opt *RestoreOptio
 func swap(path, staged string, r *Restored) error {
 	if _, err := os.Stat(staged); errors.Is(err, fs.ErrNotExist) {
 		r.Replaced, r.Kept = exists(path+beforeSuffix), path+beforeSuffix
-		return syncDir(filepath.Dir(path)) // done before
+		return durable.SyncDir(filepath.Dir(path)) // done before
 	}
 	// "moved" says that the kept one is whole, so that a second call does not keep
 	// a database without its log in the place of one with it.
@@ -345,7 +346,7 @@ func swap(path, staged string, r *Restored) error {
 			return err
 		}
 	}
-	if err := syncDir(filepath.Dir(path)); err != nil {
+	if err := durable.SyncDir(filepath.Dir(path)); err != nil {
 		return err
 	}
 	if err := failpoint.Hit("restore-unlogged"); err != nil {
@@ -358,7 +359,7 @@ func swap(path, staged string, r *Restored) error {
 	if err := os.Remove(moved); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return errors.Join(removeDatabase(staged), syncDir(filepath.Dir(path)))
+	return errors.Join(removeDatabase(staged), durable.SyncDir(filepath.Dir(path)))
 }
 
 func exists(path string) bool {

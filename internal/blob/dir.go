@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/takodeploy/tako/internal/durable"
 	"github.com/takodeploy/tako/internal/fault"
 )
 
@@ -153,7 +154,7 @@ func (d *Dir) publish(tmp string, info Info) (published bool, used time.Time, er
 	}
 	shard := filepath.Dir(path)
 	if err := os.Mkdir(shard, 0o700); err == nil {
-		if err := syncDir(d.root); err != nil {
+		if err := durable.SyncDir(d.root); err != nil {
 			return false, used, err
 		}
 	} else if !errors.Is(err, fs.ErrExist) {
@@ -171,7 +172,7 @@ func (d *Dir) publish(tmp string, info Info) (published bool, used time.Time, er
 		published = true
 	}
 	// Also for one that was there: who put it may have died before this.
-	return published, used, syncDir(shard)
+	return published, used, durable.SyncDir(shard)
 }
 
 // reader ends with its context, and with a fault when there is more than left.
@@ -320,14 +321,6 @@ func flock(f *os.File, how int) error {
 			return err
 		}
 	}
-}
-
-func syncDir(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
 }
 
 // translate gives a full disk its meaning.

@@ -95,15 +95,15 @@ func (l *Listener) AcceptLocal() (*net.UnixConn, error) {
 		if err != nil {
 			return nil, err
 		}
-		if trusted(c) {
+		if Trusted(c) {
 			return c, nil
 		}
 		_ = c.Close()
 	}
 }
 
-// trusted reports whether the peer is root or our own user.
-func trusted(c *net.UnixConn) bool {
+// Trusted reports whether the peer is root or our own user.
+func Trusted(c *net.UnixConn) bool {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return false

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/takodeploy/tako/internal/db"
+	"github.com/takodeploy/tako/internal/durable"
 )
 
 const (
@@ -163,7 +164,7 @@ func held(ctx context.Context, tx *db.Tx, runDir string) (bool, error) {
 		}
 		alive := now-beat <= holdDead.Microseconds()
 		if tx.Dialect() == db.SQLite {
-			if alive, err = locked(holdPath(runDir, id)); err != nil {
+			if alive, err = durable.Held(holdPath(runDir, id)); err != nil {
 				return false, err
 			}
 		}
@@ -184,23 +185,6 @@ func held(ctx context.Context, tx *db.Tx, runDir string) (bool, error) {
 		}
 	}
 	return false, nil
-}
-
-// locked reports whether a process has the lock of a file.
-func locked(path string) (bool, error) {
-	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	defer f.Close() // and the lock with it
-	err = unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB)
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		return true, nil
-	}
-	return false, err
 }
 
 // clock is the time by which holds are measured, in microseconds.

@@ -26,6 +26,7 @@ import (
 	"sync"
 
 	"github.com/takodeploy/tako/internal/db"
+	"github.com/takodeploy/tako/internal/durable"
 )
 
 const (
@@ -131,7 +132,7 @@ func adoptNext(dir string, master MasterKey, want string) (MasterKey, error) {
 	if err := os.Rename(path, filepath.Join(dir, FileName)); err != nil {
 		return next, err
 	}
-	return next, syncDir(dir)
+	return next, durable.SyncDir(dir)
 }
 
 // wrappedKey is a row of secret_key.

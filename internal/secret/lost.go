@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/takodeploy/tako/internal/db"
+	"github.com/takodeploy/tako/internal/durable"
 	"github.com/takodeploy/tako/internal/failpoint"
 	"github.com/takodeploy/tako/internal/fault"
 )
@@ -106,7 +107,7 @@ func beginAnew(ctx context.Context, d *db.DB, dir string) error {
 	if err := os.Rename(prepared, path); err != nil {
 		return err
 	}
-	return syncDir(dir)
+	return durable.SyncDir(dir)
 }
 
 // dead tells of every value that nobody can open.

@@ -15,6 +15,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/takodeploy/tako/internal/durable"
 )
 
 // KeySize is the size of every key, in bytes.
@@ -183,13 +185,5 @@ func writeKey(path string, k MasterKey) (err error) {
 	if err := os.Link(tmp.Name(), path); err != nil {
 		return err
 	}
-	return syncDir(dir)
-}
-
-func syncDir(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
+	return durable.SyncDir(dir)
 }

@@ -14,6 +14,7 @@ import (
 	"slices"
 
 	"github.com/takodeploy/tako/internal/db"
+	"github.com/takodeploy/tako/internal/durable"
 )
 
 // changed is the kind under which the keys' rows count their changes.
@@ -111,7 +112,7 @@ func replaceKey(dir, from string, next MasterKey) error {
 	if err := os.Rename(prepared, path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return syncDir(dir)
+	return durable.SyncDir(dir)
 }
 
 // refresh reads the keys again, since another process changed them.

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/takodeploy/tako/internal/db"
+	"github.com/takodeploy/tako/internal/durable"
 	"github.com/takodeploy/tako/internal/failpoint"
 )
 
@@ -227,7 +228,7 @@ func LiveNodes(ctx context.Context, d *db.DB, runDir string) ([]string, error) {
 	}
 	var live []string
 	for _, id := range all {
-		held, err := lockHeld(ownerLock(runDir, id))
+		held, err := durable.Held(ownerLock(runDir, id))
 		if err != nil {
 			return nil, fmt.Errorf("look whether node %s runs: %w", id, err)
 		}
@@ -238,23 +239,6 @@ func LiveNodes(ctx context.Context, d *db.DB, runDir string) ([]string, error) {
 	return live, nil
 }
 
-// lockHeld reports whether a process holds the lock of a file.
-func lockHeld(path string) (bool, error) {
-	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	defer f.Close() // and the lock with it
-	err = unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB)
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		return true, nil
-	}
-	return false, err
-}
-
 // Running reports whether a server of this host holds the locks of runDir.
 func Running(runDir string) (bool, error) {
 	locks, err := filepath.Glob(filepath.Join(runDir, "owner-*.lock"))
@@ -262,7 +246,7 @@ func Running(runDir string) (bool, error) {
 		return false, err
 	}
 	for _, path := range locks {
-		if held, err := lockHeld(path); err != nil || held {
+		if held, err := durable.Held(path); err != nil || held {
 			return held, err
 		}
 	}
