@@ -38,7 +38,7 @@ var arrows = map[string][]string{
 	"internal/steps":        {"internal/targets"},
 	"internal/health":       {"internal/targets"},
 	"internal/rest":         {"internal/web"},
-	"internal/upgrade":      {"internal/backup"},
+	"internal/upgrade":      {"internal/backup", "internal/supervisor"},
 	"internal/doctor":       {"internal/backup"},
 	"internal/docstore":     {"internal/resource"},
 	"internal/agent":        {"internal/halibut"},

@@ -1,0 +1,288 @@
+package upgrade
+
+import (
+	"encoding/json"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"github.com/takodeploy/tako/internal/supervisor"
+	"github.com/takodeploy/tako/internal/upgrade/journal"
+)
+
+var began = time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
+
+// book is a journal in memory.
+type book struct {
+	entries []journal.Entry
+	now     time.Time
+}
+
+func newBook() *book {
+	b := &book{now: began}
+	b.add(KindPlan, Plan{From: "2026.4.0", To: "2026.5.0", Hold: 72 * time.Hour, Probation: 10 * time.Minute})
+	return b
+}
+
+func (b *book) add(kind string, data any) *book {
+	raw, err := json.Marshal(data)
+	if err != nil {
+		raw = nil
+	}
+	b.now = b.now.Add(time.Second)
+	b.entries = append(b.entries, journal.Entry{Seq: int64(len(b.entries)) + 1, Txn: "t", Kind: kind, At: b.now, Data: raw})
+	return b
+}
+
+func (b *book) begin(s State) *book { return b.add(KindIntent, Mark{State: s}) }
+func (b *book) done(s State) *book  { return b.begin(s).add(KindDone, Mark{State: s}) }
+func (b *book) fail(s State) *book {
+	return b.begin(s).add(KindFailed, Mark{State: s, Error: "no luck"})
+}
+func (b *book) wish(w Wish) *book { return b.add(KindAsk, Ask{Wish: w}) }
+
+// at is a journal up to a state.
+func at(s State) *book {
+	b := newBook()
+	for _, one := range steps[1:] {
+		if b.last() == s {
+			break
+		}
+		b.done(one)
+	}
+	return b
+}
+
+func (b *book) last() State {
+	t, err := Last(b.entries)
+	if err != nil || t == nil {
+		return ""
+	}
+	return t.State
+}
+
+func way(from, to string) map[string]string { return map[string]string{"from": from, "to": to} }
+
+func TestNext(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		book *book
+		want State
+	}{
+		"begun":                               {newBook(), Staged},
+		"staged":                              {at(Staged), Preflight},
+		"in the middle of a step":             {at(Staged).begin(Preflight), Preflight},
+		"killed in it too often":              {at(Staged).begin(Preflight).begin(Preflight).begin(Preflight), Aborted},
+		"a step fails":                        {at(BackedUp).fail(Rehearsed), Aborted},
+		"given up":                            {at(BackedUp).wish(WishAbort), Aborted},
+		"given up in the middle of expanding": {at(Rehearsed).begin(Expanded).wish(WishAbort), Aborted},
+		"expanded":                            {at(Expanded), Switched},
+		"killed while switching":              {at(Expanded).begin(Switched), Switched},
+		"given up while switching":            {at(Expanded).begin(Switched).wish(WishAbort), RolledBack},
+		"the switch fails":                    {at(Expanded).fail(Switched), RolledBack},
+		"switched":                            {at(Switched), Probation},
+		"it is not well":                      {at(Switched).fail(Probation), RolledBack},
+		"it crashes":                          {at(Switched).begin(Probation).add(supervisor.NoteWentBack, way("2026.5.0", "2026.4.0")), RolledBack},
+		"something else went back":            {at(Switched).add(supervisor.NoteWentBack, way("2026.4.0", "2026.3.0")), Probation},
+		"going back":                          {at(Switched).fail(Probation).begin(RolledBack), RolledBack},
+		"cannot go back":                      {at(Switched).fail(Probation).fail(RolledBack), NeedsOperator},
+		"killed in going back too often":      {at(Switched).wish(WishRollback).begin(RolledBack).begin(RolledBack).begin(RolledBack), NeedsOperator},
+		"somebody has helped":                 {at(Switched).fail(Probation).fail(RolledBack).done(NeedsOperator).wish(WishResume), RolledBack},
+		"well":                                {at(Probation), Committed},
+		"committed":                           {at(Committed), ""},
+		"not waiting":                         {at(Committed).wish(WishFinalize), Finalized},
+		"held again":                          {at(Committed).wish(WishFinalize).wish(WishHold), ""},
+		"going back after days":               {at(Committed).wish(WishRollback), RolledBack},
+		"going back goes before":              {at(Committed).wish(WishFinalize).wish(WishRollback), RolledBack},
+		"crashes after days":                  {at(Committed).add(supervisor.NoteWentBack, way("2026.5.0", "2026.4.0")), RolledBack},
+		"being finalized":                     {at(Committed).begin(Finalized).wish(WishRollback), Finalized},
+		"cannot be finalized":                 {at(Committed).fail(Finalized), NeedsOperator},
+		"could not be, and is tried again":    {at(Committed).fail(Finalized).done(NeedsOperator).wish(WishResume), Finalized},
+		"finalized":                           {at(Finalized).wish(WishRollback), ""},
+		"given up before":                     {at(Staged).done(Aborted).wish(WishFinalize), ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			txn, err := Last(c.book.entries)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := txn.Next(c.book.now); got.State != c.want {
+				t.Errorf("next is %q (%s), not %q", got.State, got.Because, c.want)
+			}
+		})
+	}
+}
+
+func TestHold(t *testing.T) {
+	t.Parallel()
+	b := at(Committed)
+	txn, err := Last(b.entries)
+	if err != nil {
+		t.Fatal(err)
+	}
+	due := b.now.Add(72 * time.Hour)
+	if diff := cmp.Diff(Do{Until: due}, txn.Next(b.now)); diff != "" {
+		t.Error(diff)
+	}
+	if got := txn.Next(due); got.State != Finalized {
+		t.Errorf("when it is due: %+v", got)
+	}
+	later := due.AddDate(0, 0, 7)
+	b.add(KindAsk, Ask{Wish: WishHold, Until: later})
+	if txn, err = Last(b.entries); err != nil {
+		t.Fatal(err)
+	}
+	if got := txn.Next(due); !got.Until.Equal(later) || got.State != "" {
+		t.Errorf("held: %+v", got)
+	}
+	b.wish(WishFinalize)
+	if txn, err = Last(b.entries); err != nil || txn.Next(due).State != Finalized {
+		t.Errorf("not held any more: %v", err)
+	}
+}
+
+// TestFoldKeepsUpgradesApart: each has its own entries; what no upgrade has written, or
+// a newer version has, is passed over.
+func TestFoldKeepsUpgradesApart(t *testing.T) {
+	t.Parallel()
+	b := newBook().done(Staged).done(Aborted)
+	b.entries = append([]journal.Entry{{Seq: 0, Kind: supervisor.NoteSwitched, Data: json.RawMessage(`{"from":"a","to":"b"}`)}}, b.entries...)
+	b.entries = append(b.entries, journal.Entry{Txn: "u", Kind: KindPlan, At: b.now, Data: json.RawMessage(`{"from":"2026.4.0","to":"2026.6.0"}`)},
+		journal.Entry{Txn: "u", Kind: "of next year", At: b.now, Data: json.RawMessage(`[]`)},
+		journal.Entry{Txn: "t", Kind: KindDone, At: b.now, Data: json.RawMessage(`{"state":"FINALIZED"}`)})
+	all, err := Fold(b.entries)
+	if err != nil || len(all) != 2 || all[0].State != Aborted || all[1].State != Planned || all[1].Plan.To != "2026.6.0" {
+		t.Errorf("%+v %v", all, err)
+	}
+	b.entries = append(b.entries, journal.Entry{Txn: "u", Kind: KindDone, Data: json.RawMessage(`[]`)})
+	if _, err := Fold(b.entries); err == nil {
+		t.Error("an entry that cannot be read is passed over")
+	}
+}
+
+// place is what the world is like: what a journal cannot see.
+type place struct {
+	*book
+	t                   *rapid.T
+	current             string
+	previous            bool
+	backup, rehearsal   bool
+	expanded, finalized bool
+}
+
+// holds is the invariant that carries everything, and what else must never be.
+func (p *place) holds() {
+	p.t.Helper()
+	switch {
+	case p.current == "new" && !p.expanded:
+		p.t.Fatal("the new version runs on the old schema")
+	case p.current == "old" && p.finalized:
+		p.t.Fatal("the old version runs on the new version's data")
+	case p.previous && p.finalized:
+		p.t.Fatal("the supervisor could go back to a version that cannot run")
+	case p.expanded && (!p.backup || !p.rehearsal):
+		p.t.Fatal("the schema was changed without a backup or a rehearsal")
+	}
+}
+
+// crash tells whether whoever does it is killed here.
+func (p *place) crash(chaos bool) bool { return chaos && rapid.IntRange(0, 5).Draw(p.t, "crash") == 0 }
+
+// step does what comes next, and may be killed anywhere or fail. It tells whether there
+// was something to do.
+func (p *place) step(chaos bool) bool {
+	txn, err := Last(p.entries)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	do := txn.Next(p.now)
+	if do.State == "" {
+		if !do.Until.IsZero() {
+			p.now = do.Until
+			return true
+		}
+		return false
+	}
+	if do.State == Finalized { // the way back goes first
+		if p.current != "new" {
+			p.t.Fatalf("finalized while %s runs", p.current)
+		}
+		p.previous = false
+		if p.crash(chaos) {
+			return true
+		}
+	}
+	p.begin(do.State)
+	if p.crash(chaos) {
+		return true
+	}
+	if chaos && do.State != NeedsOperator && do.State != Aborted && do.State != Committed && rapid.IntRange(0, 7).Draw(p.t, "fails") == 0 {
+		p.add(KindFailed, Mark{State: do.State, Error: "no luck"})
+		return true
+	}
+	switch do.State {
+	case BackedUp:
+		p.backup = true
+	case Rehearsed:
+		p.rehearsal = true
+	case Expanded:
+		p.expanded = true
+	case Switched:
+		p.current, p.previous = "new", true
+	case RolledBack:
+		p.current, p.previous = "old", false
+	case Finalized:
+		p.finalized = true
+	case Planned, Staged, Preflight, Probation, Committed, Aborted, NeedsOperator:
+	}
+	p.holds()
+	if p.crash(chaos) {
+		return true
+	}
+	p.add(KindDone, Mark{State: do.State})
+	return true
+}
+
+// TestAnyCourse: whatever is killed, fails or is asked for, the version that is current
+// can run on what is on disk, and in the end the upgrade has one outcome, which is true.
+func TestAnyCourse(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		p := &place{book: newBook(), t: t, current: "old"}
+		for range rapid.IntRange(0, 60).Draw(t, "steps") {
+			switch rapid.IntRange(0, 11).Draw(t, "what") {
+			case 0:
+				p.wish(rapid.SampledFrom([]Wish{WishAbort, WishRollback, WishFinalize, WishHold, WishResume}).Draw(t, "wish"))
+			case 1: // the new version cannot stay alive
+				if p.current == "new" && p.previous {
+					p.add(supervisor.NoteWentBack, way("2026.5.0", "2026.4.0"))
+					p.current, p.previous = "old", false
+					p.holds()
+				}
+			default:
+				p.step(true)
+			}
+		}
+		for n := 0; p.step(false); n++ {
+			if n > 30 {
+				t.Fatalf("it does not end: %s", p.last())
+			}
+		}
+		switch s := p.last(); s {
+		case Finalized:
+			if p.current != "new" || !p.finalized {
+				t.Fatalf("%s, and %s runs", s, p.current)
+			}
+		case Aborted, RolledBack:
+			if p.current != "old" {
+				t.Fatalf("%s, and %s runs", s, p.current)
+			}
+		case NeedsOperator:
+		case Planned, Staged, Preflight, BackedUp, Rehearsed, Expanded, Switched, Probation, Committed:
+			t.Fatalf("it ended at %s", s)
+		}
+	})
+}
