@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/takodeploy/tako/internal/durable"
 	"github.com/takodeploy/tako/internal/localsocket"
 	"github.com/takodeploy/tako/internal/supervisor/control"
 )
@@ -18,7 +19,9 @@ import (
 // Order is what a supervisor can be told.
 type Order struct {
 	Format int `json:"format"`
-	// Do is "status" or "switch", to Version.
+	// Do is what: "status"; "switch", to Version; "deep", which has the server look whether
+	// it does its work; or "keep", which takes the way back away from Version, the current
+	// one, before its data becomes such that no older version can use it.
 	Do      string `json:"do"`
 	Version string `json:"version,omitempty"`
 }
@@ -143,6 +146,10 @@ func (s *Supervisor) obey(ctx context.Context, o order) Report {
 	case "status":
 	case "switch":
 		err = s.handOver(ctx, o.Version)
+	case "deep":
+		err = s.deep(ctx)
+	case "keep":
+		err = s.keep(o.Version)
 	default:
 		err = fmt.Errorf("this supervisor does not know the order %.40q", o.Do)
 	}
@@ -151,6 +158,34 @@ func (s *Supervisor) obey(ctx context.Context, o order) Report {
 		r.Error = err.Error()
 	}
 	return r
+}
+
+// deep has the server look whether it does its work.
+func (s *Supervisor) deep(ctx context.Context) error {
+	if s.server == nil {
+		return errors.New("no server runs; the supervisor is trying to start one")
+	}
+	return s.server.tell(ctx, control.Deep, s.cfg.Limits.Deep)
+}
+
+// keep forgets the previous version: nobody goes back to it by himself any more.
+func (s *Supervisor) keep(version string) error {
+	dir, err := s.versionDir(version)
+	if err != nil {
+		return err
+	}
+	current, err := os.Readlink(s.path("current"))
+	if err != nil {
+		return fmt.Errorf("find the current version: %w", err)
+	}
+	if current != dir {
+		return fmt.Errorf("the current version is %s, not %s", filepath.Base(current), version)
+	}
+	err = os.Remove(s.path("previous"))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return errors.Join(err, durable.SyncDir(s.cfg.Root))
 }
 
 func (s *Supervisor) report() Report {

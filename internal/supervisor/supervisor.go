@@ -52,6 +52,7 @@ type Limits struct {
 	Release time.Duration // until it has given its tasks back: 10 s
 	Accept  time.Duration // until it serves: 2 s
 	Duck    time.Duration // until it accepts nobody any more: 2 s
+	Deep    time.Duration // until it has looked whether it does its work: 5 s
 	Drain   time.Duration // until its last connection ends: 31 min
 	Stop    time.Duration // until it has ended when everything is to end: 40 s
 	Bind    time.Duration // until an address is free: 10 s
@@ -72,6 +73,7 @@ func (l Limits) withDefaults() Limits {
 	set(&l.Release, 10*time.Second)
 	set(&l.Accept, 2*time.Second)
 	set(&l.Duck, 2*time.Second)
+	set(&l.Deep, 5*time.Second)
 	set(&l.Drain, 31*time.Minute)
 	set(&l.Stop, 40*time.Second)
 	set(&l.Bind, 10*time.Second)

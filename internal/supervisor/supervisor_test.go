@@ -138,7 +138,13 @@ func (l *little) Prepare(context.Context) error {
 }
 func (l *little) Resume(context.Context) error { l.set(control.Serving); return nil }
 func (l *little) Duck(context.Context) error   { l.set(control.Ducking); l.Server.Duck(); return nil }
-func (l *little) Deep(context.Context) error   { return nil }
+
+func (l *little) Deep(context.Context) error {
+	if l.is("unwell") {
+		return errors.New("it does nothing")
+	}
+	return nil
+}
 
 func (l *little) ListenerFile(name string) (*os.File, error) {
 	return control.FileOf(l.launch.Listeners[name])
@@ -513,6 +519,44 @@ func TestCrashes(t *testing.T) {
 	for range 4 {
 		_, _ = w.get("die")
 		w.await("it serves again", func() bool { who, err := w.get(); return err == nil && strings.HasPrefix(who, "1.0.0 ") })
+	}
+}
+
+// TestKeep: the way back goes when it is told so, of the current version only.
+func TestKeep(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "a")
+	w.install("b")
+	w.supervise()
+	if _, err := w.order(supervisor.Order{Do: "switch", Version: "b"}); err != nil {
+		t.Fatal(err)
+	}
+	w.links("b", "a")
+	if _, err := w.order(supervisor.Order{Do: "keep", Version: "a"}); err == nil {
+		t.Error("a version was kept that is not the current one")
+	}
+	w.links("b", "a")
+	for range 2 {
+		if r, err := w.order(supervisor.Order{Do: "keep", Version: "b"}); err != nil || r.Previous != "" {
+			t.Errorf("%+v %v", r, err)
+		}
+		w.links("b", "")
+	}
+}
+
+// TestDeep: the server is asked whether it does its work.
+func TestDeep(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "a")
+	w.supervise()
+	if r, err := w.order(supervisor.Order{Do: "deep"}); err != nil || r.Server == nil {
+		t.Errorf("%+v %v", r, err)
+	}
+	if err := os.WriteFile(filepath.Join(w.root, "versions", "a", "unwell"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.order(supervisor.Order{Do: "deep"}); err == nil || !strings.Contains(err.Error(), "it does nothing") {
+		t.Error(err)
 	}
 }
 

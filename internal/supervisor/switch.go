@@ -54,7 +54,7 @@ func (s *Supervisor) handOver(ctx context.Context, version string) error {
 	}
 	old := s.server
 	if old == nil {
-		return errors.New("no server runs that could hand over; the supervisor is trying to start one")
+		return s.goBackTo(from, dir)
 	}
 	fresh, err := s.candidate(ctx, dir)
 	if err != nil {
@@ -91,6 +91,17 @@ func (s *Supervisor) handOver(ctx context.Context, version string) error {
 		return fmt.Errorf("version %s serves, but could not be made the current one: %w", version, err)
 	}
 	return hit("handover-flipped")
+}
+
+// goBackTo makes the previous version the current one while no server runs that could
+// hand over. It is started next.
+func (s *Supervisor) goBackTo(from, dir string) error {
+	previous, err := os.Readlink(s.path("previous"))
+	if err != nil || previous != dir {
+		return errors.New("no server runs that could hand over; the supervisor is trying to start one")
+	}
+	s.crashes = nil
+	return s.flip(from, dir)
 }
 
 func hit(edge string) error { return failpoint.Hit(edge) }
