@@ -134,12 +134,16 @@ func kitOf(cmd *cobra.Command, path string) (*secret.RecoveryKey, error) {
 func backupCreateCommand() *cobra.Command {
 	var o offline
 	var level int
+	var format string
 	cmd := &cobra.Command{
 		Use: "create", Short: "Take a backup, and prove it", Args: cobra.NoArgs,
 		Example: "  tako backup create\n  tako backup create --verify 3 --backups /mnt/backups",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if level < 0 || level > backup.LevelBoot {
 				return usageError{fmt.Errorf("--verify is %d; use 0 to 3", level)}
+			}
+			if format != "text" && format != "json" {
+				return usageError{fmt.Errorf("--output is %q; use text or json", format)}
 			}
 			return o.backups(cmd, func(b *app.Backups) error {
 				m := newMeter(cmd)
@@ -149,30 +153,41 @@ func backupCreateCommand() *cobra.Command {
 					return err
 				}
 				out := cmd.OutOrStdout()
+				if format == "json" {
+					out = io.Discard
+				}
 				fmt.Fprintf(out, "Backup %s: database %s, %d packages, artifacts and logs (%s)\n", made.ID, backup.Size(made.Database.Size), made.BlobCount, backup.Size(made.BlobBytes))
 				if n := len(made.Missing); n > 0 {
 					fmt.Fprintf(cmd.ErrOrStderr(), "The server itself has lost %d packages, artifacts or logs, so the backup is without them: %s\n", n, strings.Join(made.Missing[:min(n, 10)], " "))
 				}
-				if level == 0 {
+				if level > 0 {
+					if err := verify(cmd, out, b, made.ID, level, nil); err != nil {
+						return err
+					}
+				}
+				if format != "json" {
 					return nil
 				}
-				return verify(cmd, b, made.ID, level, nil)
+				return json.NewEncoder(cmd.OutOrStdout()).Encode(map[string]any{
+					"ID": made.ID, "DatabaseBytes": made.Database.Size, "Blobs": made.BlobCount, "BlobBytes": made.BlobBytes, "Level": level,
+				})
 			})
 		},
 	}
 	o.flags(cmd)
 	cmd.Flags().IntVar(&level, "verify", backup.LevelDatabase, "how to prove it: 0 not at all, 1 files, 2 database and secrets, 3 start the program on it")
+	cmd.Flags().StringVar(&format, "output", "text", "text or json")
 	return cmd
 }
 
-func verify(cmd *cobra.Command, b *app.Backups, id string, level int, kit *secret.RecoveryKey) error {
+func verify(cmd *cobra.Command, out io.Writer, b *app.Backups, id string, level int, kit *secret.RecoveryKey) error {
 	m := newMeter(cmd)
 	v, err := b.Verify(cmd.Context(), id, level, kit, m.tell)
 	m.end()
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(cmd.OutOrStdout(), "Backup %s is good: proven at level %d in %s\n", id, v.Level, v.Took.Round(time.Millisecond))
+	_, err = fmt.Fprintf(out, "Backup %s is good: proven at level %d in %s\n", id, v.Level, v.Took.Round(time.Millisecond))
 	return err
 }
 
@@ -228,8 +243,8 @@ func backupVerifyCommand() *cobra.Command {
 		Long: `Proves a backup. Level 1 decrypts every file and compares its hash. Level 2 also
 restores the database into a scratch place, reads it whole, counts the rows of every
 table and opens every secret; on PostgreSQL it needs a role that may create databases.
-Level 3 also starts the program on the copy, with nothing running but the API, and
-reads from it.`,
+Level 3 also brings the copy's schema to this version's level, starts the program on the
+copy, with nothing running but the API, and reads from it.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if level < backup.LevelFiles || level > backup.LevelBoot {
 				return usageError{fmt.Errorf("--level is %d; use 1 to 3", level)}
@@ -238,7 +253,7 @@ reads from it.`,
 			if err != nil {
 				return err
 			}
-			return o.backups(cmd, func(b *app.Backups) error { return verify(cmd, b, named(args), level, key) })
+			return o.backups(cmd, func(b *app.Backups) error { return verify(cmd, cmd.OutOrStdout(), b, named(args), level, key) })
 		},
 	}
 	o.flags(cmd)

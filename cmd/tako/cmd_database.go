@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -14,7 +15,7 @@ import (
 
 func databaseCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "database", Short: "Move a server to another database"}
-	cmd.AddCommand(databaseCopyCommand())
+	cmd.AddCommand(databaseCopyCommand(), databaseExpandCommand(), databaseFinalizeCommand())
 	return cmd
 }
 
@@ -72,5 +73,47 @@ file, or the URLs themselves by TAKO_COPY_FROM and TAKO_COPY_TO.`,
 	cmd.Flags().StringVar(&what.From, "from", "", "database to copy; that of the settings unless named")
 	cmd.Flags().StringVar(&what.To, "to", "", "empty database to copy to")
 	cmd.Flags().StringVar(&what.Data, "to-data", "", "data directory to copy packages, artifacts, logs and the master key to")
+	return cmd
+}
+
+// databaseExpandCommand is a step of an upgrade: the new version's own program does it.
+func databaseExpandCommand() *cobra.Command {
+	var o offline
+	cmd := &cobra.Command{
+		Use: "expand", Short: "Add to the schema what this version needs, beside running servers", Args: cobra.NoArgs, Hidden: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, opt, err := o.config(cmd)
+			if err != nil {
+				return err
+			}
+			m, err := app.Expand(cmd.Context(), cfg, opt, func(id string) { fmt.Fprintln(cmd.ErrOrStderr(), "migration", id) })
+			if err != nil {
+				return err
+			}
+			return json.NewEncoder(cmd.OutOrStdout()).Encode(map[string]any{"SchemaLevel": m.SchemaLevel, "ActiveLevel": m.ActiveLevel, "Fingerprint": m.Fingerprint})
+		},
+	}
+	o.flags(cmd)
+	return cmd
+}
+
+// databaseFinalizeCommand is the last step of an upgrade, done by the new version.
+func databaseFinalizeCommand() *cobra.Command {
+	var o offline
+	cmd := &cobra.Command{
+		Use: "finalize", Short: "Switch on this version's data formats: older versions can no longer write", Args: cobra.NoArgs, Hidden: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, opt, err := o.config(cmd)
+			if err != nil {
+				return err
+			}
+			m, err := app.Finalize(cmd.Context(), cfg, opt)
+			if err != nil {
+				return err
+			}
+			return json.NewEncoder(cmd.OutOrStdout()).Encode(map[string]any{"SchemaLevel": m.SchemaLevel, "ActiveLevel": m.ActiveLevel, "MinReaderLevel": m.MinReaderLevel})
+		},
+	}
+	o.flags(cmd)
 	return cmd
 }

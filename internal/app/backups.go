@@ -188,6 +188,9 @@ func (b *Backups) boot(ctx context.Context, c backup.Copy) (err error) {
 	// An administrator of the copy alone, which is thrown away.
 	key := "API-" + rand.Text()
 	cfg.AdminUsername, cfg.AdminAPIKey = "tako-verify", secret.Text(key)
+	if err := b.migrateCopy(ctx, c.Database); err != nil {
+		return err
+	}
 	a, err := New(ctx, cfg, Options{Log: b.opt.Log, Version: b.opt.Version, Exe: b.opt.Exe, Proof: true})
 	if err != nil {
 		return err
@@ -203,6 +206,16 @@ func (b *Backups) boot(ctx context.Context, c backup.Copy) (err error) {
 	})
 	defer func() { err = errors.Join(err, server.Close(), g.Wait()) }()
 	return smoke(ctx, a.URL(), key)
+}
+
+// migrateCopy brings the schema of a restored copy to this program's level, as an upgrade
+// to it would.
+func (b *Backups) migrateCopy(ctx context.Context, database string) error {
+	d, err := db.Open(ctx, database, db.Options{Log: b.opt.Log, MustExist: true})
+	if err != nil {
+		return err
+	}
+	return errors.Join(db.Migrate(ctx, d, db.MigrateOptions{By: b.opt.Version}), d.Close())
 }
 
 // smoke reads the lists that every server has, and the logs and artifacts of the last
