@@ -1,0 +1,353 @@
+package upgrade
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/takodeploy/tako/internal/supervisor"
+	"github.com/takodeploy/tako/internal/supervisor/control"
+	"github.com/takodeploy/tako/internal/upgrade/stage"
+)
+
+// work does what brings a state about. Each step may have been done before, in part or
+// whole. What touches the server's data is a command of the version whose business that
+// is, in a process of its own.
+func (c *Coordinator) work(ctx context.Context, t *Txn, do Do) (any, error) {
+	switch do.State {
+	case Staged:
+		return c.stage(ctx, t)
+	case Preflight:
+		return c.preflight(ctx, t)
+	case BackedUp:
+		return c.backUp(ctx, t)
+	case Rehearsed:
+		return c.rehearse(ctx, t)
+	case Expanded:
+		return c.json(ctx, t.Plan.To, "database", "expand")
+	case Switched:
+		return nil, c.serve(ctx, t.Plan.To)
+	case Probation:
+		return nil, c.watch(ctx, t)
+	case Finalized:
+		return c.json(ctx, t.Plan.To, "database", "finalize")
+	case RolledBack:
+		return nil, c.rollBack(ctx, t, do.Because)
+	case Aborted:
+		if t.Failed == Rehearsed {
+			return nil, c.cfg.Store.MarkBad(t.Plan.To, t.Error)
+		}
+	case Planned, Committed, NeedsOperator:
+	}
+	return nil, nil //nolint:nilnil // to write it down is all there is to do
+}
+
+func (c *Coordinator) stage(ctx context.Context, t *Txn) (any, error) {
+	last := time.Now()
+	offer, err := c.cfg.Store.Stage(ctx, stage.Request{
+		Source: stage.Source{Feed: t.Plan.Feed, Bundle: t.Plan.Bundle}, Channel: t.Plan.Channel,
+		Version: t.Plan.From, Wanted: t.Plan.To, Now: time.Now(),
+	}, func(done, total int64) {
+		if now := time.Now(); now.Sub(last) > 5*time.Second || done == total {
+			last = now
+			fmt.Fprintf(c.cfg.Log, "fetching the program: %d of %d bytes (%d %%)\n", done, total, 100*done/total)
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	return map[string]string{"sha256": offer.Artifact.SHA256}, nil
+}
+
+// reserve is how much of a disk an upgrade leaves free.
+const reserve = 256 << 20
+
+func (c *Coordinator) preflight(ctx context.Context, t *Txn) (any, error) {
+	if err := c.withoutDucks(ctx, t); err != nil {
+		return nil, err
+	}
+	warnings, err := c.inspect(ctx, t)
+	return map[string]any{"warnings": warnings}, err
+}
+
+// withoutDucks waits until no former server has connections left: it may be of a version
+// before the one that runs.
+func (c *Coordinator) withoutDucks(ctx context.Context, t *Txn) error {
+	for {
+		r, err := c.ask(ctx, supervisor.Order{Do: "status"})
+		if err != nil || len(r.Ducks) == 0 {
+			return err
+		}
+		c.sayOnce(fmt.Sprintf("waiting for the last connections of the former server (version %s, process %d)", r.Ducks[0].Version, r.Ducks[0].PID))
+		if gone, err := c.wished(t); err != nil || gone {
+			return errors.Join(err, errGivenUp)
+		}
+		if err := wait(ctx, c.cfg.Poll); err != nil {
+			return err
+		}
+	}
+}
+
+// inspect looks whether anything speaks against the upgrade, and changes nothing.
+func (c *Coordinator) inspect(ctx context.Context, t *Txn) ([]string, error) {
+	r, err := c.ask(ctx, supervisor.Order{Do: "status"})
+	if err != nil {
+		return nil, err
+	}
+	var found []string
+	say := func(format string, args ...any) { found = append(found, fmt.Sprintf(format, args...)) }
+	if r.Server == nil || r.Server.Stage != control.Serving || r.Server.Version != t.Plan.From || r.Current != t.Plan.From {
+		say("version %s should serve, and does not: the current version is %s", t.Plan.From, r.Current)
+	}
+	for _, d := range r.Ducks {
+		say("a former server (version %s, process %d) has connections left; wait until it has ended", d.Version, d.PID)
+	}
+	if _, err := c.ask(ctx, supervisor.Order{Do: "deep"}); err != nil {
+		// What is wrong before cannot tell afterwards whether the new version is.
+		say("the server is not well: %v", err)
+	}
+	for _, dir := range []string{c.cfg.Root, c.cfg.Data} {
+		if free, err := free(dir); err != nil {
+			say("the disk of %s: %v", dir, err)
+		} else if free < reserve {
+			say("%s has %d MB free; at least %d MB are needed", dir, free>>20, int64(reserve)>>20)
+		}
+	}
+	warnings, err := c.examine(ctx, t, say)
+	if err != nil {
+		return nil, err
+	}
+	if len(found) > 0 {
+		return nil, errors.New(strings.Join(found, "; "))
+	}
+	return warnings, nil
+}
+
+func free(dir string) (int64, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return 0, err
+	}
+	return int64(st.Bavail) * st.Bsize, nil //nolint:gosec // disks are smaller
+}
+
+// examine has the version that runs examine its data. Errors speak against an upgrade,
+// warnings are noted.
+func (c *Coordinator) examine(ctx context.Context, t *Txn, say func(string, ...any)) (warnings []string, err error) {
+	out, err := c.run(ctx, t.Plan.From, "doctor", "--output", "json")
+	var exit *exec.ExitError
+	if err != nil && (!errors.As(err, &exit) || exit.ExitCode() != 3) { // 3: looked, and found something
+		return nil, err
+	}
+	var report struct {
+		Findings []struct{ Severity, Code, What, Where string }
+	}
+	if err := json.Unmarshal(out, &report); err != nil {
+		return nil, fmt.Errorf("read the report of the doctor: %w", err)
+	}
+	for _, f := range report.Findings {
+		text := strings.TrimSpace(f.Code + ": " + f.What + " " + f.Where)
+		switch f.Severity {
+		case "error":
+			say("%s", text)
+		case "warning":
+			warnings = append(warnings, text)
+		}
+	}
+	return warnings, nil
+}
+
+// backedUp is what the step to BACKED_UP has found out.
+type backedUp struct {
+	ID            string
+	DatabaseBytes int64
+}
+
+func (c *Coordinator) backUp(ctx context.Context, t *Txn) (any, error) {
+	out, err := c.run(ctx, t.Plan.From, "backup", "create", "--verify", "2", "--output", "json")
+	if err != nil {
+		return nil, err
+	}
+	var made backedUp
+	if err := json.Unmarshal(out, &made); err != nil || made.ID == "" {
+		return nil, fmt.Errorf("the backup does not tell its name: %w", err)
+	}
+	return made, nil
+}
+
+// rehearse has the new version restore the backup beside, bring it to its own level,
+// start on it and read from it.
+func (c *Coordinator) rehearse(ctx context.Context, t *Txn) (any, error) {
+	var b backedUp
+	if err := json.Unmarshal(t.Results[BackedUp], &b); err != nil {
+		return nil, fmt.Errorf("find the backup of this upgrade: %w", err)
+	}
+	started := time.Now()
+	if _, err := c.run(ctx, t.Plan.To, "backup", "verify", b.ID, "--level", "3"); err != nil {
+		return nil, err
+	}
+	return map[string]any{"took_ms": time.Since(started).Milliseconds()}, nil
+}
+
+// serve has a version serve, if it does not yet.
+func (c *Coordinator) serve(ctx context.Context, version string) error {
+	r, err := c.ask(ctx, supervisor.Order{Do: "status"})
+	if err != nil {
+		return err
+	}
+	if serves(r, version) {
+		return nil
+	}
+	if _, err := c.ask(ctx, supervisor.Order{Do: "switch", Version: version}); err != nil {
+		return err
+	}
+	return c.until(ctx, version)
+}
+
+func serves(r supervisor.Report, version string) bool {
+	return r.Current == version && r.Server != nil && r.Server.Version == version && r.Server.Stage == control.Serving
+}
+
+// until waits until a version serves and is well.
+func (c *Coordinator) until(ctx context.Context, version string) error {
+	late := time.Now().Add(time.Minute)
+	for {
+		r, err := c.ask(ctx, supervisor.Order{Do: "deep"})
+		if err == nil && serves(r, version) {
+			return nil
+		}
+		if time.Now().After(late) {
+			if err == nil {
+				err = fmt.Errorf("the current version is %s", r.Current)
+			}
+			return fmt.Errorf("version %s does not serve as it should: %w", version, err)
+		}
+		if err := wait(ctx, c.cfg.Poll); err != nil {
+			return err
+		}
+	}
+}
+
+// failures is after how many bad answers in a row a version counts as not well.
+const failures = 3
+
+// watch looks at the new version until it has served for as long as the plan says.
+func (c *Coordinator) watch(ctx context.Context, t *Txn) error {
+	end := t.At.Add(t.Plan.Probation)
+	bad, pid := 0, 0
+	for {
+		if gone, err := c.wished(t); err != nil || gone {
+			return errors.Join(err, errGivenUp)
+		}
+		r, err := c.ask(ctx, supervisor.Order{Do: "deep"})
+		if r.Format == 0 {
+			if err := wait(ctx, c.cfg.Poll); err != nil {
+				return err
+			}
+			continue // no supervisor: that says nothing of the version
+		}
+		if err == nil && !serves(r, t.Plan.To) {
+			err = fmt.Errorf("the current version is %s", r.Current)
+		}
+		if r.Crashes > 0 || pid != 0 && r.Server != nil && r.Server.PID != pid {
+			return fmt.Errorf("version %s crashed while it was on probation", t.Plan.To)
+		}
+		if r.Server != nil {
+			pid = r.Server.PID
+		}
+		if bad++; err == nil {
+			bad = 0
+		}
+		switch {
+		case bad >= failures:
+			return fmt.Errorf("version %s is not well: %w", t.Plan.To, err)
+		case bad == 0 && !time.Now().Before(end):
+			return nil
+		}
+		if err := wait(ctx, c.cfg.Poll); err != nil {
+			return err
+		}
+	}
+}
+
+// errGivenUp says that somebody, or the supervisor, does not want to go on.
+var errGivenUp = errors.New("the upgrade was given up")
+
+func (c *Coordinator) rollBack(ctx context.Context, t *Txn, because string) error {
+	if err := c.serve(ctx, t.Plan.From); err != nil {
+		return err
+	}
+	if t.Rollback || t.Abort {
+		return nil // nothing was wrong with it
+	}
+	return c.cfg.Store.MarkBad(t.Plan.To, because)
+}
+
+// keep takes the way back away. It waits for the end of former servers, which are of the
+// old version.
+func (c *Coordinator) keep(ctx context.Context, t *Txn) error {
+	r, err := c.ask(ctx, supervisor.Order{Do: "status"})
+	if err != nil {
+		return err
+	}
+	if len(r.Ducks) > 0 {
+		return fmt.Errorf("a former server (version %s, process %d) has connections left", r.Ducks[0].Version, r.Ducks[0].PID)
+	}
+	if !serves(r, t.Plan.To) {
+		return fmt.Errorf("version %s does not serve", t.Plan.To)
+	}
+	_, err = c.ask(ctx, supervisor.Order{Do: "keep", Version: t.Plan.To})
+	return err
+}
+
+// json runs a command that answers in JSON.
+func (c *Coordinator) json(ctx context.Context, version string, args ...string) (any, error) {
+	out, err := c.run(ctx, version, args...)
+	if err != nil {
+		return nil, err
+	}
+	var result map[string]any
+	if err := json.Unmarshal(out, &result); err != nil {
+		return nil, fmt.Errorf("read the answer of %s: %w", strings.Join(args, " "), err)
+	}
+	return result, nil
+}
+
+// maxAnswer bounds what is kept of what a command writes.
+const maxAnswer = 4 << 20
+
+// run runs a command of a version on the server's data. What it says goes to the log; the
+// end of that is the error's text when it fails.
+func (c *Coordinator) run(ctx context.Context, version string, args ...string) ([]byte, error) {
+	cmd := exec.CommandContext(ctx, c.cfg.Store.Program(version), append(args, c.cfg.Settings...)...)
+	cmd.Env = c.cfg.Environ
+	cmd.WaitDelay = 10 * time.Second
+	cmd.Cancel = func() error { return cmd.Process.Signal(unix.SIGTERM) }
+	var out, said tail
+	cmd.Stdout, cmd.Stderr = &out, io.MultiWriter(c.cfg.Log, &said)
+	err := cmd.Run()
+	if err != nil {
+		lines := strings.Split(strings.TrimSpace(said.String()), "\n")
+		return out.Bytes(), fmt.Errorf("%s of version %s: %w: %s", strings.Join(args[:2], " "), filepath.Base(version), err, strings.TrimPrefix(lines[len(lines)-1], "tako: "))
+	}
+	return out.Bytes(), nil
+}
+
+// tail keeps what is written to it, up to a bound.
+type tail struct{ bytes.Buffer }
+
+func (b *tail) Write(p []byte) (int, error) {
+	if b.Len()+len(p) <= maxAnswer {
+		b.Buffer.Write(p)
+	}
+	return len(p), nil
+}
