@@ -70,9 +70,13 @@ func supervise(cmd *cobra.Command, root string, args []string) error {
 		server = append(server, "--agent-listen", cfg.AgentListen)
 		sockets[app.SocketAgents] = cfg.AgentListen
 	}
+	log := logger(cfg, cmd.ErrOrStderr())
+	if err := resumeUpgrade(root, args); err != nil {
+		log.Warn("an upgrade is not gone on with", "err", err)
+	}
 	return runSupervisor(cmd.Context(), supervisor.Config{
 		Root: root, Addresses: sockets, Args: append(server, args...), Environ: os.Environ(),
-		Stdout: os.Stdout, Stderr: os.Stderr, Log: logger(cfg, cmd.ErrOrStderr()),
+		Stdout: os.Stdout, Stderr: os.Stderr, Log: log,
 	}, cmd.OutOrStdout())
 }
 

@@ -1,0 +1,358 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/takodeploy/tako/internal/upgrade"
+	"github.com/takodeploy/tako/internal/upgrade/journal"
+)
+
+// last is the newest upgrade, nil for none.
+func (s *site) last() (*upgrade.Txn, error) {
+	j, err := journal.Open(upgrade.Dir(s.root))
+	if err != nil {
+		return nil, err
+	}
+	return upgrade.Last(j.Entries())
+}
+
+// carryOut has an upgrade carried out, and shows how it goes until it has reached a state
+// or has ended.
+func (s *site) carryOut(cmd *cobra.Command, id string, until upgrade.State) error {
+	from := int64(0)
+	if info, err := os.Stat(logPath(s.root)); err == nil {
+		from = info.Size()
+	}
+	if err := s.begin(); err != nil {
+		return err
+	}
+	t, err := s.follow(cmd, id, until, from)
+	if cmd.Context().Err() != nil {
+		fmt.Fprintln(cmd.ErrOrStderr(), "The upgrade goes on; look at it with `tako upgrade status`.")
+		return errors.New("interrupted")
+	}
+	if err != nil {
+		return err
+	}
+	out := cmd.OutOrStdout()
+	switch t.State {
+	case upgrade.Aborted:
+		return &outcome{exitNotBegun, fmt.Sprintf("given up before the switch; version %s serves as before: %s", t.Plan.From, t.Error)}
+	case upgrade.NeedsOperator:
+		return &outcome{exitNeedsOperator, fmt.Sprintf("it can go neither on nor back by itself: %s. When the cause is removed: tako upgrade resume", t.Error)}
+	case upgrade.RolledBack:
+		if until != upgrade.RolledBack {
+			return &outcome{exitRolledBack, fmt.Sprintf("version %s serves again: %s", t.Plan.From, t.Error)}
+		}
+		_, err = fmt.Fprintf(out, "Version %s serves again; nothing was lost.\n", t.Plan.From)
+	case upgrade.Committed:
+		_, err = fmt.Fprintf(out, "Version %s serves. Going back loses nothing until %s: tako upgrade rollback\n", t.Plan.To, t.Due().Local().Format(time.RFC3339))
+	case upgrade.Finalized:
+		_, err = fmt.Fprintf(out, "Version %s is final.\n", t.Plan.To)
+	case upgrade.Planned, upgrade.Staged, upgrade.Preflight, upgrade.BackedUp, upgrade.Rehearsed, upgrade.Expanded, upgrade.Switched, upgrade.Probation:
+	}
+	return err
+}
+
+// follow shows what the process that carries an upgrade out writes.
+func (s *site) follow(cmd *cobra.Command, id string, until upgrade.State, from int64) (*upgrade.Txn, error) {
+	absent, again := time.Time{}, 0
+	for {
+		from = s.show(cmd.ErrOrStderr(), from)
+		t, err := s.last()
+		if err != nil {
+			return nil, err
+		}
+		if t == nil || t.ID != id {
+			return nil, fmt.Errorf("the upgrade %s has gone from the journal", id)
+		}
+		if t.State == until || t.State.Ended() {
+			s.show(cmd.ErrOrStderr(), from)
+			return t, nil
+		}
+		owner, err := upgrade.Owner(s.root)
+		switch {
+		case err != nil:
+			return nil, err
+		case owner != 0:
+			absent = time.Time{}
+		case absent.IsZero():
+			absent = time.Now()
+		case time.Since(absent) > time.Second && again < upgrade.MaxTries:
+			// The one that was there was just ending, or was killed.
+			if err := s.begin(); err != nil {
+				return nil, err
+			}
+			absent, again = time.Time{}, again+1
+		case time.Since(absent) > 10*time.Second:
+			return nil, fmt.Errorf("the process that carried the upgrade out has ended; see %s, and go on with `tako upgrade resume`", logPath(s.root))
+		}
+		if err := pause(cmd.Context(), 200*time.Millisecond); err != nil {
+			return t, err
+		}
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}
+
+// show copies what the log has beyond an offset, and tells the next one.
+func (s *site) show(out io.Writer, from int64) int64 {
+	f, err := os.Open(logPath(s.root))
+	if err != nil {
+		return from
+	}
+	defer f.Close()
+	n, err := io.Copy(out, io.NewSectionReader(f, from, 1<<20))
+	if err != nil {
+		return from
+	}
+	return from + n
+}
+
+// wish writes a wish, and has it carried out.
+func (s *site) wish(cmd *cobra.Command, a upgrade.Ask, until upgrade.State, check func(*upgrade.Txn) error) error {
+	if err := s.open(cmd); err != nil {
+		return err
+	}
+	a.By = os.Getenv("USER")
+	if err := upgrade.Want(s.root, a, time.Now(), check); err != nil {
+		return err
+	}
+	t, err := s.last()
+	if err != nil {
+		return err
+	}
+	if until == "" {
+		return s.begin()
+	}
+	return s.carryOut(cmd, t.ID, until)
+}
+
+func upgradeRollbackCommand() *cobra.Command {
+	var s site
+	cmd := &cobra.Command{
+		Use: "rollback", Short: "Go back to the version before, without a loss", Args: cobra.NoArgs,
+		Long: "Goes back to the version that ran before the last upgrade. Once that is finalized, the only way back is to restore its backup ('tako backup restore').",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return s.wish(cmd, upgrade.Ask{Wish: upgrade.WishRollback}, upgrade.RolledBack, func(t *upgrade.Txn) error {
+				switch {
+				case t.NoReturn():
+					return fmt.Errorf("the upgrade to %s was finalized: version %s cannot use the data any more. To go back, restore the backup of the upgrade, which loses everything since: tako backup list", t.Plan.To, t.Plan.From)
+				case t.State.Ended():
+					return fmt.Errorf("the last upgrade (to %s) has ended as %s; there is nothing to go back from", t.Plan.To, t.State)
+				case !t.Serves():
+					return errors.New("the new version does not serve yet; use `tako upgrade abort`")
+				}
+				return nil
+			})
+		},
+	}
+	s.flags(cmd)
+	return cmd
+}
+
+func upgradeAbortCommand() *cobra.Command {
+	var s site
+	cmd := &cobra.Command{
+		Use: "abort", Short: "Give up an upgrade that has not switched yet", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			err := s.wish(cmd, upgrade.Ask{Wish: upgrade.WishAbort}, upgrade.Aborted, func(t *upgrade.Txn) error {
+				if t.State.Ended() || t.Serves() {
+					return fmt.Errorf("the upgrade to %s is %s; it cannot be given up any more. To go back, use `tako upgrade rollback`", t.Plan.To, t.State)
+				}
+				return nil
+			})
+			var o *outcome
+			if errors.As(err, &o) && o.code == exitNotBegun {
+				_, err = fmt.Fprintln(cmd.OutOrStdout(), "The upgrade was given up.")
+			}
+			return err
+		},
+	}
+	s.flags(cmd)
+	return cmd
+}
+
+// committed refuses what only a committed upgrade can have.
+func committed(t *upgrade.Txn) error {
+	if t.State != upgrade.Committed {
+		return fmt.Errorf("the upgrade to %s is %s, not %s", t.Plan.To, t.State, upgrade.Committed)
+	}
+	return nil
+}
+
+func upgradeFinalizeCommand() *cobra.Command {
+	var s site
+	cmd := &cobra.Command{
+		Use: "finalize", Short: "Switch the new version's data formats on: no way back", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return s.wish(cmd, upgrade.Ask{Wish: upgrade.WishFinalize}, upgrade.Finalized, committed)
+		},
+	}
+	s.flags(cmd)
+	return cmd
+}
+
+func upgradeHoldCommand() *cobra.Command {
+	var s site
+	var length time.Duration
+	cmd := &cobra.Command{
+		Use: "hold", Short: "Wait longer until an upgrade is finalized by itself", Args: cobra.NoArgs,
+		Example: "  tako upgrade hold --for 168h",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if length <= 0 {
+				return usageError{fmt.Errorf("--for is %s; use more than 0, such as 168h", length)}
+			}
+			until := time.Now().Add(length)
+			if err := s.wish(cmd, upgrade.Ask{Wish: upgrade.WishHold, Until: until}, "", committed); err != nil {
+				return err
+			}
+			_, err := fmt.Fprintf(cmd.OutOrStdout(), "It is finalized at %s.\n", until.Format(time.RFC3339))
+			return err
+		},
+	}
+	s.flags(cmd)
+	cmd.Flags().DurationVar(&length, "for", 72*time.Hour, "how long from now")
+	return cmd
+}
+
+func upgradeResumeCommand() *cobra.Command {
+	var s site
+	cmd := &cobra.Command{
+		Use: "resume", Short: "Go on with an upgrade that was cut short, or needs an operator", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := s.open(cmd); err != nil {
+				return err
+			}
+			t, err := s.last()
+			switch {
+			case err != nil:
+				return err
+			case t == nil:
+				return errors.New("there has been no upgrade here")
+			case t.State == upgrade.NeedsOperator:
+				if err := upgrade.Want(s.root, upgrade.Ask{Wish: upgrade.WishResume, By: os.Getenv("USER")}, time.Now(), func(*upgrade.Txn) error { return nil }); err != nil {
+					return err
+				}
+			case t.State.Ended():
+				return fmt.Errorf("the last upgrade (to %s) has ended as %s", t.Plan.To, t.State)
+			}
+			return s.carryOut(cmd, t.ID, upgrade.Committed)
+		},
+	}
+	s.flags(cmd)
+	return cmd
+}
+
+func upgradeStatusCommand() *cobra.Command {
+	var s site
+	var output string
+	cmd := &cobra.Command{
+		Use: "status", Short: "Show how the last upgrade goes", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := tableOrJSON(output); err != nil {
+				return err
+			}
+			if err := s.open(cmd); err != nil {
+				return err
+			}
+			t, err := s.last()
+			if err != nil {
+				return err
+			}
+			pid, err := upgrade.Owner(s.root)
+			if err != nil {
+				return err
+			}
+			out := cmd.OutOrStdout()
+			if output == "json" {
+				return json.NewEncoder(out).Encode(map[string]any{"Upgrade": t, "Worker": pid})
+			}
+			if t == nil {
+				_, err := fmt.Fprintln(out, "There has been no upgrade here.")
+				return err
+			}
+			fmt.Fprintf(out, "%s: %s -> %s, %s since %s\n", t.ID, t.Plan.From, t.Plan.To, t.State, t.At.Format(time.RFC3339))
+			if t.Doing != "" && !t.State.Ended() {
+				fmt.Fprintf(out, "On the way to %s since %s\n", t.Doing, t.DoingSince.Format(time.RFC3339))
+			}
+			if t.Error != "" {
+				fmt.Fprintln(out, t.Error)
+			}
+			if t.State == upgrade.Committed {
+				fmt.Fprintf(out, "It is finalized at %s.\n", t.Due().Format(time.RFC3339))
+			}
+			if !t.State.Ended() && pid == 0 {
+				fmt.Fprintln(out, "No process carries it out: tako upgrade resume")
+			}
+			return nil
+		},
+	}
+	s.flags(cmd)
+	cmd.Flags().StringVar(&output, "output", "table", "table or json")
+	return cmd
+}
+
+func tableOrJSON(output string) error {
+	if output != "table" && output != "json" {
+		return usageError{fmt.Errorf("--output is %q; use table or json", output)}
+	}
+	return nil
+}
+
+func upgradeHistoryCommand() *cobra.Command {
+	var s site
+	var output string
+	cmd := &cobra.Command{
+		Use: "history", Short: "List all upgrades, the newest first", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := tableOrJSON(output); err != nil {
+				return err
+			}
+			if err := s.open(cmd); err != nil {
+				return err
+			}
+			j, err := journal.Open(upgrade.Dir(s.root))
+			if err != nil {
+				return err
+			}
+			all, err := upgrade.Fold(j.Entries())
+			if err != nil {
+				return err
+			}
+			newest := []upgrade.Txn{}
+			for i := range all {
+				newest = append(newest, all[len(all)-1-i])
+			}
+			if output == "json" {
+				return json.NewEncoder(cmd.OutOrStdout()).Encode(newest)
+			}
+			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
+			fmt.Fprintln(w, "BEGUN\tFROM\tTO\tSTATE\tSINCE\tREASON")
+			for i := range newest {
+				t := &newest[i]
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", t.Begun.Format(time.RFC3339), t.Plan.From, t.Plan.To, t.State, t.At.Format(time.RFC3339), t.Error)
+			}
+			return w.Flush()
+		},
+	}
+	s.flags(cmd)
+	cmd.Flags().StringVar(&output, "output", "table", "table or json")
+	return cmd
+}
