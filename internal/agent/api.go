@@ -263,6 +263,8 @@ type Hello struct {
 	PID     int
 	Format  int    // Format of its workspaces
 	Home    string // absolute
+	// Program is unknown, its zero value, of agents before there was an upgrade.
+	Program ProgramState
 }
 
 // API is everything an agent does. Service is it, Client reaches it over a socket.

@@ -233,6 +233,18 @@ func (c *Client) PutPackage(ctx context.Context, sha256 string, size int64, r io
 	return resp.Body.Close()
 }
 
+// UpgradeProgram implements Upgrades.
+func (c *Client) UpgradeProgram(ctx context.Context, req UpgradeRequest) error {
+	_, err := c.call(ctx, pathUpgrade, req)
+	return err
+}
+
+// ConfirmProgram implements Upgrades.
+func (c *Client) ConfirmProgram(ctx context.Context, sha256 string) error {
+	_, err := c.call(ctx, pathConfirm, UpgradeRequest{SHA256: sha256})
+	return err
+}
+
 // ApplyDelta implements Deltas.
 func (c *Client) ApplyDelta(ctx context.Context, base, target string, size int64, delta io.Reader, deltaSize int64) error {
 	if err := errors.Join(checkSHA256(base), checkSHA256(target)); err != nil {

@@ -27,6 +27,9 @@ func (*Service) Stop() {}
 // Failed never happens.
 func (*Service) Failed() <-chan struct{} { return nil }
 
+// Switching never happens.
+func (*Service) Switching() <-chan struct{} { return nil }
+
 // RunBuiltin returns ErrUnsupported.
 func RunBuiltin(context.Context, Config) error { return ErrUnsupported }
 

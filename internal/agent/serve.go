@@ -139,6 +139,20 @@ func Handler(svc API) http.Handler {
 		}
 		return answerJSON(w, struct{}{}, svc.PutPackage(r.Context(), r.PathValue("sha256"), size, r.Body))
 	})
+	if upgrades, ok := svc.(Upgrades); ok {
+		for path, call := range map[string]func(context.Context, UpgradeRequest) error{
+			pathUpgrade: upgrades.UpgradeProgram,
+			pathConfirm: func(ctx context.Context, req UpgradeRequest) error { return upgrades.ConfirmProgram(ctx, req.SHA256) },
+		} {
+			handle("POST "+path, func(w http.ResponseWriter, r *http.Request) error {
+				req, err := readBody[UpgradeRequest](w, r)
+				if err != nil {
+					return err
+				}
+				return answerJSON(w, struct{}{}, call(r.Context(), req))
+			})
+		}
+	}
 	if deltas, ok := svc.(Deltas); ok {
 		handle("PUT "+pathPackages+"{sha256}"+pathDelta, func(w http.ResponseWriter, r *http.Request) error {
 			size, err := sizeOf(r)

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/takodeploy/tako/internal/agent/versions"
 	"github.com/takodeploy/tako/internal/fault"
 )
 
@@ -31,6 +32,9 @@ type Config struct {
 	// Idle is how long RunBuiltin goes on without a call and without a script that runs;
 	// then it ends by itself, for whoever needs it can start it again. 0 is for ever.
 	Idle time.Duration
+	// Versions are the programs that servers have brought; nil for an agent that they
+	// cannot upgrade.
+	Versions *versions.Store
 }
 
 // HandOver is a LockWait for agents that follow another one in its home: the time that

@@ -54,6 +54,8 @@ type Service struct {
 
 	failed   atomic.Pointer[error]
 	failedCh chan struct{}
+
+	switching chan struct{} // closed when another program is to go on
 }
 
 // Open takes the home directory, derives every ticket's state from its files,
@@ -85,7 +87,7 @@ func Open(ctx context.Context, cfg Config) (_ *Service, err error) {
 		cache:    &packageCache{dir: filepath.Join(home, "Packages"), limit: cfg.PackageLimit},
 		iso:      newMutexes(),
 		tickets:  make(map[string]*ticket),
-		failedCh: make(chan struct{}),
+		failedCh: make(chan struct{}), switching: make(chan struct{}),
 	}
 	for _, dir := range []string{home, s.work, s.incoming, s.trash, s.done, s.cache.dir, cfg.Applications} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -545,7 +547,11 @@ func (s *Service) scriptEnv(req StartRequest) []string {
 
 // Hello implements API.
 func (s *Service) Hello(context.Context) (Hello, error) {
-	return Hello{Version: s.cfg.Version, PID: os.Getpid(), Format: Format, Home: s.home}, nil
+	program, err := programState(s.cfg.Versions)
+	if err != nil {
+		return Hello{}, err
+	}
+	return Hello{Version: s.cfg.Version, PID: os.Getpid(), Format: Format, Home: s.home, Program: program}, nil
 }
 
 // UploadFile implements Files.

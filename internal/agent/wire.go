@@ -22,7 +22,9 @@ const (
 	pathComplete = "/v1/scripts/complete"
 	pathFiles    = "/v1/files"     // ?path=
 	pathPackages = "/v1/packages/" // <sha256>?size=
-	pathDelta    = "/delta"        // after a package's, ?base=<sha256>&size=
+	pathUpgrade  = "/v1/program/upgrade"
+	pathConfirm  = "/v1/program/confirm" // with the SHA256 of an UpgradeRequest
+	pathDelta    = "/delta"              // after a package's, ?base=<sha256>&size=
 )
 
 // Limits of the wire's own.

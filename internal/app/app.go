@@ -28,12 +28,14 @@ import (
 	"github.com/takodeploy/tako/internal/feed/external"
 	"github.com/takodeploy/tako/internal/halibut"
 	"github.com/takodeploy/tako/internal/health"
+	"github.com/takodeploy/tako/internal/ident"
 	"github.com/takodeploy/tako/internal/instance"
 	"github.com/takodeploy/tako/internal/mail"
 	"github.com/takodeploy/tako/internal/notify"
 	"github.com/takodeploy/tako/internal/oidc"
 	"github.com/takodeploy/tako/internal/orchestrator"
 	"github.com/takodeploy/tako/internal/releases"
+	"github.com/takodeploy/tako/internal/renewal"
 	"github.com/takodeploy/tako/internal/resource"
 	"github.com/takodeploy/tako/internal/resources"
 	"github.com/takodeploy/tako/internal/rest"
@@ -232,7 +234,14 @@ func (a *App) wire(ctx context.Context, opt Options, p parts) error {
 	runners[octopus.TaskSystemIntegrityCheck] = doctor.NewRunner(doctorConfig(a.cfg, a.db, p.store, p.blobs, a.log))
 	runners[octopus.TaskBackup] = a.backupRunner(opt, p)
 	runners[octopus.TaskAdHocScript] = orchestrator.New(orchestrator.Config{DB: a.db, Source: releases.Scripts{Service: service}, Agents: a.targets, Blobs: p.blobs, Sealer: p.keys, Log: a.log})
-	runners[octopus.TaskHealth] = health.New(health.Config{DB: a.db, Store: p.store, Agents: a.targets, Log: a.log})
+	runners[octopus.TaskHealth] = health.New(health.Config{
+		DB: a.db, Store: p.store, Agents: a.targets, Log: a.log,
+		Upgrade: func(ctx context.Context, tx *db.Tx, space ident.SpaceID, machines []health.Machine) error {
+			return renewal.Queue(ctx, tx, a.tasks, space, machines)
+		},
+	})
+	runners[octopus.TaskUpgrade] = renewal.New(renewal.Config{DB: a.db, Store: p.store, Agents: a.targets, Programs: a.programs, Log: a.log})
+	runners[octopus.TaskUpdateCalamari] = renewal.Tools{}
 	a.janitor = orchestrator.NewJanitor(a.tasks, a.targets, a.log)
 	draining, drain := context.WithCancel(context.WithoutCancel(ctx))
 	a.drain = drain

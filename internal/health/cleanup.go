@@ -23,7 +23,7 @@ func (r *run) cleanUp(ctx context.Context) (lines []tasks.Line, err error) {
 			continue
 		}
 		err := r.remove(ctx, m, func(category octopus.LogCategory, text string) {
-			lines = append(lines, r.line(activity(r.l.ID, m.ID), category, "%s", text))
+			lines = append(lines, r.line(Activity(r.l.ID, m.ID), category, "%s", text))
 		})
 		if err != nil {
 			return nil, err

@@ -18,6 +18,7 @@ import (
 	"github.com/takodeploy/tako/internal/docstore"
 	"github.com/takodeploy/tako/internal/failpoint"
 	"github.com/takodeploy/tako/internal/fault"
+	"github.com/takodeploy/tako/internal/ident"
 	"github.com/takodeploy/tako/internal/resources"
 	"github.com/takodeploy/tako/internal/targets"
 	"github.com/takodeploy/tako/internal/tasks"
@@ -30,7 +31,10 @@ type Config struct {
 	Store *docstore.Store
 	// Agents finds the agents of machines by the ids of these.
 	Agents targets.Finder
-	Log    *slog.Logger
+	// Upgrade queues what upgrades the agents of machines whose policies want that; nil
+	// leaves them as they are.
+	Upgrade func(ctx context.Context, tx *db.Tx, space ident.SpaceID, machines []Machine) error
+	Log     *slog.Logger
 }
 
 // Task runs the tasks named Health.
@@ -202,7 +206,7 @@ func (r *run) check(ctx context.Context, m Machine) error {
 	case now.Endpoint.CommunicationStyle == octopus.StyleOfflineDrop:
 		skipped = "is a folder, and is reached by nobody"
 	}
-	node := activity(r.l.ID, m.ID)
+	node := Activity(r.l.ID, m.ID)
 	if skipped != "" {
 		f := fact{Machine: m.ID, At: time.Now().UTC(), Skipped: skipped}
 		return r.over(ctx, f, nil, r.line(node, octopus.LogInfo, "%s %s, and was not checked.", m.Name, skipped))
@@ -232,16 +236,35 @@ func (r *run) check(ctx context.Context, m Machine) error {
 	for _, text := range h.Log {
 		lines = append(lines, r.line(node, octopus.LogVerbose, "%s", text))
 	}
+	server := r.l.Service().Version()
+	if text := h.AgentSays(server); text != "" {
+		lines = append(lines, r.line(node, octopus.LogInfo, "%s", text))
+	}
 	category, text := h.Says(m.Name)
 	if h.Status == octopus.Unavailable && policy.MayBeAway {
 		category = octopus.LogWarning
 	}
-	f := fact{Machine: m.ID, At: time.Now().UTC(), Status: h.Status, MayBeAway: policy.MayBeAway}
+	f := fact{Machine: m.ID, At: time.Now().UTC(), Status: h.Status, MayBeAway: policy.MayBeAway, Upgrade: policy.Upgrades && h.Upgradable(server)}
 	var t *tasks.Ticket
 	if one, ok := h.Ticket(ticket, m.ID); ok {
 		t = &one
 	}
 	return r.over(ctx, f, t, append(lines, r.line(node, category, "%s", text))...)
+}
+
+// upgrade queues the upgrade of the agents that their policies want upgraded, in the
+// transaction that ends the task.
+func (r *run) upgrade(ctx context.Context, tx *db.Tx) error {
+	var some []Machine
+	for _, m := range r.job.Machines {
+		if r.p.over[m.ID].Upgrade {
+			some = append(some, m)
+		}
+	}
+	if len(some) == 0 || r.cfg.Upgrade == nil {
+		return nil
+	}
+	return r.cfg.Upgrade(ctx, tx, r.l.Space, some)
 }
 
 // begin notes that the check of a machine begins, and before its script is sent that
@@ -326,6 +349,7 @@ func (r *run) end(ctx context.Context) error {
 	}
 	b := tasks.Batch{Lines: append(lines, r.line(r.l.ID, octopus.LogInfo, "Checked %d of %d machines: %d healthy, %d with warnings, %d not healthy, %d not available.",
 		checked, len(r.job.Machines), counts[octopus.Healthy], counts[octopus.HealthyWarnings], counts[octopus.Unhealthy], counts[octopus.Unavailable]))}
+	b.Also = r.upgrade
 	if len(missing) == 0 {
 		return r.l.Finish(ctx, octopus.TaskSuccess, "", b)
 	}

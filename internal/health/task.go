@@ -72,6 +72,8 @@ type fact struct {
 	Skipped string `json:"skipped,omitempty"`
 	// MayBeAway says that its not being available is no failure.
 	MayBeAway bool `json:"mayBeAway,omitempty"`
+	// Upgrade says that its agent is to be upgraded.
+	Upgrade bool `json:"upgrade,omitempty"`
 }
 
 // progress is a journal, read.
@@ -93,9 +95,6 @@ func fold(facts []tasks.Fact) (p progress, err error) {
 	return p, nil
 }
 
-// activity is the node of a machine in the task's log.
-func activity(task, machine string) string { return task + "_" + machine }
-
 // Tree is the log of a task, still without lines: the task and, in it, its machines.
 func Tree(ctx context.Context, tx *db.Tx, t *tasks.Task) (*octopus.Activity, error) {
 	var job Job
@@ -110,45 +109,16 @@ func Tree(ctx context.Context, tx *db.Tx, t *tasks.Task) (*octopus.Activity, err
 	if err != nil {
 		return nil, err
 	}
-	root := &octopus.Activity{
-		ID: t.ID, Name: t.Description, Status: octopus.ActivityRunning, ShowAtSummaryLevel: true,
-		Started: octopus.OptionalTime(t.Started), Ended: octopus.OptionalTime(t.Completed),
-	}
-	switch t.State {
-	case octopus.TaskQueued:
-		root.Status = octopus.ActivityPending
-	case octopus.TaskSuccess:
-		root.Status = octopus.ActivitySuccess
-		if t.HasWarnings {
-			root.Status = octopus.ActivitySuccessWithWarning
-		}
-	case octopus.TaskFailed, octopus.TaskTimedOut:
-		root.Status = octopus.ActivityFailed
-	case octopus.TaskCanceled:
-		root.Status = octopus.ActivityCanceled
-	case octopus.TaskExecuting, octopus.TaskCancelling:
-	}
-	for _, m := range job.Machines {
-		node := octopus.Activity{ID: activity(t.ID, m.ID), Name: m.Name, Status: octopus.ActivityPending, ShowAtSummaryLevel: true}
+	return Nodes(t, job.Machines, func(m Machine) Progress {
+		var at Progress
 		if f, ok := p.began[m.ID]; ok {
-			node.Status, node.Started = octopus.ActivityRunning, octopus.OptionalTime(f.At)
+			at.Began = f.At
 		}
-		f, over := p.over[m.ID]
-		switch {
-		case over:
-			node.Status, node.Ended, node.ProgressPercentage = f.activityStatus(), octopus.OptionalTime(f.At), 100
-		case t.State == octopus.TaskCanceled:
-			node.Status = octopus.ActivityCanceled
-		case t.State.Completed():
-			node.Status = octopus.ActivitySkipped
+		if f, ok := p.over[m.ID]; ok {
+			at.Ended, at.Status = f.At, f.activityStatus()
 		}
-		root.Children = append(root.Children, node)
-	}
-	root.ProgressPercentage = 100
-	if n := len(job.Machines); n > 0 && !t.State.Completed() {
-		root.ProgressPercentage = 100 * len(p.over) / n
-	}
-	return root, nil
+		return at
+	}), nil
 }
 
 func (f fact) activityStatus() octopus.ActivityStatus {

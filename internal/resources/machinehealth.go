@@ -34,6 +34,8 @@ type HealthPolicy struct {
 	// Deletes removes machines that have not been available for DeleteAfter.
 	Deletes     bool
 	DeleteAfter time.Duration
+	// Upgrades has agents of ours that are older than the server upgraded.
+	Upgrades bool
 	// RetryHealthy is for how long a machine that was well is tried again when it
 	// does not answer, RetryOther for others.
 	RetryHealthy, RetryOther time.Duration
@@ -56,6 +58,7 @@ func HealthPolicyOf(policies []octopus.MachinePolicy, id string) HealthPolicy {
 	h.MayBeAway = p.MachineConnectivityPolicy.MachineConnectivityBehavior == octopus.MayBeOffline
 	h.Deletes = p.MachineCleanupPolicy.DeleteMachinesBehavior == octopus.DeleteUnavailableMachines
 	h.DeleteAfter = time.Duration(p.MachineCleanupPolicy.DeleteMachinesElapsedTimeSpan)
+	h.Upgrades = p.MachineUpdatePolicy.TentacleUpdateBehavior == octopus.AgentUpdate
 	if r := &p.MachineRPCCallRetryPolicy; r.Enabled {
 		h.RetryHealthy, h.RetryOther = time.Duration(r.HealthyMachineHealthCheckRetryDuration), time.Duration(r.UnhealthyMachineHealthCheckRetryDuration)
 	}
@@ -146,7 +149,7 @@ func keepCheck[T any](ctx context.Context, w resource.Writer, c MachineCheck, ba
 		if old := m.Endpoint.TentacleVersionDetails; old != nil {
 			d = *old
 		}
-		d.Version, d.UpgradeSuggested = octopus.NullString(c.Version), c.Outdated
+		d.Version, d.UpgradeSuggested, d.UpgradeAvailable = octopus.NullString(c.Version), c.Outdated, c.Outdated
 		m.Endpoint.TentacleVersionDetails = &d
 	}
 	if measures(m) != before {
@@ -164,6 +167,44 @@ func keepCheck[T any](ctx context.Context, w resource.Writer, c MachineCheck, ba
 		return nil
 	}
 	return noteChanges(ctx, tx, space, c.ID, []octopus.EventCategory{healthCategory(c.Status)})
+}
+
+// KeepVersion keeps with a machine that its agent has been upgraded to a version, the
+// server's own. A machine that is gone is passed over.
+func KeepVersion(ctx context.Context, w resource.Writer, kind, id, version string) error {
+	if kind == WorkerKind {
+		return keepVersion(ctx, w, kind, id, version, func(v *octopus.Worker) *octopus.MachineBase { return &v.MachineBase })
+	}
+	return keepVersion(ctx, w, kind, id, version, func(v *octopus.Machine) *octopus.MachineBase { return &v.MachineBase })
+}
+
+func keepVersion[T any](ctx context.Context, w resource.Writer, kind, id, version string, base func(*T) *octopus.MachineBase) error {
+	v := new(T)
+	err := w.Load(ctx, kind, id, v)
+	if fault.Is(err, fault.NotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	m := base(v)
+	before := measures(m)
+	m.HasLatestCalamari = true
+	d := octopus.TentacleDetails{}
+	if old := m.Endpoint.TentacleVersionDetails; old != nil {
+		d = *old
+	}
+	d.Version, d.UpgradeSuggested, d.UpgradeAvailable = octopus.NullString(version), false, false
+	m.Endpoint.TentacleVersionDetails = &d
+	if measures(m) != before {
+		if err := w.Replace(ctx, kind, id, v); err != nil {
+			return fmt.Errorf("keep the version of %s: %w", id, err)
+		}
+	}
+	if _, err := w.Tx().Exec(ctx, `UPDATE machine_health SET version = ? WHERE machine = ?`, version, id); err != nil {
+		return fmt.Errorf("keep the version of %s: %w", id, err)
+	}
+	return nil
 }
 
 // measured is what checks change of a machine's document.

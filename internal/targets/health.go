@@ -53,6 +53,25 @@ type Health struct {
 	// Version is that of the agent, and the rest what the machine tells about
 	// itself; each is "" where that is not known.
 	Version, System, Shell, ShellVersion, Architecture string
+
+	hello agent.Hello
+}
+
+// Upgradable reports whether the agent can be brought to the server's version.
+func (h *Health) Upgradable(serverVersion string) bool {
+	return Upgradable(h.Contract, h.hello, serverVersion)
+}
+
+// AgentSays is a line for people about the version of the agent, "" where that says
+// nothing.
+func (h *Health) AgentSays(serverVersion string) string {
+	switch {
+	case h.Contract != deploy.ContractTako || h.Version == "":
+		return ""
+	case Outdated(h.Version, serverVersion):
+		return fmt.Sprintf("Its agent has version %s; the server has version %s for it.", h.Version, serverVersion)
+	}
+	return fmt.Sprintf("Its agent has version %s, the latest that the server has.", h.Version)
 }
 
 // ChecksAtOnce is how many machines a task checks at the same time, however many
@@ -83,7 +102,7 @@ func (h *Health) Ticket(ticket agent.Ticket, unit string) (t tasks.Ticket, ok bo
 func (h *Health) Found(kind, id, task, version string) resources.MachineCheck {
 	return resources.MachineCheck{
 		Kind: kind, ID: id, Task: task, Status: h.Status, Summary: h.Summary, Log: h.Log,
-		Version: h.Version, Outdated: h.Contract == deploy.ContractTako && h.Version != "" && h.Version != version,
+		Version: h.Version, Outdated: h.Contract == deploy.ContractTako && h.Version != "" && Outdated(h.Version, version),
 		System: h.System, Shell: h.Shell, ShellVersion: h.ShellVersion, Architecture: h.Architecture,
 	}
 }
@@ -213,7 +232,7 @@ func (e *Examination) once(ctx context.Context, timeout time.Duration) (h Health
 	if err != nil {
 		return away(err)
 	}
-	e.known.Version = cmp.Or(hello.Version, e.known.Version)
+	e.known.Version, e.known.hello = cmp.Or(hello.Version, e.known.Version), hello
 	if e.OnlyConnect {
 		h := e.known
 		h.Status, h.Summary = octopus.Healthy, "The machine answers."

@@ -65,7 +65,7 @@ restarted or upgraded.`,
 			}
 		}
 		o := instance.Options{Store: store, Name: *name, Version: p.Version, Log: slog.New(handler)}
-		run := func(ctx context.Context) error { return instance.Run(ctx, o) }
+		run := func(ctx context.Context) error { return instance.Live(ctx, o) }
 		if daemon.IsService() {
 			return daemon.Serve(cmd.Context(), serviceName(*name), run)
 		}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/takodeploy/tako/internal/agent"
 	"github.com/takodeploy/tako/internal/agent/remote"
+	"github.com/takodeploy/tako/internal/agent/versions"
 	"github.com/takodeploy/tako/internal/halibut"
 	"github.com/takodeploy/tako/octopus"
 )
@@ -29,13 +30,21 @@ type Options struct {
 	Name    string
 	Version string // of the program
 	// Exe is the program that runners are started from; "" is the running one.
-	Exe    string
-	Log    *slog.Logger // nil discards
-	Timing halibut.Timing
+	Exe string
+	// LockWait is how long to wait for another process to let go of the instance.
+	LockWait time.Duration
+	// Versions are the programs that servers have brought, nil where they cannot upgrade
+	// the instance.
+	Versions *versions.Store
+	Log      *slog.Logger // nil discards
+	Timing   halibut.Timing
 	// Ready, unless nil, is called once the instance can be reached: with the address
 	// that it listens on, nil when it does not.
 	Ready func(net.Addr)
 }
+
+// ErrSwitch is how Run ends when the instance has to go on by another program.
+var ErrSwitch = errors.New("the instance goes on by another program")
 
 // Run is the life of an instance: it answers servers until ctx ends (nil) or it cannot
 // go on. Scripts that run then go on without it, and the next Run has them back.
@@ -55,7 +64,7 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	svc, err := agent.Open(ctx, agent.Config{
-		Home: set.Home, Applications: set.Applications, Instance: set.Name, Version: o.Version, Exe: o.Exe, Log: o.Log,
+		Home: set.Home, Applications: set.Applications, Instance: set.Name, Version: o.Version, Exe: o.Exe, Log: o.Log, LockWait: o.LockWait, Versions: o.Versions,
 	})
 	if errors.Is(err, agent.ErrHomeBusy) {
 		return fmt.Errorf("the instance %q runs already: %w", set.Name, err)
@@ -69,6 +78,8 @@ func Run(ctx context.Context, o Options) error {
 		select {
 		case <-svc.Failed():
 			stop(errors.New("the agent's disk refused to make something durable"))
+		case <-svc.Switching():
+			stop(ErrSwitch)
 		case <-serving.Done():
 		}
 	}()
@@ -162,7 +173,11 @@ func (l *life) run(set *Settings) error {
 		l.Ready(addr)
 	}
 	notify("READY=1")
-	defer notify("STOPPING=1")
+	defer func() {
+		if !errors.Is(context.Cause(l.ctx), ErrSwitch) {
+			notify("STOPPING=1")
+		}
+	}()
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	said := ""

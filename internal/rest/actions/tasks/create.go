@@ -60,10 +60,8 @@ func refusal(name octopus.TaskName) error {
 	why := map[octopus.TaskName]string{
 		octopus.TaskDeploy: "deployments are made at deployments", octopus.TaskRunbookRun: "runs of runbooks are made at runbookRuns",
 		octopus.TaskAutoDeploy: "the server makes automatic deployments by itself", octopus.TaskFeedTriggers: "the server looks at feeds by itself",
-		octopus.TaskDelete:         "things are deleted at their own paths, at once",
-		octopus.TaskUpdateCalamari: "Tako's agents bring all that steps need, so there are no tools to update",
-		octopus.TaskUpgrade:        "this server does not upgrade agents; upgrade them where they are installed",
-		octopus.TaskTestEmail:      "this server sends no test e-mails", octopus.TaskTestAzureAccount: "this server signs in to no cloud accounts",
+		octopus.TaskDelete:    "things are deleted at their own paths, at once",
+		octopus.TaskTestEmail: "this server sends no test e-mails", octopus.TaskTestAzureAccount: "this server signs in to no cloud accounts",
 		octopus.TaskSyncCommunityTemplate: "this server knows no community library",
 	}
 	for known, reason := range why {
@@ -75,7 +73,7 @@ func refusal(name octopus.TaskName) error {
 }
 
 // startable are the names of the tasks that create starts.
-const startable = "Health, AdHocScript, Backup, Retention and SystemIntegrityCheck"
+const startable = "Health, AdHocScript, Upgrade, UpdateCalamari, Backup, Retention and SystemIntegrityCheck"
 
 // create starts a task that is no deployment.
 func (a *api) create(r *rest.Request) (any, error) {
@@ -127,6 +125,18 @@ func (a *api) create(r *rest.Request) (any, error) {
 		}
 		c := &chooser{a: a, r: r, space: space}
 		make = func(tx *db.Tx) (tasks.New, error) { return c.health(r.Context(), tx, &in, description) }
+	case is(octopus.TaskUpgrade), is(octopus.TaskUpdateCalamari):
+		space, err := inSpace(r, &in)
+		if err != nil {
+			return nil, err
+		}
+		// What a machine runs is replaced, or would be.
+		c := &chooser{a: a, r: r, space: space, runs: true}
+		name := octopus.TaskUpgrade
+		if is(octopus.TaskUpdateCalamari) {
+			name = octopus.TaskUpdateCalamari
+		}
+		make = func(tx *db.Tx) (tasks.New, error) { return c.upgrade(r.Context(), tx, &in, name, description) }
 	case is(octopus.TaskAdHocScript):
 		space, err := inSpace(r, &in)
 		if err != nil {

@@ -68,8 +68,8 @@ func TestTasksThatAreRefused(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		both := w.Create("/api/machines", fmt.Sprintf(`{"Name":"both","EnvironmentIds":[%q,%q],"Roles":["web"],"SkipInitialHealthCheck":true,"Endpoint":{"CommunicationStyle":"None"}}`, w.dev, w.prod))
 		for body, says := range map[string]string{
-			`{"Name":"UpdateCalamari"}`: "no tools to update", `{"Name":"upgrade"}`: "does not upgrade agents", `{"Name":"Deploy"}`: "deployments are made at deployments",
-			`{"Name":"Perhaps"}`: "Health, AdHocScript, Backup, Retention and SystemIntegrityCheck", `{}`: "Health, AdHocScript, Backup, Retention and SystemIntegrityCheck",
+			`{"Name":"Upgrade","Arguments":{"MachineIds":["Machines-404"]}}`: "'Machines-404', which was not found", `{"Name":"Deploy"}`: "deployments are made at deployments",
+			`{"Name":"Perhaps"}`: "Health, AdHocScript, Upgrade, UpdateCalamari, Backup, Retention and SystemIntegrityCheck", `{}`: "Health, AdHocScript, Upgrade, UpdateCalamari, Backup, Retention and SystemIntegrityCheck",
 			`{"Name":"Health","Arguments":{"MachineIds":["Machines-404"]}}`:                                            "'Machines-404', which was not found",
 			`{"Name":"AdHocScript","Arguments":{"MachineIds":["` + both + `"],"Syntax":"Bash"}}`:                       "Arguments.ScriptBody is empty",
 			`{"Name":"AdHocScript","Arguments":{"Syntax":"Bash","ScriptBody":"true"}}`:                                 "name no machine",

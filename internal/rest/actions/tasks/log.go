@@ -12,6 +12,7 @@ import (
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/deploy"
 	"github.com/takodeploy/tako/internal/health"
+	"github.com/takodeploy/tako/internal/renewal"
 	"github.com/takodeploy/tako/internal/rest"
 	"github.com/takodeploy/tako/internal/tasks"
 	"github.com/takodeploy/tako/octopus"
@@ -73,10 +74,14 @@ func (a *api) tree(r *rest.Request) (*tree, error) {
 	return &t, err
 }
 
-// nodes folds the journal of a deployment or of a health check; other tasks have a root alone.
+// nodes folds the journal of a deployment or of a task about machines; other tasks have a root alone.
 func nodes(ctx context.Context, tx *db.Tx, t *tasks.Task) (*octopus.Activity, error) {
-	if t.Name == octopus.TaskHealth {
+	switch t.Name {
+	case octopus.TaskHealth:
 		return health.Tree(ctx, tx, t)
+	case octopus.TaskUpgrade:
+		return renewal.Tree(ctx, tx, t)
+	default:
 	}
 	var plan deploy.Plan
 	if t.Name == octopus.TaskDeploy || t.Name == octopus.TaskRunbookRun || t.Name == octopus.TaskAdHocScript {

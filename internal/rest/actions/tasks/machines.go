@@ -1,8 +1,10 @@
 package tasks
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -12,6 +14,7 @@ import (
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/health"
 	"github.com/takodeploy/tako/internal/ident"
+	"github.com/takodeploy/tako/internal/renewal"
 	"github.com/takodeploy/tako/internal/resource"
 	"github.com/takodeploy/tako/internal/resources"
 	"github.com/takodeploy/tako/internal/rest"
@@ -183,13 +186,12 @@ func (c *chooser) byID(ctx context.Context, tx *db.Tx, argument string, ids []st
 	return out, nil
 }
 
-// health is the task that checks machines: those of some ids, else those of an
-// environment, else those of a worker pool, else all that the caller may have checked.
-func (c *chooser) health(ctx context.Context, tx *db.Tx, in *octopus.Task, description string) (n tasks.New, err error) {
-	args := argumentsOf(in)
+// named are the machines that a task's arguments name: those of some ids, else those of
+// an environment, else those of a worker pool, else all that the caller may have it do
+// with. Given are the arguments that say so, for the task to keep.
+func (c *chooser) named(ctx context.Context, tx *db.Tx, args arguments) (found []health.Found, given map[string]any, err error) {
 	var errs []error
 	note := func(err error) { errs = append(errs, err) }
-	var job health.Job
 	ids, err := args.ids("MachineIds")
 	note(err)
 	environment, err := args.text("EnvironmentId")
@@ -198,11 +200,6 @@ func (c *chooser) health(ctx context.Context, tx *db.Tx, in *octopus.Task, descr
 	note(err)
 	only, err := args.text("RestrictedTo")
 	note(err)
-	job.Timeout, err = args.period("Timeout")
-	note(err)
-	job.MachineTimeout, err = args.period("MachineTimeout")
-	note(err)
-	note(args.read("OnlyTestConnection", "true or false", &job.OnlyConnect))
 	targets, workers := true, true
 	switch strings.ToLower(only) {
 	case "", "unlimited":
@@ -218,9 +215,8 @@ func (c *chooser) health(ctx context.Context, tx *db.Tx, in *octopus.Task, descr
 		note(fault.InvalidField("Arguments.RestrictedTo", "Arguments.RestrictedTo is '%.50s'; use DeploymentTargets, Workers, Policies or Unlimited.", only))
 	}
 	if err := joined(errs); err != nil {
-		return n, err
+		return nil, nil, err
 	}
-	var found []health.Found
 	add := func(kind string, where ...docstore.Match) error {
 		some, err := c.find(ctx, tx, kind, docstore.Query{Where: where}, false)
 		found = append(found, some...)
@@ -247,27 +243,74 @@ func (c *chooser) health(ctx context.Context, tx *db.Tx, in *octopus.Task, descr
 	}
 	switch {
 	case err != nil:
-		return n, err
+		return nil, nil, err
 	case len(found) > health.MaxMachines:
-		return n, fault.New(fault.Invalid, "These are %d machines; a task checks at most %d. Name an environment, a worker pool or machines.", len(found), health.MaxMachines)
+		return nil, nil, fault.New(fault.Invalid, "These are %d machines; a task has to do with %d at most. Name an environment, a worker pool or machines.", len(found), health.MaxMachines)
 	}
-	for i := range found {
-		job.Machines = append(job.Machines, found[i].Machine)
-	}
-	n = health.NewTask(c.space, job, description)
+	given = map[string]any{}
 	for name, value := range map[string]string{"EnvironmentId": environment, "WorkerpoolId": pool, "RestrictedTo": only} {
 		if value != "" {
-			n.Arguments[name] = value
+			given[name] = value
 		}
 	}
+	if len(ids) > 0 {
+		all := make([]string, len(found))
+		for i := range found {
+			all[i] = found[i].ID
+		}
+		given["MachineIds"] = all
+	}
+	return found, given, nil
+}
+
+func machinesOf(found []health.Found) []health.Machine {
+	out := make([]health.Machine, len(found))
+	for i := range found {
+		out[i] = found[i].Machine
+	}
+	return out
+}
+
+// health is the task that checks machines.
+func (c *chooser) health(ctx context.Context, tx *db.Tx, in *octopus.Task, description string) (n tasks.New, err error) {
+	args := argumentsOf(in)
+	var errs []error
+	note := func(err error) { errs = append(errs, err) }
+	var job health.Job
+	job.Timeout, err = args.period("Timeout")
+	note(err)
+	job.MachineTimeout, err = args.period("MachineTimeout")
+	note(err)
+	note(args.read("OnlyTestConnection", "true or false", &job.OnlyConnect))
+	found, given, err := c.named(ctx, tx, args)
+	note(err)
+	if err := joined(errs); err != nil {
+		return n, err
+	}
+	job.Machines = machinesOf(found)
+	n = health.NewTask(c.space, job, description)
+	maps.Copy(n.Arguments, given)
 	for name, value := range map[string]time.Duration{"Timeout": job.Timeout, "MachineTimeout": job.MachineTimeout} {
 		if value != 0 {
 			n.Arguments[name] = octopus.TimeSpan(value)
 		}
 	}
-	if len(ids) > 0 {
-		n.Arguments["MachineIds"] = n.Machines
+	n.EnvironmentID = oneEnvironment(found)
+	return n, nil
+}
+
+// upgrade is the task that upgrades the agents of machines, or, by the name of the other
+// one, what has their tools updated.
+func (c *chooser) upgrade(ctx context.Context, tx *db.Tx, in *octopus.Task, name octopus.TaskName, description string) (tasks.New, error) {
+	found, given, err := c.named(ctx, tx, argumentsOf(in))
+	if err != nil {
+		return tasks.New{}, err
 	}
+	n := renewal.NewTask(c.space, machinesOf(found), description)
+	if name == octopus.TaskUpdateCalamari {
+		n.Name, n.Plan, n.Description = name, struct{}{}, cmp.Or(description, "Update the tools of machines")
+	}
+	maps.Copy(n.Arguments, given)
 	n.EnvironmentID = oneEnvironment(found)
 	return n, nil
 }

@@ -198,7 +198,8 @@ func (a *api) types(*rest.Request) (any, error) {
 		{ID: string(octopus.TaskRetention), Name: "Retention"},
 		{ID: string(octopus.TaskBackup), Name: "Backup"},
 		{ID: string(octopus.TaskSystemIntegrityCheck), Name: "System integrity check"},
-		{ID: string(octopus.TaskUpgrade), Name: "Upgrade"},
+		{ID: string(octopus.TaskUpgrade), Name: "Upgrade agents"},
+		{ID: string(octopus.TaskUpdateCalamari), Name: "Update tools"},
 	}, nil
 }
 

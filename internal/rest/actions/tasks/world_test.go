@@ -21,6 +21,7 @@ import (
 	"github.com/takodeploy/tako/internal/mail"
 	"github.com/takodeploy/tako/internal/orchestrator"
 	"github.com/takodeploy/tako/internal/releases"
+	"github.com/takodeploy/tako/internal/renewal"
 	"github.com/takodeploy/tako/internal/resources"
 	"github.com/takodeploy/tako/internal/rest"
 	"github.com/takodeploy/tako/internal/rest/actions/actiontest"
@@ -90,6 +91,8 @@ func (w *world) wire(t *testing.T, d *db.DB, a *actiontest.World, cfg *rest.Conf
 	})
 	runners[octopus.TaskRetention] = retention.New(retention.Config{DB: d, Store: a.Store, Releases: w.service, Packages: feed.New(d, blobs), Blobs: blobs, Log: dbtest.Log(t)})
 	runners[octopus.TaskHealth] = health.New(health.Config{DB: d, Store: a.Store, Agents: targets.New(targets.Config{Disabled: true})})
+	runners[octopus.TaskUpgrade] = renewal.New(renewal.Config{DB: d, Store: a.Store, Agents: targets.New(targets.Config{Disabled: true})})
+	runners[octopus.TaskUpdateCalamari] = renewal.Tools{}
 	cfg.Guard = server.Guard(d, a.Store)
 	cfg.Routes = append(users.Routes(d, a.Store, a.Auth), server.Routes(server.Config{DB: d, Store: a.Store, Version: "1", Node: "node"})...)
 	cfg.Routes = append(cfg.Routes, projects.Routes(d, a.Store)...)

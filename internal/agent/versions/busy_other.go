@@ -1,0 +1,5 @@
+//go:build !unix
+
+package versions
+
+func isBusy(error) bool { return false }
