@@ -163,12 +163,9 @@ func keepSender(ctx context.Context, tx *db.Tx, id, channel string, v *octopus.S
 		_, err := tx.Exec(ctx, `DELETE FROM subscription_sender WHERE subscription = ? AND channel = ?`, id, channel)
 		return err
 	}
-	xact, owner := `0`, db.ActorFrom(ctx).UserID
-	if tx.Dialect() == db.Postgres {
-		xact = `pg_current_xact_id()::text::bigint`
-	}
+	owner := db.ActorFrom(ctx).UserID
 	_, err := tx.Exec(ctx, `INSERT INTO subscription_sender (subscription, channel, owner, xact, event, floor, moved, due, lease, token, attempts, progress)
-		VALUES (?, ?, ?, `+xact+`, (SELECT COALESCE(max(e.id), 0) FROM events e), (SELECT COALESCE(max(e.id), 0) FROM events e), ?, ?, 0, '', 0, '')
+		VALUES (?, ?, ?, 0, (SELECT COALESCE(max(e.id), 0) FROM events e), 0, ?, ?, 0, '', 0, '')
 		ON CONFLICT (subscription, channel) DO UPDATE SET owner = excluded.owner, attempts = 0,
 			due = CASE WHEN subscription_sender.due < excluded.due AND subscription_sender.attempts = 0 THEN subscription_sender.due ELSE excluded.due END`,
 		id, channel, owner, db.Micros(now), db.Micros(due))
