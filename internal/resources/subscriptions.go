@@ -69,7 +69,7 @@ func Subscriptions() *resource.Kind {
 		},
 		Check: func(_ context.Context, _ resource.Reader, old, v *octopus.Subscription) error {
 			keepCursors(old, v)
-			return checkSubscription(v)
+			return errors.Join(checkSubscription(v), checkAddress(old, v))
 		},
 		InTx: subscriptionInTx,
 	})
@@ -116,6 +116,20 @@ func checkSubscription(v *octopus.Subscription) error {
 		faults = append(faults, fault.InvalidField(of+"WebhookHeaderKey", "%sWebhookHeaderKey is empty; name the header that carries the value.", of))
 	}
 	return errors.Join(faults...)
+}
+
+// checkAddress refuses to send a header's value that nobody has entered again to another
+// address: it would tell it to whoever may edit the subscription.
+func checkAddress(old, v *octopus.Subscription) error {
+	if old == nil || old.EventNotificationSubscription.WebhookURI == v.EventNotificationSubscription.WebhookURI {
+		return nil
+	}
+	is := v.EventNotificationSubscription.WebhookHeaderValue
+	if !HasText(old.EventNotificationSubscription.WebhookHeaderValue) || !HasText(is) || is.Sensitive != nil && is.Sensitive.NewValue != nil {
+		return nil
+	}
+	const field = "EventNotificationSubscription.WebhookHeaderValue"
+	return fault.InvalidField(field, "WebhookURI has changed, and the value of the header is not sent to another address unseen; enter %s again, or take it out.", field)
 }
 
 // headerName reports whether a header of a webhook may have a name: a token, and none
