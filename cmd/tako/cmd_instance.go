@@ -123,36 +123,18 @@ Cut short, the same command makes the copy anew. The server and its backups are 
 }
 
 func printCloned(out io.Writer, c *backup.Cloned, data string, format form) error {
-	d := c.Disarmed
 	if format == formJSON {
 		blanked := []string{}
 		for _, r := range c.Blanked {
 			blanked = append(blanked, r.String())
 		}
-		return printJSON(out, map[string]any{"Instance": c.Instance, "Data": data, "Disarmed": d, "Blanked": blanked, "Closed": c.Closed})
+		return printJSON(out, map[string]any{"Instance": c.Instance, "Data": data, "Disarmed": c.Disarmed, "Blanked": blanked, "Closed": c.Closed})
 	}
 	fmt.Fprintf(out, "Test instance %s is in %s: a copy of %s at %s.\n\n", c.Instance.ID, data, c.Instance.Parent, c.Manifest.Created.Format(time.RFC3339))
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(w, "DISARMED\tCOUNT\tHOW")
-	for _, one := range []struct {
-		what string
-		n    int64
-		how  string
-	}{
-		{"triggers", int64(d.Triggers), "disabled"},
-		{"subscriptions", int64(d.Subscriptions), "disabled"},
-		{"deployment targets", int64(d.Targets), "disabled"},
-		{"workers", int64(d.Workers), "disabled"},
-		{"projects", int64(d.Projects), "make no release of packages that come"},
-		{"lifecycles", int64(d.Lifecycles), "deploy to no environment by themselves"},
-		{"identities of token issuers", d.Identities, "removed"},
-		{"tasks under way", d.Tasks, "canceled"},
-		{"secrets", int64(len(c.Blanked)), "taken out, to be entered again"},
-		{"sealed records", int64(c.Closed), "stay closed"},
-	} {
-		if one.n > 0 {
-			fmt.Fprintf(w, "%s\t%d\t%s\n", one.what, one.n, one.how)
-		}
+	for _, one := range c.Changes() {
+		fmt.Fprintf(w, "%s\t%d\t%s\n", one.What, one.Count, one.How)
 	}
 	if err := w.Flush(); err != nil {
 		return err
