@@ -38,6 +38,17 @@ type BackupRequest struct {
 	Level *int `json:"Level"`
 }
 
+// CloneRequest asks for a test instance: a copy of the server that is shut in.
+type CloneRequest struct {
+	// BackupID is what it is made of, "latest" for the newest; a new backup unless set.
+	BackupID string `json:"BackupId"`
+	// Directory is its new data directory, an absolute path on the server that does it.
+	Directory string `json:"Directory"`
+	// Database is the URL of its new, empty PostgreSQL database, without a password.
+	// On SQLite it is left out: the database is in the directory.
+	Database string `json:"Database"`
+}
+
 // Restored says what waits since the server was restored from a backup.
 type Restored struct {
 	// IsHeld tells that nothing happens by itself: no schedule has its effect and no

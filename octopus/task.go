@@ -39,6 +39,7 @@ const (
 	TaskHealth                TaskName = "Health"
 	TaskRetention             TaskName = "Retention"
 	TaskBackup                TaskName = "Backup"
+	TaskClone                 TaskName = "Clone"
 	TaskUpgrade               TaskName = "Upgrade"
 	TaskUpdateCalamari        TaskName = "UpdateCalamari"
 	TaskTestEmail             TaskName = "TestEmail"

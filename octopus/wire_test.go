@@ -118,6 +118,7 @@ func documents() []any {
 		octopus.FeaturesConfiguration{},
 		octopus.Backup{},
 		octopus.BackupRequest{},
+		octopus.CloneRequest{},
 		octopus.Restored{},
 		octopus.TestInstance{},
 		octopus.RestoredRelease{},

@@ -57,6 +57,8 @@ func TestCommandLine(t *testing.T) {
 		{"help", []string{"server", "--help"}, 0, []string{"--tls-cert", "Examples:", "TAKO_ADMIN_USERNAME"}},
 		{"version", []string{"version", "--output", "json"}, 0, []string{`"Version":"2026.`, `"Commit":`}},
 		{"routes", []string{"routes"}, 0, []string{"/api/{space}/environments/{id}", "EnvironmentView", "public"}},
+		{"form of output", []string{"backup", "list", "--output", "text"}, 2, []string{`invalid argument "text" for "--output"`, "use table or json"}},
+		{"another form of output", []string{"routes", "--output", "xml"}, 2, []string{"use table or json"}},
 		{"settings", []string{"server", "--listen", "127.0.0.1:7777", "--database", "postgres://u:hunter2@h/d", "--print-config"}, 0, []string{`listen: "127.0.0.1:7777"`, "u:***@h"}},
 		{"bad flag", []string{"server", "--lisen", "x"}, 2, []string{"unknown flag: --lisen"}},
 		{"bad address", []string{"server", "--listen", "nowhere"}, 2, []string{`listen is "nowhere"`, "127.0.0.1:8065"}},

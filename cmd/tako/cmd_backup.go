@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -193,25 +192,20 @@ func verify(cmd *cobra.Command, out io.Writer, b *app.Backups, id string, level 
 
 func backupListCommand() *cobra.Command {
 	var o offline
-	var format string
+	var format form
 	cmd := &cobra.Command{
 		Use: "list", Short: "List the backups, the newest first", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if format != "text" && format != "json" {
-				return usageError{fmt.Errorf("--output is %q; use text or json", format)}
-			}
 			return o.backups(cmd, func(b *app.Backups) error {
 				all, err := b.List()
 				if err != nil {
 					return err
 				}
-				if format == "json" {
-					e := json.NewEncoder(cmd.OutOrStdout())
-					e.SetIndent("", "  ")
+				if format == formJSON {
 					if all == nil {
 						all = []backup.Backup{}
 					}
-					return e.Encode(all)
+					return printJSON(cmd.OutOrStdout(), all)
 				}
 				w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
 				fmt.Fprintln(w, "ID\tVERSION\tDATABASE\tBLOBS\tPROVEN")
@@ -230,7 +224,7 @@ func backupListCommand() *cobra.Command {
 		},
 	}
 	o.flags(cmd)
-	cmd.Flags().StringVar(&format, "output", "text", "text or json")
+	outputFlag(cmd, &format)
 	return cmd
 }
 

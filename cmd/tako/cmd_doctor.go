@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -31,7 +30,7 @@ func (e *findingsLeft) ExitCode() int { return 3 }
 func doctorCommand() *cobra.Command {
 	var o offline
 	var what app.DoctorOptions
-	var format string
+	var format form
 	var yes bool
 	cmd := &cobra.Command{
 		Use: "doctor", Short: "Examine a server's database, blobs, keys and files", Args: cobra.NoArgs,
@@ -47,9 +46,6 @@ enough, and takes permissions from other users. It never deletes what people mad
 Exit codes: 0 nothing but notices, 3 errors or warnings are left, 1 it could not look.`,
 		Example: "  tako doctor\n  tako doctor --full --output json\n  tako backup create && tako doctor --fix",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if format != "table" && format != "json" {
-				return usageError{fmt.Errorf("--output is %q; use table or json", format)}
-			}
 			cfg, opt, err := o.config(cmd)
 			if err != nil {
 				return err
@@ -66,10 +62,8 @@ Exit codes: 0 nothing but notices, 3 errors or warnings are left, 1 it could not
 			if err != nil {
 				return err
 			}
-			if format == "json" {
-				e := json.NewEncoder(cmd.OutOrStdout())
-				e.SetIndent("", "  ")
-				err = e.Encode(report)
+			if format == formJSON {
+				err = printJSON(cmd.OutOrStdout(), report)
 			} else {
 				err = printReport(cmd.OutOrStdout(), report)
 			}
@@ -87,7 +81,7 @@ Exit codes: 0 nothing but notices, 3 errors or warnings are left, 1 it could not
 	cmd.Flags().BoolVar(&what.Full, "full", false, "also read every package, artifact and log, and every index of a SQLite database")
 	cmd.Flags().BoolVar(&what.Fix, "fix", false, "repair what can be repaired without a loss")
 	cmd.Flags().BoolVar(&yes, "yes", false, "with --fix: do not ask")
-	cmd.Flags().StringVar(&format, "output", "table", "table or json")
+	outputFlag(cmd, &format)
 	return cmd
 }
 

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -44,7 +43,8 @@ const keepPhrase = "keep the secrets"
 
 func instanceCloneCommand() *cobra.Command {
 	var o offline
-	var kit, into, database, secrets, format string
+	var kit, into, database, secrets string
+	var format form
 	cmd := &cobra.Command{
 		Use: "clone [BACKUP]", Short: "Make a test instance", Args: cobra.MaximumNArgs(1),
 		Long: `Makes a test instance in the new directory that --into names, and with PostgreSQL in the
@@ -62,8 +62,6 @@ Cut short, the same command makes the copy anew. The server and its backups are 
 				return usageError{errors.New("--into is missing; name a new directory")}
 			case secrets != "blank" && secrets != "keep":
 				return usageError{fmt.Errorf("--secrets is %q; use blank or keep", secrets)}
-			case format != "table" && format != "json":
-				return usageError{fmt.Errorf("--output is %q; use table or json", format)}
 			}
 			key, err := kitOf(cmd, kit)
 			if err != nil {
@@ -120,43 +118,23 @@ Cut short, the same command makes the copy anew. The server and its backups are 
 	cmd.Flags().StringVar(&into, "into", "", "the new data directory of the copy")
 	cmd.Flags().StringVar(&database, "into-database", "", "postgres://USER@HOST/NAME of the copy's new database; SQLite in its data directory unless set")
 	cmd.Flags().StringVar(&secrets, "secrets", "blank", "blank takes everything sealed out of the copy; keep leaves it in, after a question")
-	cmd.Flags().StringVar(&format, "output", "table", "table or json")
+	outputFlag(cmd, &format)
 	return cmd
 }
 
-func printCloned(out io.Writer, c *backup.Cloned, data, format string) error {
-	d := c.Disarmed
-	if format == "json" {
+func printCloned(out io.Writer, c *backup.Cloned, data string, format form) error {
+	if format == formJSON {
 		blanked := []string{}
 		for _, r := range c.Blanked {
 			blanked = append(blanked, r.String())
 		}
-		e := json.NewEncoder(out)
-		e.SetIndent("", "  ")
-		return e.Encode(map[string]any{"Instance": c.Instance, "Data": data, "Disarmed": d, "Blanked": blanked, "Closed": c.Closed})
+		return printJSON(out, map[string]any{"Instance": c.Instance, "Data": data, "Disarmed": c.Disarmed, "Blanked": blanked, "Closed": c.Closed})
 	}
 	fmt.Fprintf(out, "Test instance %s is in %s: a copy of %s at %s.\n\n", c.Instance.ID, data, c.Instance.Parent, c.Manifest.Created.Format(time.RFC3339))
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(w, "DISARMED\tCOUNT\tHOW")
-	for _, one := range []struct {
-		what string
-		n    int64
-		how  string
-	}{
-		{"triggers", int64(d.Triggers), "disabled"},
-		{"subscriptions", int64(d.Subscriptions), "disabled"},
-		{"deployment targets", int64(d.Targets), "disabled"},
-		{"workers", int64(d.Workers), "disabled"},
-		{"projects", int64(d.Projects), "make no release of packages that come"},
-		{"lifecycles", int64(d.Lifecycles), "deploy to no environment by themselves"},
-		{"identities of token issuers", d.Identities, "removed"},
-		{"tasks under way", d.Tasks, "canceled"},
-		{"secrets", int64(len(c.Blanked)), "taken out, to be entered again"},
-		{"sealed records", int64(c.Closed), "stay closed"},
-	} {
-		if one.n > 0 {
-			fmt.Fprintf(w, "%s\t%d\t%s\n", one.what, one.n, one.how)
-		}
+	for _, one := range c.Changes() {
+		fmt.Fprintf(w, "%s\t%d\t%s\n", one.What, one.Count, one.How)
 	}
 	if err := w.Flush(); err != nil {
 		return err
@@ -174,13 +152,10 @@ func printCloned(out io.Writer, c *backup.Cloned, data, format string) error {
 
 func instanceShowCommand() *cobra.Command {
 	var o offline
-	var format string
+	var format form
 	cmd := &cobra.Command{
 		Use: "show", Short: "Tell whether a data directory is that of a test instance", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if format != "table" && format != "json" {
-				return usageError{fmt.Errorf("--output is %q; use table or json", format)}
-			}
 			cfg, _, err := o.config(cmd)
 			if err != nil {
 				return err
@@ -190,10 +165,8 @@ func instanceShowCommand() *cobra.Command {
 				return err
 			}
 			out := cmd.OutOrStdout()
-			if format == "json" {
-				e := json.NewEncoder(out)
-				e.SetIndent("", "  ")
-				return e.Encode(m)
+			if format == formJSON {
+				return printJSON(out, m)
 			}
 			if m == nil {
 				_, err := fmt.Fprintf(out, "%s is the data directory of no test instance.\n", cfg.Data)
@@ -205,7 +178,7 @@ func instanceShowCommand() *cobra.Command {
 		},
 	}
 	o.flags(cmd)
-	cmd.Flags().StringVar(&format, "output", "table", "table or json")
+	outputFlag(cmd, &format)
 	return cmd
 }
 

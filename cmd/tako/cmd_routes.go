@@ -11,7 +11,7 @@ import (
 )
 
 func routesCommand() *cobra.Command {
-	var output string
+	var output form
 	cmd := &cobra.Command{
 		Use: "routes", Short: "List the operations of the API", Args: cobra.NoArgs,
 		Long:    "Lists every operation of the API with the permission that it needs.",
@@ -21,7 +21,7 @@ func routesCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if output == "json" {
+			if output == formJSON {
 				return json.NewEncoder(cmd.OutOrStdout()).Encode(lines)
 			}
 			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 4, 2, ' ', 0)
@@ -32,6 +32,6 @@ func routesCommand() *cobra.Command {
 			return w.Flush()
 		},
 	}
-	cmd.Flags().StringVar(&output, "output", "table", "table or json")
+	outputFlag(cmd, &output)
 	return cmd
 }

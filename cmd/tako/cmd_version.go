@@ -16,12 +16,12 @@ var (
 )
 
 func versionCommand() *cobra.Command {
-	var output string
+	var output form
 	cmd := &cobra.Command{
 		Use: "version", Short: "Print the version of this program", Args: cobra.NoArgs,
 		Example: "  tako version\n  tako version --output json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if output == "json" {
+			if output == formJSON {
 				return json.NewEncoder(cmd.OutOrStdout()).Encode(map[string]string{
 					"Version": version, "Commit": commit, "CommitDate": commitDate, "Go": runtime.Version(), "Platform": runtime.GOOS + "/" + runtime.GOARCH,
 				})
@@ -30,6 +30,6 @@ func versionCommand() *cobra.Command {
 			return err
 		},
 	}
-	cmd.Flags().StringVar(&output, "output", "table", "table or json")
+	outputFlag(cmd, &output)
 	return cmd
 }

@@ -233,6 +233,7 @@ func (a *App) wire(ctx context.Context, opt Options, p parts) error {
 	runners[octopus.TaskRetention] = retention.New(retention.Config{DB: a.db, Store: p.store, Releases: service, Packages: packages, Fetched: others, Blobs: p.blobs, RunDir: runDir(a.cfg), Log: a.log})
 	runners[octopus.TaskSystemIntegrityCheck] = doctor.NewRunner(doctorConfig(a.cfg, a.db, p.store, p.blobs, a.log))
 	runners[octopus.TaskBackup] = a.backupRunner(opt, p)
+	runners[octopus.TaskClone] = runners[octopus.TaskBackup]
 	runners[octopus.TaskAdHocScript] = orchestrator.New(orchestrator.Config{DB: a.db, Source: releases.Scripts{Service: service}, Agents: a.targets, Blobs: p.blobs, Sealer: p.keys, Log: a.log})
 	runners[octopus.TaskHealth] = health.New(health.Config{
 		DB: a.db, Store: p.store, Agents: a.targets, Log: a.log,

@@ -79,6 +79,7 @@ func (a *App) backupRunner(opt Options, p parts) *backup.Task {
 		},
 		Source: backup.Source{DB: a.db, Keys: p.keys, Blobs: p.blobs, RunDir: runDir(a.cfg), Temp: tempDir(a.cfg), Version: opt.Version, Config: a.cfg.Print(), Log: a.log},
 		Verify: backup.VerifyOptions{Temp: tempDir(a.cfg), Server: a.db, Places: allPlaces, Boot: apart.boot, Version: opt.Version, Log: a.log},
+		Clone:  backup.CloneOptions{Places: allPlaces, Documents: docstore.New(p.store.Kinds(), nil), Log: a.log},
 		Log:    a.log,
 	})
 }

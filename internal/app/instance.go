@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"path/filepath"
 
 	"github.com/takodeploy/tako/internal/backup"
 	"github.com/takodeploy/tako/internal/config"
@@ -39,9 +38,6 @@ func (b *Backups) Clone(ctx context.Context, req CloneRequest) (c backup.Cloned,
 	kinds, err := resource.NewSet(append(resources.All(), releases.Kinds()...)...)
 	if err != nil {
 		return c, err
-	}
-	if req.Database == "" {
-		req.Database = "sqlite:" + filepath.Join(req.Data, "tako.db")
 	}
 	return b.Store.Clone(ctx, req.Backup, backup.CloneOptions{
 		Data: req.Data, Database: req.Database, Keys: keys, KeepSecrets: req.KeepSecrets,

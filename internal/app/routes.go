@@ -49,7 +49,7 @@ func routes(a *App, version string, store *docstore.Store, service *releases.Ser
 		DB: a.db, Store: store, Auth: a.auth, Thumbprint: a.thumbprint(), ServerURI: a.cfg.ServerURI, CommsPort: a.agentPort(),
 		Maintenance: func(ctx context.Context, tx *db.Tx) (bool, error) { return server.InMaintenance(ctx, tx, store) },
 	})...)
-	all = append(all, backups.Routes(a.db, a.tasks, a.openBackups)...)
+	all = append(all, backups.Routes(a.db, a.tasks, a.openBackups, a.cfg.Data, a.cfg.Backups)...)
 	return all
 }
 

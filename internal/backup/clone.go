@@ -27,7 +27,7 @@ import (
 // CloneOptions of Clone.
 type CloneOptions struct {
 	// Data is the data directory of the copy, which must be empty or not there, and
-	// Database the URL of its database, which must be empty.
+	// Database the URL of its database, which must be empty; "" is SQLite in Data.
 	Data, Database string
 	// Keys open the backup. Their master key is only used to keep the secrets.
 	Keys Keys
@@ -58,6 +58,9 @@ type Cloned struct {
 func (s *Store) Clone(ctx context.Context, id string, opt CloneOptions) (_ Cloned, err error) {
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)
+	}
+	if opt.Database == "" {
+		opt.Database = "sqlite:" + filepath.Join(opt.Data, "tako.db")
 	}
 	dir, unlock, err := s.hold(id)
 	if err != nil {
@@ -160,11 +163,11 @@ func prepareCopy(data string) (former *instance.Marker, made bool, unlock func()
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		if err := os.MkdirAll(data, 0o700); err != nil {
-			return nil, false, nil, err
+			return nil, false, nil, notOurs(data, err)
 		}
 		made = true
 	case err != nil:
-		return nil, false, nil, err
+		return nil, false, nil, notOurs(data, err)
 	case len(entries) > 0:
 		former, err = instance.Read(data)
 		if err != nil {
@@ -186,6 +189,14 @@ func prepareCopy(data string) (former *instance.Marker, made bool, unlock func()
 		return nil, made, nil, errors.Join(err, f.Close())
 	}
 	return former, made, func() { _ = f.Close() }, nil // the lock goes with it
+}
+
+// notOurs names a directory that this process may not have for a copy.
+func notOurs(data string, err error) error {
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EROFS) || errors.Is(err, unix.ENOTDIR) {
+		return &fault.Error{Kind: fault.Invalid, Message: fmt.Sprintf("%s cannot be the directory of a copy (%v); name one that the server's user may make.", data, err), Cause: err}
+	}
+	return err
 }
 
 // emptyCopy removes what there is of an unfinished copy, its marker last if at all.

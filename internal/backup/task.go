@@ -26,6 +26,8 @@ type Job struct {
 	Scheduled bool
 	// Keep is the retention that is applied after the proof; nil removes nothing.
 	Keep *Retention
+	// Clone makes a test instance instead of a proof, for a task named Clone.
+	Clone *CloneJob `json:",omitempty"`
 }
 
 // argScheduled is the argument of tasks that the schedule has queued.
@@ -38,6 +40,9 @@ func NewTask(job Job) tasks.New {
 	if job.Verify != "" {
 		n.Description = "Verify backup " + job.Verify
 		n.Arguments["BackupId"] = job.Verify
+	}
+	if job.Clone != nil {
+		n.Name, n.Description, n.Arguments = octopus.TaskClone, "Make a test instance in "+job.Clone.Directory, job.Clone.arguments()
 	}
 	if job.Scheduled {
 		n.Description = "Take the scheduled backup"
@@ -56,10 +61,12 @@ type TaskConfig struct {
 	// the Level and Keys of Verify, are the task's own.
 	Source Source
 	Verify VerifyOptions
-	Log    *slog.Logger
+	// Clone is how test instances are made; what is the task's own is left out.
+	Clone CloneOptions
+	Log   *slog.Logger
 }
 
-// Task runs the tasks named Backup, on the node that has claimed them.
+// Task runs the tasks named Backup and Clone, on the node that has claimed them.
 type Task struct {
 	cfg TaskConfig
 	log *slog.Logger
@@ -140,7 +147,11 @@ func (t *Task) Run(ctx context.Context, l *tasks.Lease) error {
 		return l.Finish(ctx, octopus.TaskFailed, why, tasks.Batch{Lines: []tasks.Line{r.line(octopus.LogError, why)}, Warnings: true})
 	}
 	return l.Finish(ctx, octopus.TaskSuccess, "", tasks.Batch{Also: func(_ context.Context, tx *db.Tx) error {
-		tx.Event(TaskEvent(octopus.EventBackupSucceeded, l.ID, done))
+		category := octopus.EventBackupSucceeded
+		if job.Clone != nil {
+			category = octopus.EventCloned
+		}
+		tx.Event(TaskEvent(category, l.ID, done))
 		return nil
 	}})
 }
@@ -172,6 +183,9 @@ func (t *Task) do(ctx context.Context, r *taskLog, job Job) (string, error) {
 	s, err := t.cfg.Open()
 	if err != nil {
 		return "", err
+	}
+	if job.Clone != nil {
+		return t.clone(ctx, r, s, job.Clone)
 	}
 	id, done := job.Verify, "Backup %s was proven at level %d"
 	if id == "" {

@@ -192,6 +192,8 @@ type Tx struct {
 
 	xid uint64 // PostgreSQL: the transaction's id, by which its fate is asked for
 	pid uint32 // PostgreSQL: the backend that runs it
+
+	announced bool // PostgreSQL: that it writes events, see SettledEvents
 }
 
 // Dialect tells which database this transaction runs on.

@@ -80,10 +80,7 @@ func kept() []string {
 // which it does not change. Until all of it is there, compared and accepted the target is
 // marked, and CheckStart refuses it; cut short, the same call begins anew.
 //
-// What differs between the databases is translated: the numbers of transactions that
-// order PostgreSQL's events mean nothing elsewhere, so the copy orders them by id, and
-// who follows them goes on at the first that was not sent. Nothing may write to the
-// source meanwhile, or it is not in the copy.
+// Nothing may write to the source meanwhile, or it is not in the copy.
 func Transfer(ctx context.Context, from, to *DB, opt TransferOptions) (done Transferred, err error) {
 	if opt.Progress == nil {
 		opt.Progress = func(string, int64, int64) {}
@@ -306,21 +303,11 @@ func (c *transfer) self(ctx context.Context, t *Tx) error {
 	})
 }
 
-// selection is the query that reads a table as the copy has it.
+// selection is the query that reads a table.
 func selection(table string, columns []string) string {
 	picked := make([]string, len(columns))
 	for i, column := range columns {
-		switch {
-		case column == "xact" && (table == "events" || table == "subscription_sender"):
-			picked[i] = `CAST(0 AS BIGINT)`
-		case column == "event" && table == "subscription_sender":
-			// By the order of ids it goes on before the first that was not sent: some
-			// after it may be sent twice. Of a copy this is the event itself.
-			picked[i] = `COALESCE((SELECT min(e.id) - 1 FROM events e WHERE (e.xact, e.id) > (s.xact, s.event) AND e.id > s.floor),
-				(SELECT max(e.id) FROM events e WHERE e.id > s.event), s.event)`
-		default:
-			picked[i] = `s."` + column + `"`
-		}
+		picked[i] = `s."` + column + `"`
 	}
 	return `SELECT ` + strings.Join(picked, ", ") + ` FROM "` + table + `" s`
 }

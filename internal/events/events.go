@@ -8,8 +8,7 @@
 //
 // Events are numbered as they are written, which on PostgreSQL is not the order
 // in which they become visible. Who follows the trail by number therefore sees
-// only what lies before the oldest transaction that is still open, and misses
-// nothing.
+// only what no transaction that is still open can precede, and misses nothing.
 package events
 
 import (
@@ -66,7 +65,7 @@ type Query struct {
 	// From and To are instants, both included; the zero time is no limit.
 	From, To time.Time
 	// FromID and ToID are numbers of events, both included; 0 is no limit. With
-	// either, events that a transaction still under way might precede are left out.
+	// either, events that one of a transaction still under way might precede are left out.
 	FromID, ToID int64
 	// IDs keeps these events only, when it is not nil.
 	IDs []string
@@ -112,10 +111,13 @@ const counted = 10_000
 // the number grows as later pages are asked for, so that whoever walks through the
 // pages comes to all of them. They have no links.
 func (t *Trail) List(ctx context.Context, tx *db.Tx, q Query) ([]octopus.Event, int64, error) {
-	where, args := t.where(tx, &q)
+	where, args, err := t.where(ctx, tx, &q)
+	if err != nil {
+		return nil, 0, err
+	}
 	page := q.Page.Clamp()
 	var total int64
-	err := tx.QueryRow(ctx, `SELECT count(*) FROM (SELECT 1 FROM events e WHERE `+where+` LIMIT ?) c`, append(slices.Clip(args), page.Skip+page.Take+counted)...).Scan(&total)
+	err = tx.QueryRow(ctx, `SELECT count(*) FROM (SELECT 1 FROM events e WHERE `+where+` LIMIT ?) c`, append(slices.Clip(args), page.Skip+page.Take+counted)...).Scan(&total)
 	if err != nil {
 		return nil, 0, fmt.Errorf("count events: %w", err)
 	}
@@ -132,7 +134,10 @@ func (t *Trail) List(ctx context.Context, tx *db.Tx, q Query) ([]octopus.Event, 
 // and a smallest of 0 is the end of the answer. Who reads a long part of the
 // trail reads it so, piece by piece, each in a transaction of its own.
 func (t *Trail) Before(ctx context.Context, tx *db.Tx, q Query, id int64, n int) (found []octopus.Event, smallest int64, err error) {
-	where, args := t.where(tx, &q)
+	where, args, err := t.where(ctx, tx, &q)
+	if err != nil {
+		return nil, 0, err
+	}
 	if id > 0 {
 		where += ` AND e.id < ?`
 		args = append(args, id)
@@ -144,7 +149,10 @@ func (t *Trail) Before(ctx context.Context, tx *db.Tx, q Query, id int64, n int)
 // q, Places and Shows count.
 func (t *Trail) Get(ctx context.Context, tx *db.Tx, q Query, id string) (*octopus.Event, error) {
 	q = Query{Places: q.Places, Shows: q.Shows, IDs: []string{id}}
-	where, args := t.where(tx, &q)
+	where, args, err := t.where(ctx, tx, &q)
+	if err != nil {
+		return nil, err
+	}
 	found, _, err := t.read(ctx, tx, &q, where, args)
 	if err != nil {
 		return nil, err

@@ -301,45 +301,6 @@ func TestPagesAndPieces(t *testing.T) {
 	})
 }
 
-// Who follows the trail by number must not see an event while one with a smaller
-// number can still appear.
-func TestFollowingMissesNothing(t *testing.T) {
-	t.Parallel()
-	each(t, func(w *world) {
-		ctx := w.t.Context()
-		w.write(ctx, db.Event{Category: "Created", Message: "before"})
-		begun, finish, done := make(chan struct{}), make(chan struct{}), make(chan error, 1)
-		if w.db.Dialect() == db.Postgres {
-			go func() {
-				done <- w.db.WriteEngine(ctx, func(tx *db.Tx) error {
-					// The event takes its number now, and is seen when this ends.
-					_, err := tx.Exec(ctx, `INSERT INTO events (xact, occurred, category, space_id, user_id, username, identity, ip_address, user_agent, message, refs, details, project_id, project_group_id, environment_id, tenant_id, document_type)
-						VALUES (pg_current_xact_id()::text::bigint, 1, 'Created', '', '', '', '', '', '', 'slow', 'null', '', '', '', '', '', '')`)
-					close(begun)
-					<-finish
-					return err
-				})
-			}()
-			<-begun
-		}
-		w.write(ctx, db.Event{Category: "Created", Message: "quick"})
-		if got := w.messages(events.Query{}); got != "quick before" {
-			w.t.Errorf("people see %q", got)
-		}
-		follow := events.Query{FromID: 1}
-		if w.db.Dialect() == db.SQLite {
-			w.follows(follow, "quick before")
-			return
-		}
-		w.follows(follow, "before") // and no more while the transaction is open
-		close(finish)
-		if err := <-done; err != nil {
-			w.t.Fatal(err)
-		}
-		w.follows(follow, "quick slow before")
-	})
-}
-
 // An event that comes after the others were counted is in the page and in the total.
 func TestTotalOfAGrowingTrail(t *testing.T) {
 	t.Parallel()

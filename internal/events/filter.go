@@ -1,6 +1,7 @@
 package events
 
 import (
+	"context"
 	"slices"
 	"strings"
 
@@ -46,7 +47,7 @@ func (c *clause) anyOf(column string, values []string) {
 }
 
 // where is the condition of a query.
-func (t *Trail) where(tx *db.Tx, q *Query) (string, []any) {
+func (t *Trail) where(ctx context.Context, tx *db.Tx, q *Query) (string, []any, error) {
 	var c clause
 	t.places(&c, q.Places)
 	if !q.From.IsZero() {
@@ -61,10 +62,12 @@ func (t *Trail) where(tx *db.Tx, q *Query) (string, []any) {
 	if q.ToID > 0 {
 		c.and(`e.id <= ?`, q.ToID)
 	}
-	if q.following() && tx.Dialect() == db.Postgres {
-		// Transactions that have not begun cannot have written what is seen here:
-		// larger numbers are those of the cluster that a backup came from.
-		c.and(`(e.xact < pg_snapshot_xmin(pg_current_snapshot())::text::bigint OR e.xact >= pg_snapshot_xmax(pg_current_snapshot())::text::bigint)`)
+	if q.following() {
+		settled, err := tx.SettledEvents(ctx)
+		if err != nil {
+			return "", nil, err
+		}
+		c.and(`e.id <= ?`, settled)
 	}
 	if q.IDs != nil {
 		numbers := make([]any, 0, len(q.IDs))
@@ -97,7 +100,7 @@ func (t *Trail) where(tx *db.Tx, q *Query) (string, []any) {
 	}
 	c.anyOf(`e.user_id`, t.canonical(q.Users))
 	t.named(&c, q)
-	return strings.Join(c.parts, ` AND `), c.args
+	return strings.Join(c.parts, ` AND `), c.args, nil
 }
 
 // number reads the id of an event.

@@ -32,8 +32,7 @@ const mostFailures = 3
 type digesting struct {
 	// First and Last are the first and last event that it has for anybody, End is
 	// where it ends.
-	First, Last int64
-	End         events.Position
+	First, Last, End int64
 	// More tells that there was more than one digest has.
 	More bool
 	// Done are the users that have theirs.
@@ -122,7 +121,7 @@ func (s *Service) plan(ctx context.Context, r *row, v *octopus.Subscription, p *
 				return nil
 			}
 			n++
-			p.First, p.Last, p.End = cmp.Or(p.First, f.at.Event), f.at.Event, f.at
+			p.First, p.Last, p.End = cmp.Or(p.First, f.at), f.at, f.at
 		}
 		p.End = b.end
 		if !b.more {
@@ -149,7 +148,7 @@ func (s *Service) everybody(ctx context.Context, v *octopus.Subscription) (viewe
 }
 
 // within reads the events of a digest.
-func (s *Service) within(ctx context.Context, v *octopus.Subscription, from, end events.Position) ([]octopus.Event, error) {
+func (s *Service) within(ctx context.Context, v *octopus.Subscription, from, end int64) ([]octopus.Event, error) {
 	everybody, err := s.everybody(ctx, v)
 	if err != nil {
 		return nil, err
@@ -165,12 +164,12 @@ func (s *Service) within(ctx context.Context, v *octopus.Subscription, from, end
 			return nil, err
 		}
 		for _, f := range b.found {
-			if f.at.Behind(end) {
+			if f.at > end {
 				return out, nil // it came since
 			}
 			out = append(out, f.event)
 		}
-		if !b.more || !end.Behind(b.end) {
+		if !b.more || end <= b.end {
 			break
 		}
 		from = b.end

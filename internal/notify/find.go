@@ -16,34 +16,34 @@ import (
 
 // batch is a window of the trail, and what of it a subscription sends.
 type batch struct {
-	// end is the last position of the window, the one it began at when it is empty.
-	end events.Position
+	// end is the last event of the window, the one before it when it is empty.
+	end int64
 	// more tells that the window was full.
 	more  bool
 	found []found
 }
 
-// found is an event that is to be sent, and where it is.
+// found is an event that is to be sent, and its number.
 type found struct {
-	at    events.Position
+	at    int64
 	event octopus.Event
 }
 
 // find looks through the next events of the trail for those that a subscription sends
 // and that all of the viewers may see.
-func (s *Service) find(ctx context.Context, tx *db.Tx, v *octopus.Subscription, from events.Position, viewers ...viewer) (*batch, error) {
-	positions, err := events.After(ctx, tx, from, window)
+func (s *Service) find(ctx context.Context, tx *db.Tx, v *octopus.Subscription, from int64, viewers ...viewer) (*batch, error) {
+	numbers, err := events.After(ctx, tx, from, window)
 	if err != nil {
 		return nil, err
 	}
-	b := &batch{end: from, more: len(positions) == window}
-	if len(positions) == 0 {
+	b := &batch{end: from, more: len(numbers) == window}
+	if len(numbers) == 0 {
 		return b, nil
 	}
-	b.end = positions[len(positions)-1]
-	ids := make([]string, len(positions))
-	for i, p := range positions {
-		ids[i] = ident.ID(events.Prefix, p.Event)
+	b.end = numbers[len(numbers)-1]
+	ids := make([]string, len(numbers))
+	for i, n := range numbers {
+		ids[i] = ident.ID(events.Prefix, n)
 	}
 	f := &v.EventNotificationSubscription.Filter
 	q := events.Query{
@@ -55,7 +55,7 @@ func (s *Service) find(ctx context.Context, tx *db.Tx, v *octopus.Subscription, 
 		q.Categories = append(q.Categories, string(c))
 	}
 	if len(f.Tags) > 0 {
-		if q.IDs, err = tagged(ctx, tx, positions, f.Tags); err != nil {
+		if q.IDs, err = tagged(ctx, tx, numbers, f.Tags); err != nil {
 			return nil, err
 		}
 	}
@@ -73,25 +73,25 @@ func (s *Service) find(ctx context.Context, tx *db.Tx, v *octopus.Subscription, 
 			break
 		}
 	}
-	for i, p := range positions {
+	for i, n := range numbers {
 		if j := slices.IndexFunc(all, func(e octopus.Event) bool { return e.ID == ids[i] }); j >= 0 {
-			b.found = append(b.found, found{p, all[j]})
+			b.found = append(b.found, found{n, all[j]})
 		}
 	}
 	return b, nil
 }
 
 // tagged are the events of tenants that have one of the tags.
-func tagged(ctx context.Context, tx *db.Tx, positions []events.Position, tags []string) ([]string, error) {
+func tagged(ctx context.Context, tx *db.Tx, numbers []int64, tags []string) ([]string, error) {
 	args := []any{}
 	marks := func(n int) string { return `?` + strings.Repeat(`, ?`, n-1) }
-	for _, p := range positions {
-		args = append(args, p.Event)
+	for _, n := range numbers {
+		args = append(args, n)
 	}
 	for _, tag := range tags {
 		args = append(args, ident.Fold(tag))
 	}
-	rows, err := tx.Query(ctx, `SELECT e.id FROM events e WHERE e.id IN (`+marks(len(positions))+`) AND e.tenant_id IN
+	rows, err := tx.Query(ctx, `SELECT e.id FROM events e WHERE e.id IN (`+marks(len(numbers))+`) AND e.tenant_id IN
 		(SELECT x.id FROM document_index x WHERE x.kind = 'tenants' AND x.field = 'TenantTags' AND x.value IN (`+marks(len(tags))+`))`, args...)
 	if err != nil {
 		return nil, fmt.Errorf("read whose events these are: %w", err)

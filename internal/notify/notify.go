@@ -186,7 +186,7 @@ func (s *Service) exit(r *row) {
 type row struct {
 	key
 	owner    string
-	at       events.Position
+	at       int64 // the event that is done with, and all before it
 	due      int64
 	attempts int64
 	progress string
@@ -194,10 +194,10 @@ type row struct {
 	moved    int64
 }
 
-const rowColumns = `s.subscription, s.channel, s.owner, s.xact, s.event, s.floor, s.due, s.attempts, s.progress, s.token, s.moved`
+const rowColumns = `s.subscription, s.channel, s.owner, s.event, s.due, s.attempts, s.progress, s.token, s.moved`
 
 func (r *row) scan(scan func(...any) error) error {
-	return scan(&r.subscription, &r.channel, &r.owner, &r.at.Xact, &r.at.Event, &r.at.Floor, &r.due, &r.attempts, &r.progress, &r.token, &r.moved)
+	return scan(&r.subscription, &r.channel, &r.owner, &r.at, &r.due, &r.attempts, &r.progress, &r.token, &r.moved)
 }
 
 // ready are the rows that are due and that nobody has taken, and whose subscriptions
@@ -210,12 +210,7 @@ func (s *Service) ready(ctx context.Context) ([]*row, error) {
 		if err != nil || quiet {
 			return err
 		}
-		newer := `EXISTS (SELECT 1 FROM events e WHERE e.id > s.event)`
-		if tx.Dialect() == db.Postgres {
-			// What has not settled yet, or came from elsewhere, is found out later.
-			newer = `EXISTS (SELECT 1 FROM events e WHERE (e.xact, e.id) > (s.xact, s.event) AND e.id > s.floor)
-				OR s.xact >= pg_snapshot_xmax(pg_current_snapshot())::text::bigint`
-		}
+		const newer = `EXISTS (SELECT 1 FROM events e WHERE e.id > s.event)` // settled or not
 		now := db.Micros(tx.Now())
 		rows, err := tx.Query(ctx, `SELECT `+rowColumns+` FROM subscription_sender s WHERE s.due <= ? AND s.lease < ? AND (s.channel = ? OR `+newer+`)
 			ORDER BY s.due, s.subscription LIMIT ?`, now, now, resources.ChannelMail, int64(looked))
@@ -271,9 +266,9 @@ func (s *Service) advance(ctx context.Context, r *row, to row, until time.Time, 
 		if to.at != r.at {
 			to.moved = db.Micros(tx.Now())
 		}
-		n, err := tx.Exec(ctx, `UPDATE subscription_sender SET xact = ?, event = ?, floor = ?, due = ?, attempts = ?, progress = ?, lease = ?, moved = ?
-			WHERE subscription = ? AND channel = ? AND token = ? AND event = ?`, to.at.Xact, to.at.Event, to.at.Floor, to.due, to.attempts, to.progress, db.Micros(until), to.moved,
-			r.subscription, r.channel, r.token, r.at.Event)
+		n, err := tx.Exec(ctx, `UPDATE subscription_sender SET event = ?, due = ?, attempts = ?, progress = ?, lease = ?, moved = ?
+			WHERE subscription = ? AND channel = ? AND token = ? AND event = ?`, to.at, to.due, to.attempts, to.progress, db.Micros(until), to.moved,
+			r.subscription, r.channel, r.token, r.at)
 		if err != nil {
 			return fmt.Errorf("move %s on: %w", r.subscription, err)
 		}

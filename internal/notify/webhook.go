@@ -143,9 +143,9 @@ func (s *Service) webhook(ctx context.Context, r *row) error {
 	return s.rest(ctx, r, r.at, claimed, now)
 }
 
-// rest gives a row back that this server has taken, at a position up to which there is
+// rest gives a row back that this server has taken, at an event up to which there is
 // nothing more to send.
-func (s *Service) rest(ctx context.Context, r *row, at events.Position, claimed bool, now time.Time) error {
+func (s *Service) rest(ctx context.Context, r *row, at int64, claimed bool, now time.Time) error {
 	if !claimed {
 		return nil
 	}
@@ -211,7 +211,7 @@ func (s *Service) one(ctx context.Context, r *row, v *octopus.Subscription, f fo
 	if err != nil {
 		return false, fmt.Errorf("encode %s: %w", f.event.ID, err)
 	}
-	d := delivery{id: r.subscription + "/" + f.event.ID, first: f.at.Event, last: f.at.Event, attempt: r.attempts + 1}
+	d := delivery{id: r.subscription + "/" + f.event.ID, first: f.at, last: f.at, attempt: r.attempts + 1}
 	began := time.Now()
 	d.status, err = s.post(ctx, v, d.id, payload.Timestamp.Time, body)
 	d.took = time.Since(began)

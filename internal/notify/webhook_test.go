@@ -224,7 +224,7 @@ func TestFilters(t *testing.T) {
 		} {
 			names[w.subscribe(actiontest.Admin, name, r.hook(filter))] = name
 		}
-		w.sql(`UPDATE subscription_sender SET event = (SELECT max(e.id) FROM events e), floor = (SELECT max(e.id) FROM events e)`) // nothing of the set-up
+		w.sql(`UPDATE subscription_sender SET event = (SELECT max(e.id) FROM events e)`) // nothing of the set-up
 		ctx := t.Context()
 		check(t, w.DB.Write(ctx, func(tx *db.Tx) error {
 			for i, e := range []db.Event{

@@ -140,11 +140,13 @@ func (w *world) once() {
 
 func (w *world) settled() {
 	w.T.Helper()
-	if w.DB.Dialect() != db.Postgres {
-		return
-	}
 	await(w.T, "the events settle", func() bool {
-		return w.count(`SELECT count(*) FROM events e WHERE e.xact >= pg_snapshot_xmin(pg_current_snapshot())::text::bigint`) == 0
+		var settled int64
+		check(w.T, w.DB.Read(w.T.Context(), func(tx *db.Tx) (err error) {
+			settled, err = tx.SettledEvents(w.T.Context())
+			return err
+		}))
+		return w.count(`SELECT count(*) FROM events e WHERE e.id > ?`, settled) == 0
 	})
 }
 

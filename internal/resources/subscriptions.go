@@ -69,7 +69,7 @@ func Subscriptions() *resource.Kind {
 		},
 		Check: func(_ context.Context, _ resource.Reader, old, v *octopus.Subscription) error {
 			keepCursors(old, v)
-			return checkSubscription(v)
+			return errors.Join(checkSubscription(v), checkAddress(old, v))
 		},
 		InTx: subscriptionInTx,
 	})
@@ -118,6 +118,20 @@ func checkSubscription(v *octopus.Subscription) error {
 	return errors.Join(faults...)
 }
 
+// checkAddress refuses to send a header's value that nobody has entered again to another
+// address: it would tell it to whoever may edit the subscription.
+func checkAddress(old, v *octopus.Subscription) error {
+	if old == nil || old.EventNotificationSubscription.WebhookURI == v.EventNotificationSubscription.WebhookURI {
+		return nil
+	}
+	is := v.EventNotificationSubscription.WebhookHeaderValue
+	if !HasText(old.EventNotificationSubscription.WebhookHeaderValue) || !HasText(is) || is.Sensitive != nil && is.Sensitive.NewValue != nil {
+		return nil
+	}
+	const field = "EventNotificationSubscription.WebhookHeaderValue"
+	return fault.InvalidField(field, "WebhookURI has changed, and the value of the header is not sent to another address unseen; enter %s again, or take it out.", field)
+}
+
 // headerName reports whether a header of a webhook may have a name: a token, and none
 // that says how the message itself is to be read.
 func headerName(key string) bool {
@@ -163,12 +177,9 @@ func keepSender(ctx context.Context, tx *db.Tx, id, channel string, v *octopus.S
 		_, err := tx.Exec(ctx, `DELETE FROM subscription_sender WHERE subscription = ? AND channel = ?`, id, channel)
 		return err
 	}
-	xact, owner := `0`, db.ActorFrom(ctx).UserID
-	if tx.Dialect() == db.Postgres {
-		xact = `pg_current_xact_id()::text::bigint`
-	}
+	owner := db.ActorFrom(ctx).UserID
 	_, err := tx.Exec(ctx, `INSERT INTO subscription_sender (subscription, channel, owner, xact, event, floor, moved, due, lease, token, attempts, progress)
-		VALUES (?, ?, ?, `+xact+`, (SELECT COALESCE(max(e.id), 0) FROM events e), (SELECT COALESCE(max(e.id), 0) FROM events e), ?, ?, 0, '', 0, '')
+		VALUES (?, ?, ?, 0, (SELECT COALESCE(max(e.id), 0) FROM events e), 0, ?, ?, 0, '', 0, '')
 		ON CONFLICT (subscription, channel) DO UPDATE SET owner = excluded.owner, attempts = 0,
 			due = CASE WHEN subscription_sender.due < excluded.due AND subscription_sender.attempts = 0 THEN subscription_sender.due ELSE excluded.due END`,
 		id, channel, owner, db.Micros(now), db.Micros(due))

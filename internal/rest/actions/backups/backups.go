@@ -21,11 +21,13 @@ type api struct {
 	db    *db.DB
 	queue *tasks.Service
 	open  func() (*backup.Store, error)
+	own   []string
 }
 
-// Routes are the operations on backups; open opens the directory of this node's.
-func Routes(d *db.DB, queue *tasks.Service, open func() (*backup.Store, error)) []rest.Route {
-	a := &api{d, queue, open}
+// Routes are the operations on backups; open opens the directory of this node's, and own
+// are the directories of the server, in which there is no test instance.
+func Routes(d *db.DB, queue *tasks.Service, open func() (*backup.Store, error), own ...string) []rest.Route {
+	a := &api{d, queue, open, own}
 	page := []rest.Param{{Name: "skip", Type: rest.Number, About: "how many to leave out"}, {Name: "take", Type: rest.Number, About: "how many to give; 30 unless said"}}
 	task, one, ask := reflect.TypeFor[octopus.Task](), reflect.TypeFor[octopus.Backup](), reflect.TypeFor[octopus.BackupRequest]()
 	return []rest.Route{
@@ -33,6 +35,7 @@ func Routes(d *db.DB, queue *tasks.Service, open func() (*backup.Store, error)) 
 		{Method: http.MethodPost, Pattern: "/system/backups", Mount: rest.InSystem, Permission: administer, Handler: a.create, Body: ask, Response: task, Summary: "Starts the task that takes a backup and proves it."},
 		{Method: http.MethodGet, Pattern: "/system/backups/{id}", Mount: rest.InSystem, Permission: administer, Handler: a.get, Response: one, Summary: "Reads what a backup is, and how it was proven."},
 		{Method: http.MethodPost, Pattern: "/system/backups/{id}/verify", Mount: rest.InSystem, Permission: administer, Handler: a.verify, Body: ask, Response: task, Summary: "Starts the task that proves a backup."},
+		{Method: http.MethodPost, Pattern: "/system/clones", Mount: rest.InSystem, Permission: administer, Handler: a.clone, Body: reflect.TypeFor[octopus.CloneRequest](), Response: task, Summary: "Starts the task that makes a test instance, of a backup or of the server as it is."},
 		{Method: http.MethodGet, Pattern: "/system/restored", Mount: rest.InSystem, Permission: administer, Handler: a.restored, Response: reflect.TypeFor[octopus.Restored](), Summary: "Tells what waits since the server was restored from a backup."},
 		{Method: http.MethodPost, Pattern: "/system/restored/release", Mount: rest.InSystem, Permission: administer, Handler: a.release, Body: reflect.TypeFor[octopus.RestoredRelease](), Response: reflect.TypeFor[octopus.Restored](), Summary: "Lets tasks that wait since a restore go on, or all of them with schedules and subscriptions."},
 	}
@@ -69,13 +72,20 @@ func (a *api) find(r *rest.Request) (*backup.Backup, error) {
 	if err != nil {
 		return nil, err
 	}
-	id := r.PathValue("id")
+	if b := named(all, r.PathValue("id")); b != nil {
+		return b, nil
+	}
+	return nil, fault.New(fault.NotFound, "There is no backup '%.100s'; GET /api/system/backups lists those that there are.", r.PathValue("id"))
+}
+
+// named is the backup of an id; nil when there is none.
+func named(all []backup.Backup, id string) *backup.Backup {
 	for i := range all {
 		if all[i].ID == id {
-			return &all[i], nil
+			return &all[i]
 		}
 	}
-	return nil, fault.New(fault.NotFound, "There is no backup '%.100s'; GET /api/system/backups lists those that there are.", id)
+	return nil
 }
 
 func (a *api) get(r *rest.Request) (any, error) {
@@ -123,7 +133,11 @@ func (a *api) start(r *rest.Request, id string) (any, error) {
 	if level < backup.LevelFiles || level > backup.LevelBoot {
 		return nil, fault.InvalidField("Level", "Level is %d; use 1 (files), 2 (database and secrets) or 3 (start the program on the backup).", level)
 	}
-	n := backup.NewTask(backup.Job{Verify: id, Level: level})
+	return a.queued(r, backup.NewTask(backup.Job{Verify: id, Level: level}))
+}
+
+// queued queues a task about backups, and tells the audit trail.
+func (a *api) queued(r *rest.Request, n tasks.New) (any, error) {
 	n.UserID = db.ActorFrom(r.Context()).UserID
 	var doc octopus.Task
 	err := a.db.Write(r.Context(), func(tx *db.Tx) error {

@@ -1,6 +1,7 @@
 package backups_test
 
 import (
+	"encoding/json"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -12,6 +13,8 @@ import (
 
 	"github.com/takodeploy/tako/internal/apptest"
 	"github.com/takodeploy/tako/internal/db"
+	"github.com/takodeploy/tako/internal/db/dbtest"
+	"github.com/takodeploy/tako/internal/instance"
 	"github.com/takodeploy/tako/octopus"
 )
 
@@ -221,5 +224,140 @@ func TestBackupGoesOn(t *testing.T) {
 	}
 	if log := raw(t, p.Client, task.ID); !strings.Contains(log, " is there already.") {
 		t.Errorf("the log:\n%s", log)
+	}
+}
+
+// TestClones makes test instances through the API: of the server as it is, and of a
+// backup. What cannot be done is named, before or in the log.
+func TestClones(t *testing.T) {
+	t.Parallel()
+	for _, dialect := range apptest.Dialects() {
+		t.Run(dialect.String(), func(t *testing.T) {
+			t.Parallel()
+			s := apptest.StartWith(t, dialect, apptest.Options{NoWorker: true})
+			const path = "/api/system/clones"
+			s.Must(t, http.MethodPost, "/api/accounts", `{"AccountType":"Token","Name":"cloud","Token":{"HasValue":true,"NewValue":"hush"}}`, nil)
+			database := func() string {
+				if dialect == db.SQLite {
+					return ""
+				}
+				return dbtest.EmptyURL(t, dialect)
+			}
+			body := func(backup, dir, database string) string {
+				text, err := json.Marshal(octopus.CloneRequest{BackupID: backup, Directory: dir, Database: database})
+				if err != nil {
+					t.Fatal(err)
+				}
+				return string(text)
+			}
+			into := filepath.Join(t.TempDir(), "copy")
+			first := start(t, s, path, body("", into, database()))
+			if first.Name != octopus.TaskClone || first.SpaceID != "" || first.Description != "Make a test instance in "+into {
+				t.Errorf("the task is %+v", first)
+			}
+			until(t, s.Client, first.ID, ended(octopus.TaskSuccess))
+			m, err := instance.Read(into)
+			if err != nil || !m.Quarantined() || m.Unfinished {
+				t.Fatalf("the marker is %+v, %v", m, err)
+			}
+			log := raw(t, s.Client, first.ID)
+			for _, want := range []string{"copying the database", "Test instance " + m.ID + " is in " + into, "disarming the copy", "secrets: 1, taken out"} {
+				if !strings.Contains(log, want) {
+					t.Errorf("the log has no %q:\n%s", want, log)
+				}
+			}
+			if strings.Contains(log, "hush") {
+				t.Errorf("the log has a secret:\n%s", log)
+			}
+			if told := apptest.Get[octopus.Page[octopus.Event]](t, s.Client, "/api/events?eventCategories=Cloned,TaskQueued&documentTypes=ServerTasks"); told.TotalResults != 2 ||
+				!strings.Contains(told.Items[0].Message, "Test instance "+m.ID+" was made in "+into+" from backup "+m.Backup) || !strings.Contains(told.Items[1].Message, into) || told.Items[1].UserID == "" {
+				t.Errorf("the audit trail has %+v", told.Items)
+			}
+
+			// Of a backup, into a directory that is not empty, and into one that is.
+			second := start(t, s, path, body(m.Backup, into, database()))
+			if failed := until(t, s.Client, second.ID, ended(octopus.TaskFailed)); !strings.Contains(failed.ErrorMessage, into+" is not empty") {
+				t.Errorf("a directory that is there: %q", failed.ErrorMessage)
+			}
+			file := filepath.Join(t.TempDir(), "file")
+			if err := os.WriteFile(file, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			below := start(t, s, path, body("latest", filepath.Join(file, "copy"), database()))
+			if failed := until(t, s.Client, below.ID, ended(octopus.TaskFailed)); !strings.Contains(failed.ErrorMessage, "cannot be the directory of a copy") {
+				t.Errorf("a directory below a file: %q", failed.ErrorMessage)
+			}
+			third := start(t, s, path, body("latest", into+"-2", database()))
+			until(t, s.Client, third.ID, ended(octopus.TaskSuccess))
+			if other, err := instance.Read(into + "-2"); err != nil || other.Backup != m.Backup || other.ID == m.ID {
+				t.Errorf("the second copy is %+v, %v", other, err)
+			}
+
+			good := map[bool]string{true: "", false: "postgres://h/d"}[dialect == db.SQLite]
+			for bad, says := range map[string]string{
+				body("20200101T000000Z-aaaa", "/new", good):             "BackupId is '20200101T000000Z-aaaa'",
+				body("", "", good):                                      "Directory is empty",
+				body("", "new", good):                                   "Directory is 'new'; give the absolute path",
+				body("", s.Data, good):                                  "which is within",
+				body("", filepath.Join(s.Data, "x", "..", "y"), good):   "which is within",
+				body("", filepath.Join(s.Data, "backups", "new"), good): "which is within",
+			} {
+				if got := s.Refused(t, http.StatusBadRequest, http.MethodPost, path, bad); !strings.Contains(got, says) {
+					t.Errorf("%s: %s", bad, got)
+				}
+			}
+			databases := map[string]string{"postgres://h/d": "Database is given"}
+			if dialect == db.Postgres {
+				databases = map[string]string{
+					"": "Database is empty", "mysql://h/d": "Database is no URL of a PostgreSQL database", "postgres://u:hunter2@h/d": "has a password in it", "postgres://u@h/d?password=hunter2": "has a password in it",
+				}
+			}
+			for bad, says := range databases {
+				got := s.Refused(t, http.StatusBadRequest, http.MethodPost, path, body("", "/new", bad))
+				if !strings.Contains(got, says) || strings.Contains(got, "hunter2") {
+					t.Errorf("%s: %s", bad, got)
+				}
+			}
+		})
+	}
+}
+
+// TestCloneGoesOn kills the server when a test instance is made half, and when it is made
+// and nobody has noted it: the next one makes it, once.
+func TestCloneGoesOn(t *testing.T) {
+	t.Parallel()
+	p := apptest.NewProcess(t, db.SQLite)
+	p.Start()
+	var task octopus.Task
+	into := filepath.Join(t.TempDir(), "copy")
+	for i, edge := range []string{"clone-disarmed", "clone-made", ""} {
+		p.Kill()
+		env := p.Env
+		if edge != "" {
+			p.Env = append(slices.Clip(env), "TAKO_FAILPOINT="+edge+":kill")
+		}
+		p.Start()
+		p.Env = env
+		if i == 0 {
+			p.Must(t, http.MethodPost, "/api/system/clones", octopus.CloneRequest{Directory: into}, &task)
+		}
+		if edge == "" {
+			break
+		}
+		for deadline := time.Now().Add(2 * time.Minute); !p.Exited(); time.Sleep(10 * time.Millisecond) { //nolint:forbidigo // between two looks
+			if time.Now().After(deadline) {
+				t.Fatalf("the server has not come to %s", edge)
+			}
+		}
+	}
+	until(t, p.Client, task.ID, ended(octopus.TaskSuccess))
+	if log := raw(t, p.Client, task.ID); !strings.Contains(log, "The test instance ") || !strings.Contains(log, " is there already.") {
+		t.Errorf("the log:\n%s", log)
+	}
+	if m, err := instance.Read(into); err != nil || m.Unfinished {
+		t.Errorf("the marker is %+v, %v", m, err)
+	}
+	if n := apptest.Get[octopus.Page[octopus.Backup]](t, p.Client, "/api/system/backups").TotalResults; n != 1 {
+		t.Errorf("there are %d backups", n)
 	}
 }

@@ -81,5 +81,17 @@ func TestFreezesAndSubscriptions(t *testing.T) {
 		if n := s.EventNotificationSubscription; !n.WebhookHeaderValue.IsSensitive() || n.WebhookHeaderValue.Sensitive.NewValue != nil || n.WebhookLastProcessedEventAutoID != nil {
 			t.Errorf("stored: %+v", n)
 		}
+		// The value goes to no other address by itself, not even by way of none.
+		put := func(address, value string) string {
+			return `{"Name":"x","EventNotificationSubscription":{"WebhookURI":"` + address + `","WebhookHeaderKey":"K","WebhookHeaderValue":` + value + `}}`
+		}
+		const kept, again = `{"HasValue":true,"NewValue":null}`, `{"HasValue":true,"NewValue":"hush"}`
+		w.Must(200, "PUT", "/api/subscriptions/"+sub, put("https://a.example.com", again))
+		w.Must(200, "PUT", "/api/subscriptions/"+sub, put("https://a.example.com", kept))
+		for _, other := range []string{"https://b.example.com", "http://a.example.com", ""} {
+			w.Refused(400, "PUT", "/api/subscriptions/"+sub, put(other, kept), "enter EventNotificationSubscription.WebhookHeaderValue again")
+		}
+		w.Must(200, "PUT", "/api/subscriptions/"+sub, put("https://b.example.com", again))
+		w.Must(200, "PUT", "/api/subscriptions/"+sub, put("https://c.example.com", `null`))
 	})
 }

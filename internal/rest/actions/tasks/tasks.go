@@ -197,6 +197,7 @@ func (a *api) types(*rest.Request) (any, error) {
 		{ID: string(octopus.TaskAdHocScript), Name: "Run a script"},
 		{ID: string(octopus.TaskRetention), Name: "Retention"},
 		{ID: string(octopus.TaskBackup), Name: "Backup"},
+		{ID: string(octopus.TaskClone), Name: "Make a test instance"},
 		{ID: string(octopus.TaskSystemIntegrityCheck), Name: "System integrity check"},
 		{ID: string(octopus.TaskUpgrade), Name: "Upgrade agents"},
 		{ID: string(octopus.TaskUpdateCalamari), Name: "Update tools"},
