@@ -43,22 +43,30 @@ describe() {
 }
 
 # BenchmarkGet/sqlite/connections=1-2  1  0.05000 ms-p50  13054 requests/s
-readable='
-  /^Benchmark/ && NF > 3 {
-    name = substr($1, 10); sub(/-[0-9]+$/, "", name); gsub("/", " ", name)
-    figures = ""
-    for (i = 3; i < NF; i += 2) {
-      unit = $(i + 1); value = $i + 0
-      if (unit == "ns/op") { unit = "ms"; value /= 1e6 }
-      gsub("-", " ", unit)
-      figures = figures (figures == "" ? "" : ", ") value " " unit
-    }
-    if (markdown) printf "| %s | %s |\n", name, figures; else printf "%-45s %s\n", name, figures
-    fflush()
-    next
-  }
-  /^(---|FAIL|panic|    )/ { print > "/dev/stderr" }
-'
+#
+# Line by line, so that each figure is seen when it is found: awk may keep what it has.
+readable() {
+  local line name figures i unit value
+  local -a fields
+  while IFS= read -r line; do
+    case $line in
+      Benchmark*)
+        read -ra fields <<<"$line"
+        [ ${#fields[@]} -gt 3 ] || continue
+        name=${fields[0]#Benchmark}
+        [[ $name =~ ^(.*)-[0-9]+$ ]] && name=${BASH_REMATCH[1]}
+        figures=
+        for ((i = 2; i + 1 < ${#fields[@]}; i += 2)); do
+          value=${fields[i]} unit=${fields[i + 1]}
+          [ "$unit" != ns/op ] || { value=${value}e-6 unit=ms; }
+          figures+="${figures:+, }$(LC_ALL=C printf '%g' "$value") ${unit//-/ }"
+        done
+        if [ $markdown = 1 ]; then printf '| %s | %s |\n' "${name//\// }" "$figures"; else printf '%-45s %s\n' "${name//\// }" "$figures"; fi
+        ;;
+      ---* | FAIL* | panic* | "    "*) printf '%s\n' "$line" >&2 ;;
+    esac
+  done
+}
 
 if [ $markdown = 1 ]; then
   describe | sed 's/^/    /'
@@ -69,11 +77,11 @@ else
 fi
 long='^Benchmark(Fleet|Transfer)$'
 [ "$wanted" = . ] || long='^$'
-go test ./test/bench -run '^$' -bench "$wanted" -skip "$long" -benchtime 1x -timeout 60m 2>&1 | awk -v markdown=$markdown "$readable"
+go test ./test/bench -run '^$' -bench "$wanted" -skip "$long" -benchtime 1x -timeout 4h 2>&1 | readable
 # The packages have more benchmarks than these; they are for whoever changes one.
 engines=$wanted
 [ "$wanted" = . ] && engines='^Benchmark(Template|Resolve|Sort|JSON|Queue)$'
 go test ./internal/octostache ./internal/variables ./internal/version ./internal/structured ./internal/tasks \
-  -run '^$' -bench "$engines" -benchtime 5x -timeout 10m 2>&1 | awk -v markdown=$markdown "$readable"
+  -run '^$' -bench "$engines" -benchtime 5x -timeout 10m 2>&1 | readable
 echo
 echo "load average afterwards: $(load)"

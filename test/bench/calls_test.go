@@ -105,7 +105,7 @@ func (c *caller) agents(style octopus.CommunicationStyle, n int) []network.Agent
 			if all[i], err = c.net.Agent(c.Context(), fmt.Sprintf("agent %d", i+1), e); err == nil {
 				break
 			}
-			if time.Since(start) > time.Minute {
+			if time.Since(start) > fleetPatience {
 				c.Fatalf("an agent does not answer: %v", err)
 			}
 		}
@@ -188,6 +188,7 @@ func BenchmarkOverhead(b *testing.B) {
 			b.ReportMetric(ms(quantile(through, 1)), "ms-worst")
 			b.ReportMetric(ms(median(hand)), "ms-by-hand")
 			b.ReportMetric(ms(median(through)-median(hand)), "ms-overhead")
+			b.ReportMetric(50, "ms-overhead-is-the-aim")
 		})
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -40,10 +41,13 @@ const (
 // many directories, where it is installed: without a network, and without waiting until
 // they are on the disk, as the agents do.
 //
-// It needs room for six times all the packages in the directory of temporary files.
+// It needs room for five times all the packages in the directory of temporary files:
+// both versions at each agent, what is being put together there, and the last copies.
 func BenchmarkTransfer(b *testing.B) {
 	agents := size(b, "TAKO_TEST_BENCH_PROCESSES", 20)
-	first, second := versions(b, size(b, "TAKO_TEST_BENCH_PACKAGE_MB", 100)*1_000_000)
+	length := size(b, "TAKO_TEST_BENCH_PACKAGE_MB", 100) * 1_000_000
+	roomOnDisk(b, int64(5*agents*length))
+	first, second := versions(b, length)
 	b.Run("tako", func(b *testing.B) {
 		p := started(b, db.SQLite)
 		w := newWork(b, p.Client, 1, "true")
@@ -58,20 +62,34 @@ func BenchmarkTransfer(b *testing.B) {
 		push(b, p.Client, "1.0.0", first)
 		w.release(b)
 		f.start(b)
-		f.await(b, make([]int64, agents), connections)
+		if without := f.await(b, make([]int64, agents), connections); without > 0 {
+			b.Fatalf("%d of %d agents did not connect within %s", without, agents, fleetPatience)
+		}
 		b.Run("whole", func(b *testing.B) { reportTransfer(b, w, f, m, "1.0.0", first) })
 		push(b, p.Client, "1.0.1", second)
 		w.release(b)
 		b.Run("1-percent-changed", func(b *testing.B) { reportTransfer(b, w, f, m, "1.0.1", second) })
 	})
-	if _, err := exec.LookPath("rsync"); err != nil {
-		return
-	}
 	b.Run("rsync", func(b *testing.B) {
+		if _, err := exec.LookPath("rsync"); err != nil {
+			b.Skipf("not measured: %v", err)
+		}
 		dir := apptest.ShortDir(b)
 		b.Run("whole", func(b *testing.B) { reportRsync(b, dir, agents, first) })
 		b.Run("1-percent-changed", func(b *testing.B) { reportRsync(b, dir, agents, second) })
 	})
+}
+
+// roomOnDisk fails where the directory of temporary files has less room.
+func roomOnDisk(b *testing.B, bytes int64) {
+	b.Helper()
+	var fs syscall.Statfs_t
+	if err := syscall.Statfs(os.TempDir(), &fs); err != nil {
+		b.Fatal(err)
+	}
+	if free := int64(fs.Bavail) * fs.Bsize; free < bytes {
+		b.Fatalf("%s has room for %d MB, and %d are needed: set TMPDIR, or measure a smaller package (TAKO_TEST_BENCH_PACKAGE_MB)", os.TempDir(), free/1_000_000, bytes/1_000_000)
+	}
 }
 
 // versions are two zips of that many random bytes.
