@@ -1,6 +1,6 @@
 # make demo    builds, starts a server and two agents, and deploys a real example to them
 # make test    everything that a change must pass; installs what it needs
-# make soak    the long tests; make bench the figures; make release the binaries, described for a feed
+# make soak    the long tests; make bench and bench-agents the figures; make release the binaries, described for a feed
 # make fuzz    ten minutes for all parsers; make fuzz FUZZ_SECONDS=3600 KEEP=1 an hour, and keep what is found
 
 SHELL := /bin/bash
@@ -16,7 +16,7 @@ TOOLS       := $(CURDIR)/bin/tools
 GOFUMPT     := $(TOOLS)/gofumpt
 LINTER      := $(TOOLS)/golangci-lint
 
-.PHONY: build demo docs test unit race lint vet cross prerequisites tools soak soak-kills soak-stalls soak-states soak-delta soak-packages soak-clone soak-agents soak-fuzz fuzz bench vuln release clean
+.PHONY: build demo docs test unit race lint vet cross prerequisites tools soak soak-kills soak-stalls soak-states soak-delta soak-packages soak-clone soak-agents soak-fuzz fuzz bench bench-agents vuln release clean
 
 build:
 	$(GOBUILD) -o bin/tako ./cmd/tako
@@ -108,6 +108,10 @@ soak-fuzz:
 
 bench: build
 	TAKO_TEST_BINARY=$(CURDIR)/bin/tako ./scripts/bench.sh
+
+# A thousand agents, packages to twenty, and single calls and scripts.
+bench-agents: build
+	TAKO_TEST_BINARY=$(CURDIR)/bin/tako ./scripts/bench.sh 'Fleet|Transfer|Calls|Overhead'
 
 vuln:
 	go run golang.org/x/vuln/cmd/govulncheck@latest ./...

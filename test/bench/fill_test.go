@@ -13,13 +13,11 @@ import (
 	"github.com/takodeploy/tako/internal/db"
 )
 
-// largeSize is that of the large database, in bytes.
-const largeSize = 1 << 30
-
-// large is a server that has stopped, whose database is one of years of use: many
-// times what it left behind of one deployment.
+// large is a server that has stopped, whose database is one of years of use, of 1 GiB
+// (TAKO_TEST_BENCH_DATABASE_MB): many times what it left behind of one deployment.
 func large(b *testing.B) (*apptest.Process, *work) {
 	b.Helper()
+	wanted := int64(size(b, "TAKO_TEST_BENCH_DATABASE_MB", 1024)) << 20
 	p := started(b, db.SQLite)
 	w := newWork(b, p.Client, 3, "true")
 	w.ended(b, w.deploy(b, 0, true), fast)
@@ -54,7 +52,7 @@ func large(b *testing.B) (*apptest.Process, *work) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		if info.Size() >= largeSize {
+		if info.Size() >= wanted {
 			break
 		}
 	}
