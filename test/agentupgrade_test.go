@@ -193,7 +193,7 @@ func (w *outdated) upgraded(t *testing.T) {
 	w.process(t, tells("busy", gate))
 	_, version := w.release(t, nil)
 	before := w.deploy(t, version, w.Dev)
-	until(t, "the script on busy runs", func() bool { return fileExists(gate+".began") })
+	until(t, "the script on busy runs", func() bool { return fileExists(gate + ".began") })
 
 	task := w.upgrade(t)
 	log := ""

@@ -133,16 +133,13 @@ func kitOf(cmd *cobra.Command, path string) (*secret.RecoveryKey, error) {
 func backupCreateCommand() *cobra.Command {
 	var o offline
 	var level int
-	var format string
+	var format form
 	cmd := &cobra.Command{
 		Use: "create", Short: "Take a backup, and prove it", Args: cobra.NoArgs,
 		Example: "  tako backup create\n  tako backup create --verify 3 --backups /mnt/backups",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if level < 0 || level > backup.LevelBoot {
 				return usageError{fmt.Errorf("--verify is %d; use 0 to 3", level)}
-			}
-			if format != "text" && format != "json" {
-				return usageError{fmt.Errorf("--output is %q; use text or json", format)}
 			}
 			return o.backups(cmd, func(b *app.Backups) error {
 				m := newMeter(cmd)
@@ -152,7 +149,7 @@ func backupCreateCommand() *cobra.Command {
 					return err
 				}
 				out := cmd.OutOrStdout()
-				if format == "json" {
+				if format == formJSON {
 					out = io.Discard
 				}
 				fmt.Fprintf(out, "Backup %s: database %s, %d packages, artifacts and logs (%s)\n", made.ID, backup.Size(made.Database.Size), made.BlobCount, backup.Size(made.BlobBytes))
@@ -164,10 +161,10 @@ func backupCreateCommand() *cobra.Command {
 						return err
 					}
 				}
-				if format != "json" {
+				if format != formJSON {
 					return nil
 				}
-				return json.NewEncoder(cmd.OutOrStdout()).Encode(map[string]any{
+				return printJSON(cmd.OutOrStdout(), map[string]any{
 					"ID": made.ID, "DatabaseBytes": made.Database.Size, "Blobs": made.BlobCount, "BlobBytes": made.BlobBytes, "Level": level,
 				})
 			})
@@ -175,7 +172,7 @@ func backupCreateCommand() *cobra.Command {
 	}
 	o.flags(cmd)
 	cmd.Flags().IntVar(&level, "verify", backup.LevelDatabase, "how to prove it: 0 not at all, 1 files, 2 database and secrets, 3 start the program on it")
-	cmd.Flags().StringVar(&format, "output", "text", "text or json")
+	outputFlag(cmd, &format)
 	return cmd
 }
 

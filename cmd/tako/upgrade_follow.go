@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -262,13 +261,10 @@ func upgradeResumeCommand() *cobra.Command {
 
 func upgradeStatusCommand() *cobra.Command {
 	var s site
-	var output string
+	var output form
 	cmd := &cobra.Command{
 		Use: "status", Short: "Show how the last upgrade goes", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := tableOrJSON(output); err != nil {
-				return err
-			}
 			if err := s.open(cmd); err != nil {
 				return err
 			}
@@ -281,8 +277,8 @@ func upgradeStatusCommand() *cobra.Command {
 				return err
 			}
 			out := cmd.OutOrStdout()
-			if output == "json" {
-				return json.NewEncoder(out).Encode(map[string]any{"Upgrade": t, "Worker": pid})
+			if output == formJSON {
+				return printJSON(out, map[string]any{"Upgrade": t, "Worker": pid})
 			}
 			if t == nil {
 				_, err := fmt.Fprintln(out, "There has been no upgrade here.")
@@ -305,26 +301,16 @@ func upgradeStatusCommand() *cobra.Command {
 		},
 	}
 	s.flags(cmd)
-	cmd.Flags().StringVar(&output, "output", "table", "table or json")
+	outputFlag(cmd, &output)
 	return cmd
-}
-
-func tableOrJSON(output string) error {
-	if output != "table" && output != "json" {
-		return usageError{fmt.Errorf("--output is %q; use table or json", output)}
-	}
-	return nil
 }
 
 func upgradeHistoryCommand() *cobra.Command {
 	var s site
-	var output string
+	var output form
 	cmd := &cobra.Command{
 		Use: "history", Short: "List all upgrades, the newest first", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := tableOrJSON(output); err != nil {
-				return err
-			}
 			if err := s.open(cmd); err != nil {
 				return err
 			}
@@ -340,8 +326,8 @@ func upgradeHistoryCommand() *cobra.Command {
 			for i := range all {
 				newest = append(newest, all[len(all)-1-i])
 			}
-			if output == "json" {
-				return json.NewEncoder(cmd.OutOrStdout()).Encode(newest)
+			if output == formJSON {
+				return printJSON(cmd.OutOrStdout(), newest)
 			}
 			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
 			fmt.Fprintln(w, "BEGUN\tFROM\tTO\tSTATE\tSINCE\tREASON")
@@ -353,6 +339,6 @@ func upgradeHistoryCommand() *cobra.Command {
 		},
 	}
 	s.flags(cmd)
-	cmd.Flags().StringVar(&output, "output", "table", "table or json")
+	outputFlag(cmd, &output)
 	return cmd
 }
