@@ -95,7 +95,7 @@ soak-clone: build
 
 # Agents that are killed, cut off and lost during deployments, fifty times on each database.
 soak-agents: build
-	$(SOAK) -timeout 50m -run 'TestAgentFaults|TestRollout' ./test
+	$(SOAK) -timeout 50m -run 'TestAgentFaults|TestRollout|TestAgentUpgrade' ./test
 
 # Every Fuzz function of the module, found by itself; FUZZ_SECONDS in all.
 FUZZ_SECONDS ?= 600
