@@ -92,6 +92,8 @@ type Config struct {
 	DB     *db.DB
 	Source Source
 	Agents Agents
+	// Checks finds the agents of targets that a step checks; nil is Agents.
+	Checks targets.Finder
 	Blobs  Blobs
 	Sealer Sealer
 	// Earlier finds the versions of a package that a target may have already, the most
@@ -120,6 +122,9 @@ func New(cfg Config) *Orchestrator {
 	log := cfg.Log
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Checks == nil {
+		cfg.Checks = cfg.Agents
 	}
 	return &Orchestrator{cfg: cfg, log: log, deltas: make(chan struct{}, deltasAtOnce)}
 }

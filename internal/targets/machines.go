@@ -24,7 +24,22 @@ type Machine struct {
 	Busy int
 	// Fresh has a dialer find out whether the machine answers now.
 	Fresh bool
+	// Check has a dialer give all attempts together the time of one, and none where an
+	// AbsentError tells enough: others wait to be checked.
+	Check bool
 }
+
+// AbsentError says that the agent of a machine polls, and was not connected for so long
+// that it is not on its way back by itself.
+type AbsentError struct{ For time.Duration }
+
+// Error is a sentence; how long it is does not change it.
+func (*AbsentError) Error() string {
+	return "The machine's agent polls, and is not connected to this server."
+}
+
+// Unwrap says that nothing was sent.
+func (*AbsentError) Unwrap() error { return agent.ErrNotSent }
 
 // Pool is a worker pool with all of its workers.
 type Pool struct {
@@ -61,6 +76,21 @@ func (t *Targets) Target(ctx context.Context, id string) (Agent, error) {
 		return Agent{}, fault.New(fault.Unsupported, "The machine %s is disabled; enable it, or leave it out.", m.Name)
 	}
 	return t.dial(ctx, m)
+}
+
+// Checking finds the agents of machines that are to be checked: see Machine.Check.
+func (t *Targets) Checking() Finder { return checking{t} }
+
+type checking struct{ t *Targets }
+
+// ByName is Finder.
+func (c checking) ByName(ctx context.Context, name string) (Agent, error) {
+	m, err := c.t.machine(ctx, name)
+	if err != nil {
+		return Agent{}, err
+	}
+	m.Check = true
+	return c.t.dial(ctx, m)
 }
 
 func (t *Targets) machine(ctx context.Context, id string) (Machine, error) {
