@@ -94,8 +94,11 @@ type Config struct {
 	Agents Agents
 	// Checks finds the agents of targets that a step checks; nil is Agents.
 	Checks targets.Finder
-	Blobs  Blobs
-	Sealer Sealer
+	// TakesWork checks that a target takes new work now; targets.ErrDisabled says that
+	// it was disabled. Nil has it found out by Agents alone.
+	TakesWork func(ctx context.Context, machine string) error
+	Blobs     Blobs
+	Sealer    Sealer
 	// Earlier finds the versions of a package that a target may have already, the most
 	// likely one first: of them, one that it has is what the package is sent as the
 	// difference to. It may be nil: then packages are sent whole.
