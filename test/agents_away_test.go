@@ -3,14 +3,19 @@ package test
 import (
 	"fmt"
 	"net/http"
+	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/takodeploy/tako/internal/apptest"
+	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/halibut"
 	"github.com/takodeploy/tako/octopus"
 )
@@ -132,5 +137,36 @@ func TestAwayAgents(t *testing.T) {
 			until(t, "the script is ended", func() bool { return syscall.Kill(pid, 0) != nil })
 			until(t, "the agent has forgotten it", func() bool { return workspaces() == 0 })
 		})
+	}
+}
+
+// TestDisabledMidway disables a target while its script runs: that one ends, and the step
+// that comes after leaves the target out.
+func TestDisabledMidway(t *testing.T) {
+	t.Parallel()
+	s := apptest.Start(t, db.SQLite)
+	w := &away{Server: s, model: newModel(t, s.Client), thumbprint: serverThumbprint(t, s.Client)}
+	w.target(t, "stays", newRemoteAgent(t, w.thumbprint).listens(t))
+	out := w.target(t, "goes", newRemoteAgent(t, w.thumbprint).listens(t))
+	ran, gate := filepath.Join(t.TempDir(), "ran"), filepath.Join(t.TempDir(), "gate")
+	note := fmt.Sprintf("echo \"$(get_octopusvariable Octopus.Step.Name) on $(get_octopusvariable Octopus.Machine.Name)\" >> %q\n", ran)
+	w.process(t, onTargets("First", "web", note+fmt.Sprintf("until [ -e %q ]; do sleep 0.05; done", gate)), onTargets("Second", "web", note))
+	_, version := w.release(t, nil)
+	task := w.deploy(t, version, w.Dev)
+	until(t, "both run the first step", func() bool { return len(lines(t, ran)) == 2 })
+	out.IsDisabled = true
+	apptest.Put(t, s.Client, space+"/machines/"+out.ID, out)
+	if err := os.WriteFile(gate, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	done := wait(t, s.Client, task, 2*time.Minute)
+	raw := w.raw(t, task)
+	if done.State != octopus.TaskSuccess || !done.HasWarningsOrErrors || strings.Count(raw, "goes is left out of the rest of the deployment.") != 1 {
+		t.Errorf("%s: %s\n%s", done.State, done.ErrorMessage, raw)
+	}
+	got := lines(t, ran)
+	slices.Sort(got)
+	if diff := cmp.Diff([]string{"First on goes", "First on stays", "Second on stays"}, got); diff != "" {
+		t.Error(diff)
 	}
 }

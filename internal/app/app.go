@@ -218,7 +218,7 @@ func (a *App) wire(ctx context.Context, opt Options, p parts) error {
 	service := releases.New(releases.Config{DB: a.db, Store: p.store, Queue: a.tasks, Packages: sources, Sealer: p.keys, Log: a.log, ServerURI: a.cfg.ServerURI})
 	post := mail.New(a.db, p.store)
 	runners[octopus.TaskDeploy] = orchestrator.New(orchestrator.Config{
-		DB: a.db, Source: service, Agents: a.targets, Blobs: p.blobs, Sealer: p.keys, Earlier: sources.earlier, Mail: post, Log: a.log,
+		DB: a.db, Source: service, Agents: a.targets, Checks: a.targets.Checking(), TakesWork: a.targets.TakesWork, Blobs: p.blobs, Sealer: p.keys, Earlier: sources.earlier, Mail: post, Log: a.log,
 	})
 	a.notify = notify.New(notify.Config{
 		DB: a.db, Store: p.store, Auth: a.auth, Trail: events.New(p.store.Kinds()), Mail: post, Log: a.log, ServerURI: a.cfg.ServerURI, Allow: a.outbound(),
@@ -236,7 +236,7 @@ func (a *App) wire(ctx context.Context, opt Options, p parts) error {
 	runners[octopus.TaskClone] = runners[octopus.TaskBackup]
 	runners[octopus.TaskAdHocScript] = orchestrator.New(orchestrator.Config{DB: a.db, Source: releases.Scripts{Service: service}, Agents: a.targets, Blobs: p.blobs, Sealer: p.keys, Log: a.log})
 	runners[octopus.TaskHealth] = health.New(health.Config{
-		DB: a.db, Store: p.store, Agents: a.targets, Log: a.log,
+		DB: a.db, Store: p.store, Agents: a.targets.Checking(), Log: a.log,
 		Upgrade: func(ctx context.Context, tx *db.Tx, space ident.SpaceID, machines []health.Machine) error {
 			return renewal.Queue(ctx, tx, a.tasks, space, machines)
 		},

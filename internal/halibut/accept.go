@@ -27,6 +27,9 @@ const page = `<!DOCTYPE html>
 // more, connections without a call close at once, others within Timing.Grace. It
 // closes ln and returns nil.
 func (n *Node) Serve(ctx context.Context, ln net.Listener) error {
+	n.mu.Lock()
+	n.serves = time.Now()
+	n.mu.Unlock()
 	hard, kill := context.WithCancel(context.WithoutCancel(ctx))
 	defer kill()
 	stop := context.AfterFunc(ctx, func() { _ = ln.Close() })

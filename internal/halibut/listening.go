@@ -195,6 +195,11 @@ func (l *Listening) put(p *pooled) {
 // certificate is not tried again.
 func (l *Listening) connect(ctx context.Context) (*wire.Conn, error) {
 	t := l.effort
+	if t.Within > 0 {
+		var stop context.CancelFunc
+		ctx, stop = context.WithTimeout(ctx, t.Within)
+		defer stop()
+	}
 	for attempt := 1; ; attempt++ {
 		c, err := l.node.dialPeer(ctx, t.Connect, l.dial, l.addr, l.host, l.peer, wire.Identity{Kind: wire.KindClient})
 		if err == nil {

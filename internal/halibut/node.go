@@ -71,11 +71,12 @@ type Effort struct {
 	Connect  time.Duration // one attempt to dial an agent that listens
 	Attempts int           // to dial for one call
 	Pause    time.Duration // between two of them
+	Within   time.Duration // all of them together; 0 is no bound
 	Queue    time.Duration // a call waits for an agent that polls
 }
 
 func (e Effort) orThat(t Timing) Effort {
-	return Effort{cmp.Or(e.Connect, t.Connect), cmp.Or(e.Attempts, t.Attempts), cmp.Or(e.Pause, t.Pause), cmp.Or(e.Queue, t.Queue)}
+	return Effort{cmp.Or(e.Connect, t.Connect), cmp.Or(e.Attempts, t.Attempts), cmp.Or(e.Pause, t.Pause), e.Within, cmp.Or(e.Queue, t.Queue)}
 }
 
 // Bounds of what a node holds for others.
@@ -118,6 +119,8 @@ type Node struct {
 
 	mu     sync.Mutex
 	queues map[agentKey]*queue
+	left   map[agentKey]time.Time // when polling agents have lost their last connection
+	serves time.Time              // since when polling agents can come; zero before Serve
 }
 
 // New makes a node.
@@ -134,7 +137,7 @@ func New(cfg Config) *Node {
 	return &Node{
 		cfg: cfg, timing: cfg.Timing.orDefaults(), log: cfg.Log, budget: wire.NewBudget(maxLarge),
 		refuse: refusals{log: cfg.Log, seen: make(map[string]time.Time)},
-		queues: make(map[agentKey]*queue),
+		queues: make(map[agentKey]*queue), left: make(map[agentKey]time.Time),
 	}
 }
 

@@ -113,6 +113,46 @@ func (n *Node) Connected(sub Subscription, peer Thumbprint) int {
 	return q.conns
 }
 
+// Absent reports for how long an agent that polls has had no connection here: 0 when it
+// has one, and while nobody is served. One that has not been here since Serve began, or
+// for a day, may be away for longer.
+func (n *Node) Absent(sub Subscription, peer Thumbprint) time.Duration {
+	if n.Connected(sub, peer) > 0 {
+		return 0
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.serves.IsZero() {
+		return 0
+	}
+	since := n.serves
+	if at, ok := n.left[agentKey{sub, peer}]; ok && at.After(since) {
+		since = at
+	}
+	return time.Since(since)
+}
+
+// Bounds of what is remembered of agents that have left.
+const (
+	rememberLeft = 24 * time.Hour
+	tidyLeft     = 1000 // each time that many came, those that are older are forgotten
+)
+
+// lost notes that an agent has lost its last connection.
+func (n *Node) lost(key agentKey) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	now := time.Now()
+	if _, known := n.left[key]; !known && len(n.left) > 0 && len(n.left)%tidyLeft == 0 {
+		for k, at := range n.left {
+			if now.Sub(at) > rememberLeft {
+				delete(n.left, k)
+			}
+		}
+	}
+	n.left[key] = now
+}
+
 func (p *Polling) endpoint() wire.Endpoint {
 	return wire.Endpoint{BaseURI: string(p.key.sub), RemoteThumbprint: string(p.key.thumb)}
 }
@@ -212,7 +252,11 @@ func (q *queue) serve(ctx context.Context, c *wire.Conn) error {
 	defer func() {
 		q.mu.Lock()
 		q.conns--
+		last := q.conns == 0
 		q.mu.Unlock()
+		if last {
+			q.node.lost(q.key)
+		}
 	}()
 	for {
 		err := q.turn(ctx, c)

@@ -22,6 +22,7 @@ import (
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/deploy"
 	"github.com/takodeploy/tako/internal/failpoint"
+	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/targets"
 	"github.com/takodeploy/tako/octopus"
 )
@@ -121,6 +122,25 @@ func (l wire) PutPackage(ctx context.Context, sum string, size int64, r io.Reade
 func (w *world) down(name string) {
 	w.t.Helper()
 	if err := os.WriteFile(downFile(w.dir, "Machines-"+name), nil, 0o600); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// disabledFile is there while a target is disabled.
+func disabledFile(dir, name string) string { return filepath.Join(dir, "disabled-"+name) }
+
+func takesWork(dir string) func(context.Context, string) error {
+	return func(_ context.Context, machine string) error {
+		if _, err := os.Stat(disabledFile(dir, machine)); err == nil {
+			return &fault.Error{Kind: fault.Unsupported, Message: "The machine " + machine + " is disabled.", Cause: targets.ErrDisabled}
+		}
+		return nil
+	}
+}
+
+func (w *world) disable(name string) {
+	w.t.Helper()
+	if err := os.WriteFile(disabledFile(w.dir, "Machines-"+name), nil, 0o600); err != nil {
 		w.t.Fatal(err)
 	}
 }

@@ -129,7 +129,7 @@ func (a *attempt) check(ctx context.Context, c *checkup, full bool) error {
 	}
 	var err error
 	c.health, err = targets.Examine(ctx, targets.Examination{
-		Agents: a.r.o.cfg.Agents, Machine: c.machine.ID, Style: c.now.Endpoint.CommunicationStyle,
+		Agents: a.r.o.cfg.Checks, Machine: c.machine.ID, Style: c.now.Endpoint.CommunicationStyle,
 		OnlyConnect: !full || c.now.Policy.OnlyConnect, Script: c.now.Policy.Script, Ticket: c.ticket,
 		Begin: func(ctx context.Context, agent string) error {
 			return a.r.l.Commit(ctx, tasks.Batch{Tickets: []tasks.Ticket{{ID: string(c.ticket), Unit: a.id, Agent: agent, State: tasks.TicketOpen, Place: c.machine.Name}}})

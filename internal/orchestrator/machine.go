@@ -12,6 +12,7 @@ import (
 	"github.com/takodeploy/tako/internal/failpoint"
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/releases"
+	"github.com/takodeploy/tako/internal/targets"
 	"github.com/takodeploy/tako/internal/tasks"
 	"github.com/takodeploy/tako/octopus"
 )
@@ -151,7 +152,12 @@ func (a *attempt) calling(err error) error {
 // notPrepared ends an attempt that nothing was started for.
 func (a *attempt) notPrepared(ctx context.Context, err error) error {
 	var call *callError
-	if ctx.Err() != nil || a.canceled() || !errors.As(err, &call) {
+	switch {
+	case ctx.Err() != nil, a.canceled():
+		return a.refuse(ctx, err)
+	case errors.Is(err, targets.ErrDisabled) && a.r.l.Name != octopus.TaskAdHocScript && a.r.leave(a.unit.Lane, false):
+		return a.goOnWithout(ctx, "It was disabled.", a.unsent())
+	case !errors.As(err, &call):
 		return a.refuse(ctx, err)
 	}
 	return a.unavailable(ctx, publicText(err, a.unreached(err)), a.unsent())
@@ -162,9 +168,28 @@ func (a *attempt) notPrepared(ctx context.Context, err error) error {
 // it is taken out, with a warning; the last one never is, unless a deployment may go
 // to none.
 func (a *attempt) unavailable(ctx context.Context, message string, facts ...deploy.Fact) error {
-	if !a.target || !a.r.leave(a.unit.Lane) {
+	if !a.target || !a.r.leave(a.unit.Lane, true) {
 		return a.conclude(ctx, deploy.Result{Outcome: deploy.Failed, Message: message}, tasks.Batch{}, facts...)
 	}
+	return a.goOnWithout(ctx, message, facts...)
+}
+
+// stillEnabled checks that the target of the unit was not disabled since the deployment
+// began: while it waited for its turn, and where a worker runs its steps. Of one that
+// cannot be found its agent tells.
+func (a *attempt) stillEnabled(ctx context.Context) error {
+	check := a.r.o.cfg.TakesWork
+	if check == nil || a.r.machine(a.unit.Lane) == nil || a.r.l.Name == octopus.TaskAdHocScript {
+		return nil
+	}
+	if err := check(ctx, a.unit.Lane); errors.Is(err, targets.ErrDisabled) {
+		return err
+	}
+	return ctx.Err()
+}
+
+// goOnWithout ends an attempt, and takes its target out of the rest of the deployment.
+func (a *attempt) goOnWithout(ctx context.Context, message string, facts ...deploy.Fact) error {
 	left := a.fact(deploy.FactMachines)
 	left.Machines = &deploy.Machines{Leave: []string{a.unit.Lane}}
 	b := tasks.Batch{Warnings: true, Lines: []tasks.Line{
@@ -174,13 +199,14 @@ func (a *attempt) unavailable(ctx context.Context, message string, facts ...depl
 	return a.conclude(ctx, deploy.Result{Outcome: deploy.Skipped, Message: message, Warnings: true}, b, append(facts, left)...)
 }
 
-// leave reports whether the deployment goes on without a target that is not available.
-// Of several that are found so at the same time, one stays.
-func (r *run) leave(id string) bool {
+// leave reports whether the deployment goes on without a target; lost tells that it is
+// one that is not available, which the deployment may have to have. Of several that are
+// found so at the same time, one stays.
+func (r *run) leave(id string, lost bool) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	m := r.state.Machine(id)
-	if m == nil || !r.plan.MaySkip(m) {
+	if m == nil || lost && !r.plan.MaySkip(m) {
 		return false
 	}
 	r.leaving[id] = true

@@ -92,8 +92,13 @@ type Config struct {
 	DB     *db.DB
 	Source Source
 	Agents Agents
-	Blobs  Blobs
-	Sealer Sealer
+	// Checks finds the agents of targets that a step checks; nil is Agents.
+	Checks targets.Finder
+	// TakesWork checks that a target takes new work now; targets.ErrDisabled says that
+	// it was disabled. Nil has it found out by Agents alone.
+	TakesWork func(ctx context.Context, machine string) error
+	Blobs     Blobs
+	Sealer    Sealer
 	// Earlier finds the versions of a package that a target may have already, the most
 	// likely one first: of them, one that it has is what the package is sent as the
 	// difference to. It may be nil: then packages are sent whole.
@@ -120,6 +125,9 @@ func New(cfg Config) *Orchestrator {
 	log := cfg.Log
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Checks == nil {
+		cfg.Checks = cfg.Agents
 	}
 	return &Orchestrator{cfg: cfg, log: log, deltas: make(chan struct{}, deltasAtOnce)}
 }

@@ -80,6 +80,50 @@ func TestPoint13UnavailableTargets(t *testing.T) {
 	})
 }
 
+// A target that is disabled in the middle is left out of the steps that come after,
+// where a worker runs them too, with a warning. What runs there comes to its end; the
+// last target stays.
+func TestDisabledMidway(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		fleet := w.withFleet("a", "b")
+		w.serve("a")
+		process := []octopus.Step{
+			step("One", w.run("one", w.hold("one")), there), step("Beside", "true", onTargets), step("Two", w.run("two", ""), there), step("Last", "true", there, when(octopus.StepConditionAlways)),
+		}
+		const left = "Warning b is left out of the rest of the deployment."
+		id := w.queuePlan(deploy.Input{Process: process, Machines: fleet})
+		await(t, "all run the first step", func() bool { return w.ran("one") == len(fleet) })
+		w.disable("b")
+		w.letGo("one")
+		w.ends(id, octopus.TaskSuccess)
+		state := w.state(id)
+		if u := state.Unit(deploy.Unit{Lane: "Machines-b"}); u.Outcome != deploy.Succeeded {
+			t.Errorf("what ran there is %+v", u)
+		}
+		if u := state.Unit(deploy.Unit{Step: 1, Lane: "Machines-b"}); u.Outcome != deploy.Skipped || !state.Excluded["Machines-b"] || !slices.Contains(w.log(id), left) || len(w.said(id, "It was disabled.")) != 1 {
+			t.Errorf("beside it is %+v:\n%s", u, strings.Join(w.log(id), "\n"))
+		}
+		for i := 2; i < len(process); i++ {
+			if u := state.Unit(deploy.Unit{Step: i, Lane: "Machines-b"}); u.Attempt > 0 {
+				t.Errorf("%s ran there: %+v", process[i].Name, u)
+			}
+			if u := state.Unit(deploy.Unit{Step: i, Lane: "Machines-a"}); u.Outcome != deploy.Succeeded {
+				t.Errorf("%s is %+v on the other one", process[i].Name, u)
+			}
+		}
+		if !w.task(id).HasWarnings || w.ran("two") != 1 {
+			t.Errorf("two ran %d times:\n%s", w.ran("two"), strings.Join(w.log(id), "\n"))
+		}
+		id = w.queuePlan(deploy.Input{Process: process[2:3], Machines: fleet[1:]})
+		w.ends(id, octopus.TaskFailed)
+		if len(w.said(id, "The machine Machines-b is disabled.")) != 1 {
+			t.Errorf("of the last one:\n%s", strings.Join(w.log(id), "\n"))
+		}
+		w.tidy()
+	})
+}
+
 // Of two targets that are gone at the same time one is not left out: a deployment to
 // nobody is none.
 func TestAllTargetsUnavailable(t *testing.T) {

@@ -113,6 +113,9 @@ func (r *run) start(ctx context.Context, unit deploy.Unit, n int) error {
 	if a.canceled() {
 		return nil // nothing has begun, and nothing will
 	}
+	if err := a.stillEnabled(ctx); err != nil {
+		return a.notPrepared(ctx, err)
+	}
 	a.ticket = agent.Ticket(strings.ToLower(r.l.ID + "-" + rand.Text()))
 	req, err := a.request(before)
 	if err != nil {

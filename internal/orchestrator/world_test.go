@@ -267,7 +267,7 @@ func newServerOf(ctx context.Context, dir string, d *db.DB, node string, log *sl
 		return nil, err
 	}
 	runners := map[octopus.TaskName]tasks.Runner{
-		octopus.TaskDeploy: orchestrator.New(orchestrator.Config{DB: d, Source: source{dir}, Agents: agents, Blobs: blobs, Sealer: box, Log: log, Earlier: source{dir}.earlier}),
+		octopus.TaskDeploy: orchestrator.New(orchestrator.Config{DB: d, Source: source{dir}, Agents: agents, Blobs: blobs, Sealer: box, Log: log, Earlier: source{dir}.earlier, TakesWork: takesWork(dir)}),
 	}
 	timing := brisk
 	timing.Cancel = sc.CancelIn

@@ -80,10 +80,15 @@ func HealthPolicyOf(policies []octopus.MachinePolicy, id string) HealthPolicy {
 	return h
 }
 
-// Retry is for how long a machine that does not answer is tried again, by its health.
+// Retry is for how long a machine that does not answer is tried again, by its health at
+// the last check: one that did not answer then either is not.
 func (h HealthPolicy) Retry(was octopus.HealthStatus) time.Duration {
-	if was == octopus.Healthy || was == octopus.HealthyWarnings {
+	switch was {
+	case octopus.Healthy, octopus.HealthyWarnings:
 		return h.RetryHealthy
+	case octopus.Unavailable:
+		return 0
+	case octopus.Unhealthy, octopus.HealthUnknown:
 	}
 	return h.RetryOther
 }

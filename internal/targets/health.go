@@ -75,9 +75,9 @@ func (h *Health) AgentSays(serverVersion string) string {
 }
 
 // ChecksAtOnce is how many machines a task checks at the same time, however many
-// processors the server has: a check waits for its machine, and for one that is away as
-// long as its policy says, two minutes for an agent that polls. A few at a time would
-// keep all the others waiting with them.
+// processors the server has: a check waits for its machine, and for one that went away
+// as long as its policy says. A few at a time would keep all the others waiting with
+// them.
 const ChecksAtOnce = 32
 
 // lateStart is how long agents of other makes may still act on a start that nobody
@@ -159,13 +159,14 @@ type Examination struct {
 	Ticket      agent.Ticket
 	// Timeout is how long the script may run, and but for a few seconds how long all of
 	// it may take; 0 is CheckTimeout. An agent that cannot be reached is tried again
-	// until Retry has passed.
+	// until Retry has passed, or was away for that long already (AbsentError).
 	Timeout, Retry time.Duration
 	// Begin is called before the script is sent to the agent of a name, maybe again
 	// with the same one. Its error ends the examination.
 	Begin func(ctx context.Context, agent string) error
 
-	known Health // of the script, from one try to the next
+	known Health    // of the script, from one try to the next
+	until time.Time // the agent must be reached, in tries after the first one; zero before
 }
 
 // Examine finds out how a machine is: one whose script fails is not healthy, and one
@@ -184,6 +185,7 @@ func Examine(ctx context.Context, e Examination) (Health, error) {
 	until := time.Now().Add(e.Retry)
 	for pause := firstCheckPause; ; pause = min(2*pause, mostCheckPause) {
 		h, again, err := e.once(ctx, timeout)
+		e.until = until
 		if err != nil || !again || time.Now().Add(pause).After(until) {
 			return h, err
 		}
@@ -221,14 +223,14 @@ func (e *Examination) once(ctx context.Context, timeout time.Duration) (h Health
 		} else if m := fault.Messages(err); len(m) > 0 {
 			h.Summary = strings.Join(m, " ")
 		}
+		var absent *AbsentError
+		if errors.As(err, &absent) {
+			h.Summary = absent.Error()
+			return h, absent.For < e.Retry, nil
+		}
 		return h, isAway(err) && ctx.Err() == nil, nil
 	}
-	a, err := e.Agents.ByName(ctx, e.Machine)
-	if err != nil {
-		return away(err)
-	}
-	e.known.Contract = a.Contract
-	hello, err := a.Hello(ctx)
+	a, hello, err := e.reach(ctx)
 	if err != nil {
 		return away(err)
 	}
@@ -273,6 +275,21 @@ func (e *Examination) once(ctx context.Context, timeout time.Duration) (h Health
 			return away(err)
 		}
 	}
+}
+
+// reach finds the agent and greets it.
+func (e *Examination) reach(ctx context.Context) (a Agent, hello agent.Hello, err error) {
+	if !e.until.IsZero() {
+		var stop context.CancelFunc
+		ctx, stop = context.WithDeadline(ctx, e.until)
+		defer stop()
+	}
+	if a, err = e.Agents.ByName(ctx, e.Machine); err != nil {
+		return a, hello, err
+	}
+	e.known.Contract = a.Contract
+	hello, err = a.Hello(ctx)
+	return a, hello, err
 }
 
 // isAway reports whether an error says that an agent is not there for now.

@@ -24,7 +24,22 @@ type Machine struct {
 	Busy int
 	// Fresh has a dialer find out whether the machine answers now.
 	Fresh bool
+	// Check has a dialer give all attempts together the time of one, and none where an
+	// AbsentError tells enough: others wait to be checked.
+	Check bool
 }
+
+// AbsentError says that the agent of a machine polls, and was not connected for so long
+// that it is not on its way back by itself.
+type AbsentError struct{ For time.Duration }
+
+// Error is a sentence; how long it is does not change it.
+func (*AbsentError) Error() string {
+	return "The machine's agent polls, and is not connected to this server."
+}
+
+// Unwrap says that nothing was sent.
+func (*AbsentError) Unwrap() error { return agent.ErrNotSent }
 
 // Pool is a worker pool with all of its workers.
 type Pool struct {
@@ -48,19 +63,54 @@ type Directory interface {
 // or agent.ErrUnanswered.
 type Dialer func(ctx context.Context, m Machine) (Agent, error)
 
+// ErrDisabled says that a machine takes no new work.
+var ErrDisabled = errors.New("the machine is disabled")
+
 // Target returns the agent of a machine for new work, which disabled and deleted ones
-// do not take.
+// do not take: ErrDisabled, or a fault NotFound.
 func (t *Targets) Target(ctx context.Context, id string) (Agent, error) {
 	m, err := t.machine(ctx, id)
-	switch {
-	case err != nil:
+	if err == nil {
+		err = m.takesWork()
+	}
+	if err != nil {
 		return Agent{}, err
-	case m.Gone:
-		return Agent{}, fault.New(fault.NotFound, "The machine %s was deleted.", m.Name)
-	case m.Disabled:
-		return Agent{}, fault.New(fault.Unsupported, "The machine %s is disabled; enable it, or leave it out.", m.Name)
 	}
 	return t.dial(ctx, m)
+}
+
+// TakesWork checks that a machine takes new work now, as Target does.
+func (t *Targets) TakesWork(ctx context.Context, id string) error {
+	m, err := t.machine(ctx, id)
+	if err != nil {
+		return err
+	}
+	return m.takesWork()
+}
+
+func (m *Machine) takesWork() error {
+	switch {
+	case m.Gone:
+		return fault.New(fault.NotFound, "The machine %s was deleted.", m.Name)
+	case m.Disabled:
+		return &fault.Error{Kind: fault.Unsupported, Message: fmt.Sprintf("The machine %s is disabled; enable it, or leave it out.", m.Name), Cause: ErrDisabled}
+	}
+	return nil
+}
+
+// Checking finds the agents of machines that are to be checked: see Machine.Check.
+func (t *Targets) Checking() Finder { return checking{t} }
+
+type checking struct{ t *Targets }
+
+// ByName is Finder.
+func (c checking) ByName(ctx context.Context, name string) (Agent, error) {
+	m, err := c.t.machine(ctx, name)
+	if err != nil {
+		return Agent{}, err
+	}
+	m.Check = true
+	return c.t.dial(ctx, m)
 }
 
 func (t *Targets) machine(ctx context.Context, id string) (Machine, error) {

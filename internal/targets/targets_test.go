@@ -22,6 +22,7 @@ import (
 	"github.com/takodeploy/tako/internal/deploy"
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/targets"
+	"github.com/takodeploy/tako/octopus"
 )
 
 // The test binary is the agent too, with its runners and stubs.
@@ -75,6 +76,30 @@ func TestUnreachable(t *testing.T) {
 	broken := targets.New(targets.Config{Exe: "/nowhere/tako", Home: t.TempDir()})
 	if _, err := broken.Worker(t.Context(), targets.Need{}); err == nil || len(fault.Faults(err)) > 0 {
 		t.Errorf("a program that is not there: %v", err)
+	}
+}
+
+// finder is a Finder.
+type finder func(name string) (targets.Agent, error)
+
+func (f finder) ByName(_ context.Context, name string) (targets.Agent, error) { return f(name) }
+
+// TestExaminationOfAbsent: an agent that was away for as long as it would be tried is
+// asked for once, and others until that time is over.
+func TestExaminationOfAbsent(t *testing.T) {
+	t.Parallel()
+	for retry, away := range map[time.Duration]time.Duration{time.Hour: 2 * time.Hour, 0: 0, 300 * time.Millisecond: 0} {
+		asked := 0
+		h, err := targets.Examine(t.Context(), targets.Examination{Machine: "Machines-1", Style: octopus.StylePolling, Retry: retry, Agents: finder(func(string) (targets.Agent, error) {
+			asked++
+			return targets.Agent{}, &targets.AwayError{Label: "box", Err: &targets.AbsentError{For: away}}
+		})})
+		if err != nil || h.Status != octopus.Unavailable || h.Summary != "The machine's agent polls, and is not connected to this server." || !h.Over {
+			t.Errorf("%s of %s: %+v, %v", away, retry, h, err)
+		}
+		if tried := asked > 1; tried != (retry > away) {
+			t.Errorf("%s of %s: asked %d times", away, retry, asked)
+		}
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/docstore"
@@ -25,12 +26,13 @@ import (
 type Directory struct {
 	db    *db.DB
 	store *docstore.Store
+	known enabled
 }
 
 var _ targets.Directory = (*Directory)(nil)
 
 // New makes a directory.
-func New(d *db.DB, store *docstore.Store) *Directory { return &Directory{d, store} }
+func New(d *db.DB, store *docstore.Store) *Directory { return &Directory{db: d, store: store} }
 
 // Account finds an account of a space, with its secrets in clear.
 func (d *Directory) Account(ctx context.Context, space, id string) (a octopus.Account, err error) {
@@ -192,44 +194,109 @@ const trusted = `SELECT 0, d.body, CASE WHEN EXISTS (SELECT 1 FROM ticket t WHER
 // Trusts reports whether a polling agent with that subscription and certificate may
 // connect: it must be an enabled target or worker of some space, or one that was
 // disabled or deleted while scripts were under way there. An error says that it cannot
-// be told.
+// be told. Until a machine changes, an enabled one is looked up once: agents that have
+// nothing to do are asked about again and again.
 func (d *Directory) Trusts(ctx context.Context, sub halibut.Subscription, thumb halibut.Thumbprint) (ok bool, err error) {
+	at, err := d.changes(ctx)
+	if err != nil {
+		return false, fmt.Errorf("look up polling agent %s: %w", sub, err)
+	}
+	if d.known.has(at, sub, thumb) {
+		return true, nil
+	}
+	lasts := false
 	err = d.db.Read(ctx, func(tx *db.Tx) error {
-		ok = false
-		folded := ident.Fold(string(thumb))
-		rows, err := tx.Query(ctx, trusted, folded, folded, db.Micros(tx.Now().Add(-resources.FormerMachineFor)))
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			var gone, busy int64
-			var body string
-			if err := rows.Scan(&gone, &body, &busy); err != nil {
-				return err
-			}
-			var m struct {
-				IsDisabled bool
-				Endpoint   octopus.Endpoint
-			}
-			into := any(&m)
-			if gone != 0 {
-				into = &m.Endpoint
-			}
-			if err := json.Unmarshal([]byte(body), into); err != nil {
-				return fmt.Errorf("read a machine with the thumbprint %s: %w", thumb, err)
-			}
-			if (gone != 0 || m.IsDisabled) && busy == 0 || m.Endpoint.CommunicationStyle != octopus.StylePolling {
-				continue
-			}
-			if is, err := halibut.ParseSubscription(m.Endpoint.URI); err == nil && is == sub {
-				ok = true
-			}
-		}
-		return rows.Err()
+		ok, lasts, err = trusts(ctx, tx, sub, thumb)
+		return err
 	})
 	if err != nil {
 		return false, fmt.Errorf("look up polling agent %s: %w", sub, err)
 	}
+	if lasts {
+		d.known.add(at, sub, thumb)
+	}
 	return ok, nil
+}
+
+// changes moves whenever a target or a worker changes.
+func (d *Directory) changes(ctx context.Context) (at moment, err error) {
+	if ctx.Err() != nil {
+		return at, ctx.Err()
+	}
+	for i, kind := range []string{resources.TargetKind, resources.WorkerKind} {
+		if at[i], err = d.db.Changes(ctx, kind); err != nil {
+			return at, err
+		}
+	}
+	return at, nil
+}
+
+// trusts looks an agent up; lasts tells that it is trusted until a machine changes.
+func trusts(ctx context.Context, tx *db.Tx, sub halibut.Subscription, thumb halibut.Thumbprint) (ok, lasts bool, err error) {
+	folded := ident.Fold(string(thumb))
+	rows, err := tx.Query(ctx, trusted, folded, folded, db.Micros(tx.Now().Add(-resources.FormerMachineFor)))
+	if err != nil {
+		return false, false, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var gone, busy int64
+		var body string
+		if err := rows.Scan(&gone, &body, &busy); err != nil {
+			return false, false, err
+		}
+		var m struct {
+			IsDisabled bool
+			Endpoint   octopus.Endpoint
+		}
+		into := any(&m)
+		if gone != 0 {
+			into = &m.Endpoint
+		}
+		if err := json.Unmarshal([]byte(body), into); err != nil {
+			return false, false, fmt.Errorf("read a machine with the thumbprint %s: %w", thumb, err)
+		}
+		out := gone != 0 || m.IsDisabled
+		if out && busy == 0 || m.Endpoint.CommunicationStyle != octopus.StylePolling {
+			continue
+		}
+		if is, err := halibut.ParseSubscription(m.Endpoint.URI); err == nil && is == sub {
+			ok, lasts = true, lasts || !out
+		}
+	}
+	return ok, lasts, rows.Err()
+}
+
+// moment is how often targets and workers have changed.
+type moment [2]uint64
+
+// enabled are polling agents of enabled machines, as they were at a moment.
+type enabled struct {
+	mu     sync.Mutex
+	at     moment
+	agents map[pollingAgent]bool
+}
+
+type pollingAgent struct {
+	sub   halibut.Subscription
+	thumb halibut.Thumbprint
+}
+
+func (e *enabled) has(at moment, sub halibut.Subscription, thumb halibut.Thumbprint) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.at == at && e.agents[pollingAgent{sub, thumb}]
+}
+
+// add adds one that was looked up after a moment was known.
+func (e *enabled) add(at moment, sub halibut.Subscription, thumb halibut.Thumbprint) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	switch {
+	case e.agents == nil || at != e.at && at[0] >= e.at[0] && at[1] >= e.at[1]:
+		e.at, e.agents = at, map[pollingAgent]bool{}
+	case at != e.at:
+		return // somebody was quicker
+	}
+	e.agents[pollingAgent{sub, thumb}] = true
 }

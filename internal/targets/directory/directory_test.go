@@ -3,7 +3,9 @@ package directory_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/takodeploy/tako/internal/db"
@@ -30,21 +32,24 @@ type world struct {
 
 func each(t *testing.T, fn func(t *testing.T, w *world)) {
 	t.Helper()
-	dbtest.Run(t, func(t *testing.T, d *db.DB) {
-		kinds, err := resource.NewSet(resources.All()...)
-		if err != nil {
-			t.Fatal(err)
-		}
-		box, err := secret.Open(t.Context(), d, secret.Source{Dir: t.TempDir()})
-		if err != nil {
-			t.Fatal(err)
-		}
-		store := docstore.New(kinds, box)
-		w := &world{t: t, d: d, store: store, dir: directory.New(d, store)}
-		w.space = ident.SpaceID(w.create("spaces", "", &octopus.Space{Name: "Default", IsDefault: true}))
-		w.create("environments", w.space, &octopus.Environment{Name: "Dev"})
-		fn(t, w)
-	})
+	dbtest.Run(t, func(t *testing.T, d *db.DB) { fn(t, newWorld(t, d)) })
+}
+
+func newWorld(t *testing.T, d *db.DB) *world {
+	t.Helper()
+	kinds, err := resource.NewSet(resources.All()...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	box, err := secret.Open(t.Context(), d, secret.Source{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	store := docstore.New(kinds, box)
+	w := &world{t: t, d: d, store: store, dir: directory.New(d, store)}
+	w.space = ident.SpaceID(w.create("spaces", "", &octopus.Space{Name: "Default", IsDefault: true}))
+	w.create("environments", w.space, &octopus.Environment{Name: "Dev"})
+	return w
 }
 
 func (w *world) write(fn func(ctx context.Context, tx *db.Tx, docs resource.Writer) error) {
@@ -183,6 +188,81 @@ func TestTrust(t *testing.T) {
 			t.Errorf("nobody can tell: %t, %v", ok, err)
 		}
 	})
+}
+
+// TestTrustIsCheap asks about the agents of many machines again and again, as it is done
+// for connections that have nothing to do: the database is asked once for each, and
+// again when a machine has changed.
+func TestTrustIsCheap(t *testing.T) {
+	t.Parallel()
+	for _, dialect := range []db.Dialect{db.SQLite, db.Postgres} {
+		t.Run(dialect.String(), func(t *testing.T) {
+			t.Parallel()
+			var asked atomic.Int64
+			d, err := db.Open(t.Context(), dbtest.URL(t, dialect), db.Options{Log: dbtest.Log(t), OnStatement: func(query string) {
+				if strings.Contains(query, "'Thumbprint'") {
+					asked.Add(1)
+				}
+			}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() {
+				if err := d.Close(); err != nil {
+					t.Error(err)
+				}
+			})
+			newWorld(t, d).cheap(&asked)
+		})
+	}
+}
+
+// cheap counts what is asked about the trust of agents.
+func (w *world) cheap(asked *atomic.Int64) {
+	t := w.t
+	const machines = 20
+	agent := func(i int) (halibut.Subscription, halibut.Thumbprint) {
+		return halibut.Subscription(fmt.Sprintf("poll://abcdefghij00000000%02d/", i)), halibut.Thumbprint(fmt.Sprintf("%s%02d", thumb[:38], i))
+	}
+	var ids []string
+	document := func(i int, disabled bool) *octopus.Machine {
+		s, p := agent(i)
+		m := &octopus.Machine{MachineBase: base(fmt.Sprint("box", i), polling(string(s), string(p))), Roles: []string{"web"}, EnvironmentIDs: []string{"Environments-1"}}
+		m.IsDisabled = disabled
+		return m
+	}
+	for i := range machines {
+		ids = append(ids, w.create("machines", w.space, document(i, false)))
+	}
+	round := func(want func(i int) bool) int64 {
+		t.Helper()
+		before := asked.Load()
+		for i := range machines {
+			if got := w.trusts(agent(i)); got != want(i) {
+				t.Errorf("agent %d is trusted: %t", i, got)
+			}
+		}
+		return asked.Load() - before
+	}
+	all := func(int) bool { return true }
+	if n := round(all); n != machines {
+		t.Errorf("at first the database is asked %d times", n)
+	}
+	for range 10 {
+		if n := round(all); n != 0 {
+			t.Errorf("then the database is asked %d times", n)
+		}
+	}
+	w.write(func(ctx context.Context, _ *db.Tx, docs resource.Writer) error {
+		return docs.Replace(ctx, "machines", ids[3], document(3, true))
+	})
+	but := func(i int) bool { return i != 3 }
+	if n := round(but); n != machines {
+		t.Errorf("after a change the database is asked %d times", n)
+	}
+	if n := round(but); n != 1 { // a script may have begun where it was disabled
+		t.Errorf("then the database is asked %d times", n)
+	}
 }
 
 // TestAccount opens the accounts of a space, and not those of another.

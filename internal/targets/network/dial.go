@@ -7,6 +7,7 @@ import (
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/halibut"
 	"github.com/takodeploy/tako/internal/targets"
+	"github.com/takodeploy/tako/octopus"
 )
 
 // freshFor is how long an agent counts as one that has just answered.
@@ -22,12 +23,32 @@ func (n *Network) Dial(ctx context.Context, m targets.Machine) (targets.Agent, e
 		age = freshFor
 	}
 	p := &m.Policy
+	var within time.Duration
+	if m.Check {
+		within = time.Duration(p.ConnectionConnectTimeout)
+		if away := n.absent(m.Endpoint); away > n.absentAfter {
+			return targets.Agent{}, &targets.AbsentError{For: away}
+		}
+	}
 	a, err := n.answered(ctx, m.Name, Endpoint{URI: m.Endpoint.URI, Thumbprint: m.Endpoint.Thumbprint, Effort: halibut.Effort{
-		Connect: time.Duration(p.ConnectionConnectTimeout), Attempts: p.ConnectionRetryCountLimit,
+		Connect: time.Duration(p.ConnectionConnectTimeout), Attempts: p.ConnectionRetryCountLimit, Within: within,
 		Pause: time.Duration(p.ConnectionRetrySleepInterval), Queue: time.Duration(p.PollingRequestQueueTimeout),
 	}}, age)
 	if err != nil {
 		return targets.Agent{}, err
 	}
 	return targets.Agent{API: a.API, Contract: a.Contract, Home: a.Home}, nil
+}
+
+// absent is for how long an agent that polls has not been connected; 0 for others.
+func (n *Network) absent(e octopus.Endpoint) time.Duration {
+	if e.CommunicationStyle != octopus.StylePolling {
+		return 0
+	}
+	sub, err := halibut.ParseSubscription(e.URI)
+	thumb, thumbErr := halibut.ParseThumbprint(e.Thumbprint)
+	if err != nil || thumbErr != nil {
+		return 0 // reaching it says what is wrong
+	}
+	return n.node.Absent(sub, thumb)
 }

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -30,6 +31,9 @@ type Config struct {
 type Network struct {
 	node     *halibut.Node
 	programs *program.Finder
+	// absentAfter is when an agent that polls, and is not connected, is not on its way
+	// back by itself.
+	absentAfter time.Duration
 
 	mu     sync.Mutex
 	agents map[Endpoint]*known
@@ -60,14 +64,17 @@ const (
 	askAgain = 10 * time.Minute
 	// forgetAfter is when connections to an agent that nobody calls are forgotten.
 	forgetAfter = time.Hour
+	// againMax is the longest pause of polling agents before they dial again, unless
+	// the Timing says another.
+	againMax = 2 * time.Minute
 )
 
 // New makes a server's end. Nobody can reach it before Serve.
 func New(cfg Config) *Network {
 	return &Network{
 		node:     halibut.New(halibut.Config{Identity: cfg.Identity, TrustSubscriber: cfg.Trust, Timing: cfg.Timing, Log: cfg.Log}),
-		programs: cfg.Programs,
-		agents:   make(map[Endpoint]*known),
+		programs: cfg.Programs, absentAfter: cmp.Or(cfg.Timing.AgainMax, againMax) * 5 / 4,
+		agents: make(map[Endpoint]*known),
 	}
 }
 
