@@ -396,6 +396,14 @@ func TestRestoreInPlace(t *testing.T) {
 			if _, errOut, code := onServer(t, s, nil, "", "backup", "restore", id); code != 1 || !strings.Contains(errOut, "--recovery-key-file") {
 				t.Errorf("restore without the kit: %d %s", code, errOut)
 			}
+			if dialect == db.Postgres {
+				// The transaction is undone, so the key must be what it was, too.
+				rotated := masterKey(t, s)
+				if _, errOut, code := onServer(t, s, []string{"TAKO_FAILPOINT=restore-loaded:err"}, "", "backup", "restore", id, "--recovery-key-file", kit); code != 1 || masterKey(t, s) != rotated {
+					t.Errorf("a restore that fails: %d %s; the key is the former one: %v", code, errOut, masterKey(t, s) == rotated)
+				}
+				checkKeys(t, s)
+			}
 			out := mustOnServer(t, s, "", "backup", "restore", id, "--recovery-key-file", kit)
 			if !strings.Contains(out, "2 deployments of the replaced database are newer") {
 				t.Errorf("restore says %q", out)

@@ -253,6 +253,14 @@ func putKey(opt *RestoreOptions, r *Restored, master secret.MasterKey) error {
 	return secret.PutMasterKey(opt.Data, master)
 }
 
+// putKeyBack undoes putKey, for a database that was not replaced.
+func putKeyBack(opt *RestoreOptions, r *Restored) error {
+	if r.KeptKey == "" {
+		return nil
+	}
+	return os.Rename(r.KeptKey, filepath.Join(opt.Data, secret.FileName))
+}
+
 // keep links a file under another name, in the place of what had that name.
 func keep(path, as string) error {
 	if err := os.Remove(as); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -494,7 +502,7 @@ func (s *Store) restorePostgres(ctx context.Context, dir string, opt *RestoreOpt
 	}
 	tellOf(opt.Progress, "restoring the database", 0)
 	if r.Kept, err = load(ctx, d, &r.Manifest, staged, true); err != nil {
-		return err
+		return errors.Join(err, putKeyBack(opt, r))
 	}
 	return failpoint.Hit("restore-swapped")
 }
