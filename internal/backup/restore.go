@@ -90,20 +90,15 @@ func readPending(data string) (p pending, err error) {
 // Restore puts a backup in the place of a server's database, and what it refers to
 // beside. Everything is decrypted and checked before anything is replaced. Cut
 // short, the same call brings it to its end. The servers must be stopped.
-func (s *Store) Restore(ctx context.Context, id string, opt RestoreOptions) (_ Restored, err error) {
+func (s *Store) Restore(ctx context.Context, id string, opt RestoreOptions) (r Restored, err error) {
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)
 	}
-	dir, unlock, err := s.hold(id)
-	if err != nil {
-		return Restored{}, err
-	}
-	defer unlock()
-	r, err := s.restore(ctx, dir, &opt)
-	if err != nil {
-		return r, fmt.Errorf("restore backup %s: %w", filepath.Base(dir), translate(err))
-	}
-	return r, nil
+	err = s.using(id, "restore", func(dir string) error {
+		r, err = s.restore(ctx, dir, &opt)
+		return err
+	})
+	return r, err
 }
 
 func (s *Store) restore(ctx context.Context, dir string, opt *RestoreOptions) (r Restored, err error) {
