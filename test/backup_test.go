@@ -19,6 +19,7 @@ import (
 	"github.com/takodeploy/tako/internal/apptest"
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/db/dbtest"
+	"github.com/takodeploy/tako/internal/ident"
 	"github.com/takodeploy/tako/octopus"
 )
 
@@ -380,6 +381,7 @@ func TestRestoreInPlace(t *testing.T) {
 			id, _ := createBackup(t, s)
 			deploy()
 			deploy()
+			lost := apptest.Get[octopus.Page[octopus.Event]](t, s.Client, "/api/events?take=1").Items[0].ID
 			former := masterKey(t, s)
 			mustOnServer(t, s, "", "key", "rotate")
 			// The server opens what it made under its former key, but the secrets within
@@ -395,6 +397,14 @@ func TestRestoreInPlace(t *testing.T) {
 			}
 			if _, errOut, code := onServer(t, s, nil, "", "backup", "restore", id); code != 1 || !strings.Contains(errOut, "--recovery-key-file") {
 				t.Errorf("restore without the kit: %d %s", code, errOut)
+			}
+			if dialect == db.Postgres {
+				// The transaction is undone, so the key must be what it was, too.
+				rotated := masterKey(t, s)
+				if _, errOut, code := onServer(t, s, []string{"TAKO_FAILPOINT=restore-loaded:err"}, "", "backup", "restore", id, "--recovery-key-file", kit); code != 1 || masterKey(t, s) != rotated {
+					t.Errorf("a restore that fails: %d %s; the key is the former one: %v", code, errOut, masterKey(t, s) == rotated)
+				}
+				checkKeys(t, s)
 			}
 			out := mustOnServer(t, s, "", "backup", "restore", id, "--recovery-key-file", kit)
 			if !strings.Contains(out, "2 deployments of the replaced database are newer") {
@@ -421,6 +431,11 @@ func TestRestoreInPlace(t *testing.T) {
 				t.Errorf("the restored server has %d deployments, want 1", len(all.Items))
 			}
 			deploy()
+			// Who has followed the trail by number, or told repetitions by it, misses nothing.
+			number, _ := ident.Seq(lost)
+			if news := apptest.Get[octopus.Page[octopus.Event]](t, s.Client, fmt.Sprintf("/api/events?fromAutoId=%d", number+1)); news.TotalResults < 2 {
+				t.Errorf("after %s there are %d events of the restored server", lost, news.TotalResults)
+			}
 		})
 	}
 }

@@ -241,6 +241,52 @@ func TestCloneKeepsSecretsWhenTyped(t *testing.T) {
 	}
 }
 
+// TestCloneOfAClone makes a copy of a copy that runs in quarantine, and restores a backup
+// of the copy elsewhere: each is known for what it is.
+func TestCloneOfAClone(t *testing.T) {
+	t.Parallel()
+	for _, dialect := range apptest.Dialects() {
+		t.Run(dialect.String(), func(t *testing.T) {
+			t.Parallel()
+			s := apptest.NewProcess(t, dialect)
+			s.Start()
+			apptest.Post(t, s.Client, "/api/accounts", account("cloud", "hush"))
+			first, into := copyOf(t, dialect)
+			mustOnServer(t, s, "", append([]string{"instance", "clone"}, into...)...)
+			s.Stop()
+			first.Start()
+			second, into := copyOf(t, dialect)
+			mustOnServer(t, first, "", append([]string{"instance", "clone"}, into...)...)
+			second.Start()
+			is := func(c *apptest.Process) (id string, parent string) {
+				t.Helper()
+				ti := apptest.Get[octopus.ServerStatus](t, c.Client, "/api/serverstatus").TestInstance
+				if ti == nil || !ti.IsInQuarantine {
+					t.Fatalf("the status is %+v", ti)
+				}
+				return apptest.Get[struct{ InstallationID string }](t, c.Client, "/api").InstallationID, ti.ParentInstallationID
+			}
+			firstID, root := is(first)
+			secondID, parent := is(second)
+			if parent != firstID || root == firstID || secondID == firstID || secondID == root {
+				t.Errorf("%s is a copy of %s, which is %s, a copy of %s", secondID, parent, firstID, root)
+			}
+			if names := accountNames(t, second.Client); !slices.Equal(names, []string{"cloud"}) {
+				t.Errorf("the second copy has the accounts %v", names)
+			}
+
+			// A backup of the copy, restored where nothing says that it is one.
+			kit := kitFile(t, first)
+			_, path := createBackup(t, first)
+			stray := apptest.NewProcess(t, dialect)
+			mustOnServer(t, stray, "", "backup", "restore", path, "--recovery-key-file", kit)
+			if _, errOut, code := onServer(t, stray, nil, "", "server", "--listen", "127.0.0.1:0", "--agent-listen", "off"); code != 1 || !strings.Contains(errOut, "test instance in quarantine") {
+				t.Errorf("a server on the restored copy: %d %s", code, errOut)
+			}
+		})
+	}
+}
+
 // TestCloneKilledAtEachEdge kills clone at each of its steps.
 func TestCloneKilledAtEachEdge(t *testing.T) {
 	t.Parallel()

@@ -285,7 +285,8 @@ func (p *secretProject) round(ctx context.Context, c *apptest.Client, client, n 
 }
 
 // TestRotationKilledAtEachEdge kills the command at each of its steps, beside a
-// server that goes on, and has the next call bring it to its end.
+// server that goes on, and has the next call bring it to its end. A backup that is taken in
+// between is good, for the server and for who has nothing but the kit.
 func TestRotationKilledAtEachEdge(t *testing.T) {
 	t.Parallel()
 	for _, dialect := range apptest.Dialects() {
@@ -300,12 +301,18 @@ func TestRotationKilledAtEachEdge(t *testing.T) {
 				apptest.Post(t, s.Client, "/api/accounts", account(fmt.Sprint("a", n), "secret"))
 			}
 			secretIn()
+			kit := kitFile(t, s)
 			for _, edge := range []string{"rotate-prepared", "rotate-switched", "rotate-named", "rotate-known", "rotate-batch", "rotate-ended"} {
 				before := masterKey(t, s)
 				if out, errOut, code := onServer(t, s, []string{"TAKO_FAILPOINT=" + edge + ":kill"}, "", "key", "rotate"); code != -1 {
 					t.Fatalf("%s: the command ended with %d:\n%s%s", edge, code, out, errOut)
 				}
 				secretIn() // the server goes on
+				id, _ := createBackup(t, s)
+				if dialect == db.SQLite {
+					other := apptest.NewProcess(t, dialect)
+					mustOnServer(t, other, "", "backup", "verify", id, "--backups", filepath.Join(s.Data, "backups"), "--recovery-key-file", kit)
+				}
 				if edge == "rotate-batch" {
 					s.Kill() // and one that starts finds the key that it needs
 					s.Start()

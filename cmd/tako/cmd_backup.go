@@ -260,6 +260,20 @@ func named(args []string) string {
 	return args[0]
 }
 
+// located is the name of a backup that is named or whose folder is; the settings then have
+// the directory that it is in.
+func located(cfg *config.Config, name string) (id string, err error) {
+	if !strings.ContainsRune(name, filepath.Separator) {
+		return name, nil
+	}
+	path, err := filepath.Abs(name)
+	if err != nil {
+		return "", err
+	}
+	cfg.Backups = filepath.Dir(path)
+	return filepath.Base(path), nil
+}
+
 func backupRestoreCommand() *cobra.Command {
 	var o offline
 	var kit, into string
@@ -285,13 +299,9 @@ On a machine without the master key, give the recovery kit.`,
 			if err != nil {
 				return err
 			}
-			id := args[0]
-			if strings.ContainsRune(id, filepath.Separator) {
-				path, err := filepath.Abs(id)
-				if err != nil {
-					return err
-				}
-				cfg.Backups, id = filepath.Dir(path), filepath.Base(path)
+			id, err := located(&cfg, args[0])
+			if err != nil {
+				return err
 			}
 			if into != "" {
 				if cfg, err = elsewhere(cfg, into); err != nil {

@@ -71,16 +71,12 @@ Cut short, the same command makes the copy anew. The server and its backups are 
 			if err != nil {
 				return err
 			}
-			req := app.CloneRequest{Backup: named(args), Database: database, KeepSecrets: secrets == "keep", Kit: key}
+			req := app.CloneRequest{Database: database, KeepSecrets: secrets == "keep", Kit: key}
 			if req.Data, err = filepath.Abs(into); err != nil {
 				return err
 			}
-			if strings.ContainsRune(req.Backup, filepath.Separator) {
-				path, err := filepath.Abs(req.Backup)
-				if err != nil {
-					return err
-				}
-				cfg.Backups, req.Backup = filepath.Dir(path), filepath.Base(path)
+			if req.Backup, err = located(&cfg, named(args)); err != nil {
+				return err
 			}
 			if req.KeepSecrets {
 				said, err := typed(cmd, "The copy will be able to sign in wherever the server can. Type \""+keepPhrase+"\":")

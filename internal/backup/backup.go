@@ -321,6 +321,19 @@ func (s *Store) hold(id string) (dir string, unlock func(), err error) {
 	return dir, unlock, nil
 }
 
+// using has fn do something with a backup, which is not pruned meanwhile.
+func (s *Store) using(id, do string, fn func(dir string) error) error {
+	dir, unlock, err := s.hold(id)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := fn(dir); err != nil {
+		return fmt.Errorf("%s backup %s: %w", do, filepath.Base(dir), translate(err))
+	}
+	return nil
+}
+
 // clean removes what killed processes left. The lock is held.
 func (s *Store) clean() error {
 	left, err := filepath.Glob(filepath.Join(s.dir, ".[pt]*-*"))

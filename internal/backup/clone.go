@@ -55,23 +55,18 @@ type Cloned struct {
 // Clone makes a test instance of a backup: a copy that is shut in and does nothing by
 // itself, before it can start for the first time. Nothing of it is left when it fails;
 // after a crash no server starts there, and the same call makes it anew.
-func (s *Store) Clone(ctx context.Context, id string, opt CloneOptions) (_ Cloned, err error) {
+func (s *Store) Clone(ctx context.Context, id string, opt CloneOptions) (c Cloned, err error) {
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)
 	}
 	if opt.Database == "" {
 		opt.Database = "sqlite:" + filepath.Join(opt.Data, "tako.db")
 	}
-	dir, unlock, err := s.hold(id)
-	if err != nil {
-		return Cloned{}, err
-	}
-	defer unlock()
-	c, err := s.clone(ctx, dir, &opt)
-	if err != nil {
-		return c, fmt.Errorf("clone backup %s into %s: %w", filepath.Base(dir), opt.Data, translate(err))
-	}
-	return c, nil
+	err = s.using(id, "clone", func(dir string) error {
+		c, err = s.clone(ctx, dir, &opt)
+		return err
+	})
+	return c, err
 }
 
 func (s *Store) clone(ctx context.Context, dir string, opt *CloneOptions) (c Cloned, err error) {

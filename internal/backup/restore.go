@@ -90,20 +90,15 @@ func readPending(data string) (p pending, err error) {
 // Restore puts a backup in the place of a server's database, and what it refers to
 // beside. Everything is decrypted and checked before anything is replaced. Cut
 // short, the same call brings it to its end. The servers must be stopped.
-func (s *Store) Restore(ctx context.Context, id string, opt RestoreOptions) (_ Restored, err error) {
+func (s *Store) Restore(ctx context.Context, id string, opt RestoreOptions) (r Restored, err error) {
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)
 	}
-	dir, unlock, err := s.hold(id)
-	if err != nil {
-		return Restored{}, err
-	}
-	defer unlock()
-	r, err := s.restore(ctx, dir, &opt)
-	if err != nil {
-		return r, fmt.Errorf("restore backup %s: %w", filepath.Base(dir), translate(err))
-	}
-	return r, nil
+	err = s.using(id, "restore", func(dir string) error {
+		r, err = s.restore(ctx, dir, &opt)
+		return err
+	})
+	return r, err
 }
 
 func (s *Store) restore(ctx context.Context, dir string, opt *RestoreOptions) (r Restored, err error) {
@@ -251,6 +246,14 @@ func putKey(opt *RestoreOptions, r *Restored, master secret.MasterKey) error {
 		return err
 	}
 	return secret.PutMasterKey(opt.Data, master)
+}
+
+// putKeyBack undoes putKey, for a database that was not replaced.
+func putKeyBack(opt *RestoreOptions, r *Restored) error {
+	if r.KeptKey == "" {
+		return nil
+	}
+	return os.Rename(r.KeptKey, filepath.Join(opt.Data, secret.FileName))
 }
 
 // keep links a file under another name, in the place of what had that name.
@@ -494,7 +497,7 @@ func (s *Store) restorePostgres(ctx context.Context, dir string, opt *RestoreOpt
 	}
 	tellOf(opt.Progress, "restoring the database", 0)
 	if r.Kept, err = load(ctx, d, &r.Manifest, staged, true); err != nil {
-		return err
+		return errors.Join(err, putKeyBack(opt, r))
 	}
 	return failpoint.Hit("restore-swapped")
 }

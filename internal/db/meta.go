@@ -166,24 +166,39 @@ const skipped = 1_000_000
 
 // Reincarnate gives a restored or cloned database a new incarnation, so that
 // nothing which still runs for its former life can write to it, and makes its
-// counters skip the ids that may have been given out since. A clone gets another
-// installation id too; "" keeps the one that is there.
+// counters skip the ids that may have been given out since, and the numbers of events:
+// whoever follows them, or tells repetitions by them, would miss what is new. A clone
+// gets another installation id too; "" keeps the one that is there.
 func Reincarnate(ctx context.Context, d *DB, installation string) error {
 	return d.writeSchema(ctx, func(t *Tx) error {
 		t.AfterCommit(d.counters.forget)
 		if _, err := t.Exec(ctx, `UPDATE counter SET next = next + ?`, skipped); err != nil {
 			return err
 		}
+		numbers, err := t.Identities(ctx)
+		if err != nil {
+			return err
+		}
+		for _, one := range numbers {
+			if err := t.SetIdentity(ctx, one, max(one.Last, one.Largest)+skipped); err != nil {
+				return fmt.Errorf("skip the numbers of %s: %w", one.Table, err)
+			}
+		}
 		if _, err := t.Exec(ctx, `UPDATE tako_meta SET incarnation = ? WHERE id = 1`, rand.Text()); err != nil || installation == "" {
 			return err
 		}
-		_, err := t.Exec(ctx, `UPDATE tako_meta SET installation_id = ? WHERE id = 1`, installation)
+		_, err = t.Exec(ctx, `UPDATE tako_meta SET installation_id = ? WHERE id = 1`, installation)
 		return err
 	})
 }
 
 // ReincarnateSQL is what Reincarnate does to a restored database, as statements for
-// psql, to be done in the transaction that restores it.
+// psql, to be done in the transaction that restores it. schema is quoted.
 func ReincarnateSQL(schema, incarnation string) string {
-	return fmt.Sprintf("UPDATE %[1]s.counter SET next = next + %[2]d;\nUPDATE %[1]s.tako_meta SET incarnation = '%[3]s' WHERE id = 1;\n", schema, skipped, incarnation)
+	return fmt.Sprintf(`UPDATE %[1]s.counter SET next = next + %[2]d;
+UPDATE %[1]s.tako_meta SET incarnation = '%[3]s' WHERE id = 1;
+SELECT setval(q.s, COALESCE(pg_sequence_last_value(q.s), 0) + %[2]d) FROM (
+	SELECT pg_get_serial_sequence(c.oid::regclass::text, a.attname)::regclass AS s FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attidentity <> ''
+	WHERE c.relkind = 'r' AND c.relnamespace = '%[4]s'::regnamespace) q;
+`, schema, skipped, incarnation, strings.ReplaceAll(schema, "'", "''"))
 }

@@ -396,6 +396,10 @@ func scanRow(rows *sql.Rows, n int) (row []any, size int, err error) {
 func (c *transfer) insert(ctx context.Context, table string, columns []string, batch [][]any) error {
 	return c.to.writeSchema(ctx, func(t *Tx) error {
 		if c.to.dialect == Postgres {
+			// What comes last, with the mark, is waited for, and all before it with it.
+			if _, err := t.Exec(ctx, `SET LOCAL synchronous_commit TO off`); err != nil {
+				return err
+			}
 			return t.conn.Raw(func(driver any) error {
 				conn, ok := driver.(*pgConn)
 				if !ok {

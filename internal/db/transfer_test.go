@@ -235,6 +235,50 @@ func TestTransferIsRefused(t *testing.T) {
 	}
 }
 
+// TestTransferThatDiffers changes what was copied, by as little as there is, before it is
+// compared: the copy is refused, and stays so.
+func TestTransferThatDiffers(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]string{
+		"a text":   `UPDATE events SET message = message || ' ' WHERE id = 2`,
+		"a number": `UPDATE events SET occurred = occurred + 1 WHERE id = 2`,
+		"a row":    `DELETE FROM events WHERE id = 2`,
+	} {
+		for _, dialect := range []db.Dialect{db.SQLite, db.Postgres} {
+			t.Run(name+" "+dialect.String(), func(t *testing.T) {
+				t.Parallel()
+				from := dbtest.Open(t, db.SQLite)
+				furnish(t, from, 3)
+				url := dbtest.EmptyURL(t, dialect)
+				to, other := dbtest.OpenURL(t, url), dbtest.OpenURL(t, url)
+				done := false
+				_, err := db.Transfer(t.Context(), from, to, db.TransferOptions{By: "1", Progress: func(stage string, n, total int64) {
+					if stage != "copying" || n < total || done {
+						return
+					}
+					done = true
+					if err := other.Write(t.Context(), func(tx *db.Tx) error {
+						n, err := tx.Exec(t.Context(), change)
+						if err == nil && n != 1 {
+							err = fmt.Errorf("%d rows changed", n)
+						}
+						return err
+					}); err != nil {
+						t.Error(err)
+					}
+				}})
+				var differs *db.DifferenceError
+				if !errors.As(err, &differs) || len(differs.Tables) != 1 || differs.Tables[0] != "events" {
+					t.Errorf("%v, want that events differ", err)
+				}
+				if err := db.CheckStart(t.Context(), to, db.BinaryLevels()); fault.KindOf(err) != fault.Conflict {
+					t.Errorf("the copy may be used: %v", err)
+				}
+			})
+		}
+	}
+}
+
 // TestTransferOverALostConnection cuts the connection to the target in the middle of
 // commits, in every way: no row is doubled or lost.
 func TestTransferOverALostConnection(t *testing.T) {
