@@ -1,6 +1,7 @@
 package app
 
 import (
+	"context"
 	"net"
 	"path/filepath"
 
@@ -18,7 +19,7 @@ import (
 func (a *App) reach(exe, installation string, store *docstore.Store) {
 	machines := directory.New(a.db, store)
 	a.programs = program.NewFinder(exe)
-	a.network = network.New(network.Config{Identity: a.identity, Trust: machines.Trusts, Programs: a.programs, Log: a.log})
+	a.network = network.New(network.Config{AwaitIdentity: a.identity.Identity, Trust: machines.Trusts, Programs: a.programs, Log: a.log})
 	a.hosts = ssh.New(ssh.Config{Installation: installation, Programs: a.programs, Accounts: machines, Log: a.log})
 	a.targets = targets.New(targets.Config{
 		Exe: exe, Home: filepath.Join(a.cfg.Data, "worker"), Disabled: !a.cfg.BuiltinWorker, Log: a.log,
@@ -31,12 +32,19 @@ func (a *App) reach(exe, installation string, store *docstore.Store) {
 	})
 }
 
-// thumbprint is what agents have to trust, "" without a database.
-func (a *App) thumbprint() string {
-	if a.identity == nil {
-		return ""
+// thumbprint is what agents have to trust.
+func (a *App) thumbprint(ctx context.Context) (string, error) {
+	print, err := a.identity.Thumbprint(ctx)
+	return string(print), err
+}
+
+// identify makes the certificate for agents where there is none yet, beside everything
+// else: who needs it sooner waits for it.
+func (a *App) identify(ctx context.Context) error {
+	if _, err := a.identity.Identity(ctx); err != nil && ctx.Err() == nil {
+		a.log.Error("the certificate for agents was not made; whoever needs it next tries again", "err", err)
 	}
-	return string(a.identity.Thumbprint)
+	return nil
 }
 
 // AgentAddr is the address at which agents poll, nil where none does.

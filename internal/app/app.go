@@ -26,7 +26,6 @@ import (
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/feed"
 	"github.com/takodeploy/tako/internal/feed/external"
-	"github.com/takodeploy/tako/internal/halibut"
 	"github.com/takodeploy/tako/internal/health"
 	"github.com/takodeploy/tako/internal/ident"
 	"github.com/takodeploy/tako/internal/instance"
@@ -78,7 +77,7 @@ type App struct {
 	keys     *secret.Box
 	auth     *auth.Service
 	tasks    *tasks.Service
-	identity *halibut.Identity
+	identity *network.Certificate
 	targets  *targets.Targets
 	janitor  *orchestrator.Janitor
 	schedule *schedule.Scheduler
@@ -140,7 +139,7 @@ func New(ctx context.Context, cfg config.Config, opt Options) (_ *App, err error
 	if err := a.keys.EnsureRecovery(ctx); err != nil {
 		return nil, err
 	}
-	if a.identity, err = network.EnsureIdentity(ctx, a.db, a.keys); err != nil {
+	if a.identity, err = network.OpenCertificate(ctx, a.db, a.keys); err != nil {
 		return nil, err
 	}
 	blobs, err := blob.OpenDir(filepath.Join(cfg.Data, "blobs"))

@@ -285,6 +285,7 @@ func (a *App) Run(ctx context.Context) error {
 	l := newLife(ctx, a, fail)
 	always := []func(context.Context) error{
 		a.auth.Run,
+		a.identify,
 		func(ctx context.Context) error { return a.keys.Follow(ctx, a.tasks.Incarnation(), a.log) },
 		a.watchDatabase,
 	}

@@ -34,7 +34,7 @@ func routes(a *App, version string, store *docstore.Store, service *releases.Ser
 	all = append(all, users.Routes(a.db, store, a.auth)...)
 	all = append(all, server.Routes(server.Config{
 		DB: a.db, Store: store, Version: version, Node: a.cfg.Node, BuiltinWorker: a.cfg.BuiltinWorker, Started: time.Now(),
-		Thumbprint: a.thumbprint(), Instance: a.instance,
+		Thumbprint: a.thumbprint, Instance: a.instance,
 	})...)
 	all = append(all, projects.Routes(a.db, store)...)
 	all = append(all, triggers.Routes(a.db, store)...)
@@ -46,7 +46,7 @@ func routes(a *App, version string, store *docstore.Store, service *releases.Ser
 	all = append(all, taskroutes.Routes(a.db, store, a.tasks, service, blobs)...)
 	all = append(all, dashboard.Routes(a.db, store, service)...)
 	all = append(all, registration.Routes(registration.Config{
-		DB: a.db, Store: store, Auth: a.auth, Thumbprint: a.thumbprint(), ServerURI: a.cfg.ServerURI, CommsPort: a.agentPort(),
+		DB: a.db, Store: store, Auth: a.auth, Thumbprint: a.thumbprint, ServerURI: a.cfg.ServerURI, CommsPort: a.agentPort(),
 		Maintenance: func(ctx context.Context, tx *db.Tx) (bool, error) { return server.InMaintenance(ctx, tx, store) },
 	})...)
 	all = append(all, backups.Routes(a.db, a.tasks, a.openBackups, a.cfg.Data, a.cfg.Backups)...)

@@ -187,6 +187,9 @@ type Tx struct {
 
 	collided bool // PostgreSQL: a key was taken
 
+	queued []queued // PostgreSQL: what goes with the next statement
+	failed error    // of what was queued; nothing else can follow it
+
 	rows *sql.Rows // the last ones given out, to close what was left open
 	row  *sql.Row
 
@@ -204,6 +207,9 @@ func (t *Tx) Now() time.Time { return t.now }
 
 // Query runs a query; parameters are `?`. Its errors are translated, see Error.
 func (t *Tx) Query(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	if err := t.flush(ctx); err != nil {
+		return nil, err
+	}
 	t.d.told(query)
 	rows, err := t.conn.QueryContext(ctx, t.d.bind(query), args...)
 	if err != nil {
@@ -216,6 +222,9 @@ func (t *Tx) Query(ctx context.Context, query string, args ...any) (*sql.Rows, e
 // QueryRow runs a query for one row; Scan must be called on it. Scan's errors
 // are translated only where Read or Write returns them.
 func (t *Tx) QueryRow(ctx context.Context, query string, args ...any) *sql.Row {
+	// A Row cannot carry the error: PostgreSQL refuses the query after it, and attempt
+	// returns the cause.
+	_ = t.flush(ctx)
 	t.d.told(query)
 	t.row = t.conn.QueryRowContext(ctx, t.d.bind(query), args...)
 	return t.row
@@ -228,13 +237,21 @@ func (t *Tx) Exec(ctx context.Context, query string, args ...any) (int64, error)
 		return 0, errors.New("db: Exec in a read transaction")
 	}
 	t.d.told(query)
+	if len(t.queued) > 0 || t.failed != nil {
+		return t.send(ctx, &queued{t.d.bind(query), args})
+	}
 	res, err := t.conn.ExecContext(ctx, t.d.bind(query), args...)
 	if err != nil {
-		err = t.d.translate(err)
-		t.collided = t.collided || t.d.dialect == Postgres && errors.Is(err, ErrUnique)
-		return 0, err
+		return 0, t.broken(err)
 	}
 	return res.RowsAffected()
+}
+
+// broken translates the error of a statement that writes.
+func (t *Tx) broken(err error) error {
+	err = t.d.translate(err)
+	t.collided = t.collided || t.d.dialect == Postgres && errors.Is(err, ErrUnique)
+	return err
 }
 
 // ForUpdate is the clause that locks the selected rows against other writers

@@ -100,34 +100,37 @@ func (t *Tx) insertEvent(ctx context.Context, e Event) error {
 	if err != nil {
 		return err
 	}
-	with, values := `WITH `, `VALUES (0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
+	with, values := ``, `VALUES (0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 	if t.d.dialect == Postgres && !t.announced {
 		// The row comes from where the lock is taken, and is numbered afterwards.
 		t.announced = true
-		with += fmt.Sprintf(`a AS MATERIALIZED (SELECT pg_advisory_xact_lock_shared(%d + (%s))), `, int64(eventLocks), lastEvent)
+		with = fmt.Sprintf(`a AS MATERIALIZED (SELECT pg_advisory_xact_lock_shared(%d + (%s))), `, int64(eventLocks), lastEvent)
 		values = `SELECT 0, ?::bigint` + strings.Repeat(`, ?::text`, 15) + ` FROM a`
 	}
 	insert := `INSERT INTO events (xact, occurred, category, space_id, user_id, username, identity, ip_address, user_agent,
 		message, refs, details, project_id, project_group_id, environment_id, tenant_id, document_type)
-		` + values + ` RETURNING id`
+		` + values
 	args := []any{
 		Micros(t.now), e.Category, e.SpaceID, who.UserID, who.Username, who.Identity, who.IPAddress, who.UserAgent,
 		e.Message, string(refs), string(e.Details), e.ProjectID, e.ProjectGroupID, e.EnvironmentID, e.TenantID, e.DocumentType,
 	}
-	if t.d.dialect == Postgres && len(e.Related) > 0 {
+	if len(e.Related) == 0 {
+		if with != "" {
+			insert = `WITH ` + strings.TrimSuffix(with, ", ") + " " + insert
+		}
+		return t.Queue(ctx, insert, args...)
+	}
+	insert += " RETURNING id"
+	if t.d.dialect == Postgres {
 		// One round trip for both tables.
 		for _, doc := range e.Related {
 			args = append(args, doc)
 		}
-		_, err = t.Exec(ctx, with+`e AS (`+insert+`) INSERT INTO event_related (event_id, document_id) SELECT e.id, r.document_id
+		return t.Queue(ctx, `WITH `+with+`e AS (`+insert+`) INSERT INTO event_related (event_id, document_id) SELECT e.id, r.document_id
 			FROM e CROSS JOIN (VALUES `+strings.TrimSuffix(strings.Repeat("(?::text), ", len(e.Related)), ", ")+`) r (document_id) ON CONFLICT DO NOTHING`, args...)
-		return err
 	}
 	var id int64
-	if with = strings.TrimSuffix(with, ", "); with != `WITH ` {
-		insert = with + " " + insert
-	}
-	if err := t.QueryRow(ctx, insert, args...).Scan(&id); err != nil || len(e.Related) == 0 {
+	if err := t.QueryRow(ctx, insert, args...).Scan(&id); err != nil {
 		return err
 	}
 	args = make([]any, 0, 2*len(e.Related))

@@ -2,11 +2,13 @@ package db
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -102,7 +104,11 @@ func (d *DB) attempt(ctx context.Context, level isolation, number int, fn func(*
 	if err := t.begin(ctx, level, number); err != nil {
 		return t, err
 	}
-	if err := fn(t); err != nil {
+	err = fn(t)
+	if t.failed != nil {
+		return t, t.failed // whatever fn has made of it
+	}
+	if err != nil {
 		return t, err
 	}
 	t.closeRows()
@@ -111,7 +117,7 @@ func (d *DB) attempt(ctx context.Context, level isolation, number int, fn func(*
 			return t, fmt.Errorf("write audit event: %w", err)
 		}
 	}
-	if err := t.bumpChanges(ctx); err != nil {
+	if err := errors.Join(t.bumpChanges(ctx), t.flush(ctx)); err != nil {
 		return t, err
 	}
 	if err := t.commit(ctx); err != nil {
@@ -125,12 +131,17 @@ func (d *DB) attempt(ctx context.Context, level isolation, number int, fn func(*
 // of its own for a kind (but for chance), since transactions that wrote the same
 // row would make each other fail.
 func (t *Tx) bumpChanges(ctx context.Context) error {
+	if len(t.changed) == 0 {
+		return nil
+	}
+	var args []any
 	for _, kind := range slices.Sorted(maps.Keys(t.changed)) {
-		_, err := t.Exec(ctx, `INSERT INTO changes (kind, slot, counter) VALUES (?, ?, 1)
-			ON CONFLICT (kind, slot) DO UPDATE SET counter = changes.counter + 1`, kind, int64(t.pid%64))
-		if err != nil {
-			return fmt.Errorf("bump changes of %s: %w", kind, err)
-		}
+		args = append(args, kind, int64(t.pid%64))
+	}
+	err := t.Queue(ctx, `INSERT INTO changes (kind, slot, counter) VALUES `+strings.TrimSuffix(strings.Repeat("(?, ?, 1), ", len(t.changed)), ", ")+`
+		ON CONFLICT (kind, slot) DO UPDATE SET counter = changes.counter + 1`, args...)
+	if err != nil {
+		return fmt.Errorf("bump changes: %w", err)
 	}
 	return nil
 }

@@ -92,7 +92,7 @@ func insertRows(ctx context.Context, tx *db.Tx, into string, width int, values [
 	one := "(?" + strings.Repeat(", ?", width-1) + ")"
 	for len(values) > 0 {
 		n := min(len(values), maxParameters/width*width)
-		_, err := tx.Exec(ctx, `INSERT INTO `+into+` VALUES `+one+strings.Repeat(", "+one, n/width-1)+` ON CONFLICT DO NOTHING`, values[:n]...)
+		err := tx.Queue(ctx, `INSERT INTO `+into+` VALUES `+one+strings.Repeat(", "+one, n/width-1)+` ON CONFLICT DO NOTHING`, values[:n]...)
 		if err != nil {
 			return err
 		}
@@ -107,7 +107,7 @@ func clearIndex(ctx context.Context, tx *db.Tx, k *resource.Kind, id string) err
 		`DELETE FROM document_unique WHERE kind = ? AND id = ?`,
 		`DELETE FROM document_refs WHERE from_kind = ? AND from_id = ?`,
 	} {
-		if _, err := tx.Exec(ctx, statement, k.Name, id); err != nil {
+		if err := tx.Queue(ctx, statement, k.Name, id); err != nil {
 			return fmt.Errorf("clear index of %s %s: %w", k.Noun, id, err)
 		}
 	}

@@ -110,7 +110,14 @@ func (n *Node) accept(ctx, hard context.Context, tcp net.Conn, trusted func()) {
 	until := time.Now().Add(n.timing.Hello)
 	hello, cancel := context.WithDeadline(hard, until)
 	defer cancel()
-	t := tls.Server(tcp, n.cfg.Identity.serverTLS())
+	own, err := n.identity(hello)
+	if err != nil {
+		if hello.Err() == nil {
+			n.log.Error("a connection was closed: this node has no certificate", "peer", remote, "err", err)
+		}
+		return
+	}
+	t := tls.Server(tcp, own.serverTLS())
 	if err := t.HandshakeContext(hello); err != nil {
 		n.log.Debug("a TLS handshake failed", "peer", remote, "err", err)
 		return

@@ -228,11 +228,15 @@ func (l *Listening) connect(ctx context.Context) (*wire.Conn, error) {
 func (n *Node) dialPeer(ctx context.Context, within time.Duration, dial DialFunc, addr, host string, peer Thumbprint, as wire.Identity) (_ *wire.Conn, err error) {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
+	own, err := n.identity(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("connect to %s: %w", addr, err)
+	}
 	tcp, err := dial(ctx, "tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", addr, err)
 	}
-	t := tls.Client(tcp, n.cfg.Identity.clientTLS(host, peer))
+	t := tls.Client(tcp, own.clientTLS(host, peer))
 	if err := t.HandshakeContext(ctx); err != nil {
 		_ = tcp.Close()
 		return nil, fmt.Errorf("connect to %s: %w", addr, err)

@@ -91,6 +91,10 @@ const (
 // Config is what a node is. Whom neither function trusts is refused; both may be nil.
 type Config struct {
 	Identity *Identity
+	// AwaitIdentity gives the identity in the place of Identity, where that may not be
+	// made yet. It is called for each connection, which waits for it as long as for the
+	// other end.
+	AwaitIdentity func(context.Context) (*Identity, error)
 	// Services answer calls of those whom TrustCaller trusts.
 	Services    []Service
 	TrustCaller func(Thumbprint) bool
@@ -141,8 +145,15 @@ func New(cfg Config) *Node {
 	}
 }
 
-// Thumbprint is the node's own.
+// Thumbprint is the node's own, of one that was made with its identity.
 func (n *Node) Thumbprint() Thumbprint { return n.cfg.Identity.Thumbprint }
+
+func (n *Node) identity(ctx context.Context) (*Identity, error) {
+	if n.cfg.Identity != nil {
+		return n.cfg.Identity, nil
+	}
+	return n.cfg.AwaitIdentity(ctx)
+}
 
 // refusals logs each cause once an hour, and no more causes than it can remember.
 type refusals struct {

@@ -538,14 +538,14 @@ func insertDeployment(ctx context.Context, tx *db.Tx, d *octopus.Deployment, seq
 	if err != nil {
 		return fmt.Errorf("encode deployment: %w", err)
 	}
-	_, err = tx.Exec(ctx, `INSERT INTO deployment (id, seq, space_id, project_id, release_id, channel_id, environment_id, tenant_id, task_id, created, completed, state, body)
+	err = tx.Queue(ctx, `INSERT INTO deployment (id, seq, space_id, project_id, release_id, channel_id, environment_id, tenant_id, task_id, created, completed, state, body)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, '', ?)`,
 		d.ID, seq, d.SpaceID, d.ProjectID, d.ReleaseID, d.ChannelID, d.EnvironmentID, string(d.TenantID), d.TaskID, db.Micros(d.Created.Time), body)
 	if err != nil {
 		return fmt.Errorf("store deployment %s: %w", d.ID, err)
 	}
 	// Numbers of ids do not tell which was later: each process hands out its own.
-	_, err = tx.Exec(ctx, `INSERT INTO latest_deployment (project_id, environment_id, tenant_id, deployment_id, created, seq) VALUES (?, ?, ?, ?, ?, ?)
+	err = tx.Queue(ctx, `INSERT INTO latest_deployment (project_id, environment_id, tenant_id, deployment_id, created, seq) VALUES (?, ?, ?, ?, ?, ?)
 		ON CONFLICT (project_id, environment_id, tenant_id) DO UPDATE SET deployment_id = excluded.deployment_id, created = excluded.created, seq = excluded.seq
 		WHERE excluded.created > latest_deployment.created OR excluded.created = latest_deployment.created AND excluded.seq > latest_deployment.seq`,
 		d.ProjectID, d.EnvironmentID, string(d.TenantID), d.ID, db.Micros(d.Created.Time), seq)

@@ -47,12 +47,12 @@ func (s *Service) Ended(ctx context.Context, tx *db.Tx, t *tasks.Task, state oct
 		return err
 	}
 	now := db.Micros(tx.Now())
-	if _, err := tx.Exec(ctx, `UPDATE deployment SET state = ?, completed = ? WHERE id = ?`, string(state), now, d.ID); err != nil {
+	if err := tx.Queue(ctx, `UPDATE deployment SET state = ?, completed = ? WHERE id = ?`, string(state), now, d.ID); err != nil {
 		return fmt.Errorf("end %s: %w", d.ID, err)
 	}
 	tx.Changed("deployments")
 	if state == octopus.TaskSuccess {
-		_, err := tx.Exec(ctx, `INSERT INTO current_release (project_id, environment_id, tenant_id, release_id, deployment_id, completed) VALUES (?, ?, ?, ?, ?, ?)
+		err := tx.Queue(ctx, `INSERT INTO current_release (project_id, environment_id, tenant_id, release_id, deployment_id, completed) VALUES (?, ?, ?, ?, ?, ?)
 			ON CONFLICT (project_id, environment_id, tenant_id) DO UPDATE SET release_id = excluded.release_id, deployment_id = excluded.deployment_id, completed = excluded.completed
 			WHERE excluded.completed >= current_release.completed`, d.ProjectID, d.EnvironmentID, string(d.TenantID), d.ReleaseID, d.ID, now)
 		if err != nil {

@@ -91,7 +91,7 @@ func (s *Service) storeManifest(ctx context.Context, tx *db.Tx, sc *scene, d *oc
 	if err != nil {
 		return fmt.Errorf("encode manifest: %w", err)
 	}
-	if _, err := tx.Exec(ctx, `INSERT INTO manifest (id, owner, body) VALUES (?, ?, ?)`, d.ManifestVariableSetID, d.ID, body); err != nil {
+	if err := tx.Queue(ctx, `INSERT INTO manifest (id, owner, body) VALUES (?, ?, ?)`, d.ManifestVariableSetID, d.ID, body); err != nil {
 		return fmt.Errorf("store manifest of %s: %w", d.ID, err)
 	}
 	return nil

@@ -330,11 +330,11 @@ func (s *Service) take(ctx context.Context, tx *db.Tx, t candidate, gated bool) 
 		return nil, err
 	}
 	if gated {
-		if _, err := tx.Exec(ctx, `INSERT INTO slot (task, node) VALUES (?, ?) ON CONFLICT (task) DO UPDATE SET node = excluded.node`, t.id, s.cfg.Node); err != nil {
+		if err := tx.Queue(ctx, `INSERT INTO slot (task, node) VALUES (?, ?) ON CONFLICT (task) DO UPDATE SET node = excluded.node`, t.id, s.cfg.Node); err != nil {
 			return nil, fmt.Errorf("take a slot for %s: %w", t.id, err)
 		}
 		if t.tag != "" {
-			if _, err := tx.Exec(ctx, `INSERT INTO tag_holder (tag, task) VALUES (?, ?) ON CONFLICT (tag) DO NOTHING`, t.tag, t.id); err != nil {
+			if err := tx.Queue(ctx, `INSERT INTO tag_holder (tag, task) VALUES (?, ?) ON CONFLICT (tag) DO NOTHING`, t.tag, t.id); err != nil {
 				return nil, fmt.Errorf("take tag for %s: %w", t.id, err)
 			}
 		}

@@ -39,7 +39,7 @@ func (s *Service) endWith(ctx context.Context, tx *db.Tx, t *Task, state octopus
 			return err
 		}
 	}
-	if _, err := tx.Exec(ctx, `UPDATE task SET error = ?, has_warnings = CASE WHEN ? > 0 THEN 1 ELSE has_warnings END WHERE id = ?`, message, flag(left != ""), t.ID); err != nil {
+	if err := tx.Queue(ctx, `UPDATE task SET error = ?, has_warnings = CASE WHEN ? > 0 THEN 1 ELSE has_warnings END WHERE id = ?`, message, flag(left != ""), t.ID); err != nil {
 		return fmt.Errorf("end %s: %w", t.ID, err)
 	}
 	return s.ended(ctx, tx, t, state)
@@ -105,7 +105,7 @@ func (s *Service) ended(ctx context.Context, tx *db.Tx, t *Task, state octopus.T
 		`DELETE FROM unit_cursor WHERE task = ?`,
 		`DELETE FROM task_hold WHERE task = ?`,
 	} {
-		if _, err := tx.Exec(ctx, statement, t.ID); err != nil {
+		if err := tx.Queue(ctx, statement, t.ID); err != nil {
 			return fmt.Errorf("end %s: %w", t.ID, err)
 		}
 	}

@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -316,26 +318,16 @@ type writer struct {
 }
 
 func (w *writer) batch(ctx context.Context, b Batch) error {
-	for _, f := range b.Facts {
-		body, err := json.Marshal(f)
-		if err != nil {
-			return fmt.Errorf("encode fact: %w", err)
+	for some := range slices.Chunk(b.Facts, maxFacts) {
+		if err := w.append(ctx, some); err != nil {
+			return err
 		}
-		_, err = w.tx.Exec(ctx, `INSERT INTO journal (task, seq, epoch, fact) VALUES (?, ?, ?, ?)`, w.l.ID, w.next, w.l.epoch, string(body))
-		if errors.Is(err, db.ErrUnique) {
-			return ErrLost // somebody else appends: read the journal again
-		}
-		if err != nil {
-			return fmt.Errorf("append fact %d of %s: %w", w.next, w.l.ID, err)
-		}
-		w.next++
-		w.facts++
 	}
 	w.pending = append(w.pending, b.Lines...)
 	w.cursors += len(b.Cursors)
 	w.warn = w.warn || b.Warnings
 	for _, c := range b.Cursors {
-		_, err := w.tx.Exec(ctx, `INSERT INTO unit_cursor (task, unit, cursor, parser) VALUES (?, ?, ?, ?)
+		err := w.tx.Queue(ctx, `INSERT INTO unit_cursor (task, unit, cursor, parser) VALUES (?, ?, ?, ?)
 			ON CONFLICT (task, unit) DO UPDATE SET cursor = excluded.cursor, parser = excluded.parser`, w.l.ID, c.Unit, c.Seq, string(c.Parser))
 		if err != nil {
 			return fmt.Errorf("store cursor of %s: %w", c.Unit, err)
@@ -367,9 +359,34 @@ func (w *writer) batch(ctx context.Context, b Batch) error {
 	return nil
 }
 
+// maxFacts is how many facts one statement appends.
+const maxFacts = 100
+
+// append appends facts to the journal, at its expected end: all or none of them.
+func (w *writer) append(ctx context.Context, facts []any) error {
+	args := make([]any, 0, 4*len(facts))
+	for i, f := range facts {
+		body, err := json.Marshal(f)
+		if err != nil {
+			return fmt.Errorf("encode fact: %w", err)
+		}
+		args = append(args, w.l.ID, w.next+int64(i), w.l.epoch, string(body))
+	}
+	_, err := w.tx.Exec(ctx, `INSERT INTO journal (task, seq, epoch, fact) VALUES (?, ?, ?, ?)`+strings.Repeat(`, (?, ?, ?, ?)`, len(facts)-1), args...)
+	if errors.Is(err, db.ErrUnique) {
+		return ErrLost // somebody else appends: read the journal again
+	}
+	if err != nil {
+		return fmt.Errorf("append fact %d of %s: %w", w.next, w.l.ID, err)
+	}
+	w.next += int64(len(facts))
+	w.facts += len(facts)
+	return nil
+}
+
 // touch notes on the task's row what the transaction did to it.
 func (w *writer) touch(ctx context.Context) error {
-	_, err := w.tx.Exec(ctx, `UPDATE task SET updated_time = ?, log_lines = ?, log_bytes = ?,
+	err := w.tx.Queue(ctx, `UPDATE task SET updated_time = ?, log_lines = ?, log_bytes = ?,
 		resumes = CASE WHEN ? > 0 THEN 0 ELSE resumes END, has_warnings = CASE WHEN ? > 0 THEN 1 ELSE has_warnings END WHERE id = ?`,
 		db.Micros(w.tx.Now()), w.line, w.bytes, int64(w.facts+w.cursors), flag(w.warn), w.l.ID)
 	if err != nil {
@@ -393,7 +410,7 @@ func (l *Lease) Finish(ctx context.Context, state octopus.TaskState, message str
 	}
 	end := func(ctx context.Context, tx *db.Tx) error {
 		now := db.Micros(tx.Now())
-		_, err := tx.Exec(ctx, `UPDATE task SET state = ?, owner = '', runnable = 0, waiting = 0, completed_time = ? WHERE id = ?`,
+		err := tx.Queue(ctx, `UPDATE task SET state = ?, owner = '', runnable = 0, waiting = 0, completed_time = ? WHERE id = ?`,
 			string(state), now, l.ID)
 		if err != nil {
 			return fmt.Errorf("end %s: %w", l.ID, err)

@@ -5,9 +5,11 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/takodeploy/tako/internal/db"
+	"github.com/takodeploy/tako/internal/failpoint"
 	"github.com/takodeploy/tako/internal/halibut"
 	"github.com/takodeploy/tako/internal/secret"
 	"github.com/takodeploy/tako/octopus"
@@ -25,26 +27,79 @@ type Sealer interface {
 	Open(ctx context.Context, owner, field, sealed string) ([]byte, error)
 }
 
-// EnsureIdentity returns the certificate by which agents know the servers of this
-// database, and makes it where there is none: once, also if several servers start
-// together.
-func EnsureIdentity(ctx context.Context, d *db.DB, sealer Sealer) (*halibut.Identity, error) {
+// Certificate is that by which agents know the servers of a database. Making one takes a
+// tenth of a second and more, for which no start waits: who needs it does. It is safe
+// for concurrent use.
+type Certificate struct {
+	db     *db.DB
+	sealer Sealer
+	turn   chan struct{} // full while somebody makes it
+	made   atomic.Pointer[halibut.Identity]
+}
+
+// OpenCertificate reads the certificate of a database, if it has one. An error says that
+// it has one that cannot be read.
+func OpenCertificate(ctx context.Context, d *db.DB, sealer Sealer) (*Certificate, error) {
+	c := &Certificate{db: d, sealer: sealer, turn: make(chan struct{}, 1)}
 	var sealed string
 	err := d.Read(ctx, func(tx *db.Tx) (err error) {
 		sealed, err = storedIdentity(ctx, tx)
 		return err
 	})
-	if err == nil && sealed == "" {
-		sealed, err = makeIdentity(ctx, d, sealer)
+	if err == nil && sealed != "" {
+		err = c.read(ctx, sealed)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("server certificate: %w", err)
 	}
-	text, err := sealer.Open(ctx, octopus.CertificateGlobalID, identityField, sealed)
+	return c, nil
+}
+
+// Identity returns the certificate and makes it where there is none: once, also if
+// several servers start together. Others wait meanwhile. After an error the next who
+// needs it tries again.
+func (c *Certificate) Identity(ctx context.Context) (*halibut.Identity, error) {
+	if id := c.made.Load(); id != nil {
+		return id, nil
+	}
+	select {
+	case c.turn <- struct{}{}:
+		defer func() { <-c.turn }()
+	case <-ctx.Done():
+		return nil, fmt.Errorf("server certificate: %w", ctx.Err())
+	}
+	if id := c.made.Load(); id != nil {
+		return id, nil
+	}
+	sealed, err := makeIdentity(ctx, c.db, c.sealer)
+	if err == nil {
+		err = c.read(ctx, sealed)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("server certificate: %w", err)
 	}
-	return halibut.ParseIdentity(text)
+	return c.made.Load(), nil
+}
+
+// Thumbprint is what agents have to trust; see Identity.
+func (c *Certificate) Thumbprint(ctx context.Context) (halibut.Thumbprint, error) {
+	id, err := c.Identity(ctx)
+	if err != nil {
+		return "", err
+	}
+	return id.Thumbprint, nil
+}
+
+func (c *Certificate) read(ctx context.Context, sealed string) error {
+	text, err := c.sealer.Open(ctx, octopus.CertificateGlobalID, identityField, sealed)
+	if err != nil {
+		return err
+	}
+	id, err := halibut.ParseIdentity(text)
+	if err == nil {
+		c.made.Store(id)
+	}
+	return err
 }
 
 func storedIdentity(ctx context.Context, tx *db.Tx) (sealed string, err error) {
@@ -60,6 +115,9 @@ func storedIdentity(ctx context.Context, tx *db.Tx) (sealed string, err error) {
 func makeIdentity(ctx context.Context, d *db.DB, sealer Sealer) (sealed string, err error) {
 	made, err := halibut.NewIdentity(IdentityName, time.Now())
 	if err != nil {
+		return "", err
+	}
+	if err := failpoint.Hit("certificate-made"); err != nil {
 		return "", err
 	}
 	text, err := made.PEM()
@@ -80,7 +138,7 @@ func makeIdentity(ctx context.Context, d *db.DB, sealer Sealer) (sealed string, 
 			octopus.CertificateGlobalID, string(made.CertificatePEM()), fresh, db.Micros(tx.Now()))
 		return err
 	})
-	return sealed, err
+	return sealed, errors.Join(err, failpoint.Hit("certificate-stored"))
 }
 
 // SecretPlaces is where the private key is kept. One that nobody can open any more is

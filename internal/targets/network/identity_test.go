@@ -1,6 +1,7 @@
 package network_test
 
 import (
+	"context"
 	"strings"
 	"sync"
 	"testing"
@@ -28,11 +29,13 @@ func TestIdentity(t *testing.T) {
 		var wg sync.WaitGroup
 		for i := range found {
 			wg.Go(func() {
-				id, err := network.EnsureIdentity(ctx, d, box)
+				c, err := network.OpenCertificate(ctx, d, box)
+				if err == nil {
+					found[i], err = c.Identity(ctx)
+				}
 				if err != nil {
 					t.Error(err)
 				}
-				found[i] = id
 			})
 		}
 		wg.Wait()
@@ -63,8 +66,12 @@ func TestIdentity(t *testing.T) {
 		if _, after := row(); secret.Under(after) == secret.Under(before) {
 			t.Error("the rotation did not seal the key anew")
 		}
-		if again, err := network.EnsureIdentity(ctx, d, box); err != nil || again.Thumbprint != first {
+		again, err := network.OpenCertificate(ctx, d, box)
+		if err != nil {
 			t.Fatalf("after a rotation: %v", err)
+		}
+		if now, err := again.Thumbprint(ctx); err != nil || now != first {
+			t.Fatalf("after a rotation: %s, %v", now, err)
 		}
 		// The master key is lost.
 		lost := secret.Source{Dir: t.TempDir()}
@@ -73,7 +80,17 @@ func TestIdentity(t *testing.T) {
 		if err != nil || left != 0 || len(told) != 1 || !strings.Contains(told[0], "Server certificate") {
 			t.Fatal(told, left, err)
 		}
-		other, err := network.EnsureIdentity(ctx, d, anew)
+		missing, err := network.OpenCertificate(ctx, d, anew)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Who no longer wants it is not kept.
+		gone, cancel := context.WithCancel(ctx)
+		cancel()
+		if _, err := missing.Identity(gone); err == nil {
+			t.Fatal("a certificate was made for somebody who left")
+		}
+		other, err := missing.Identity(ctx)
 		if err != nil || other.Thumbprint == first {
 			t.Fatalf("after the loss of the master key: %v", err)
 		}

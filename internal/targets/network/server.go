@@ -17,7 +17,10 @@ import (
 
 // Config of a Network.
 type Config struct {
-	Identity *halibut.Identity
+	// Identity is whom agents know. AwaitIdentity gives it in its place where it may not
+	// be made yet: halibut.Config.AwaitIdentity.
+	Identity      *halibut.Identity
+	AwaitIdentity func(context.Context) (*halibut.Identity, error)
 	// Trust says whether the polling agent of that subscription has that
 	// certificate: halibut.Config.TrustSubscriber.
 	Trust  func(context.Context, halibut.Subscription, halibut.Thumbprint) (bool, error)
@@ -72,7 +75,7 @@ const (
 // New makes a server's end. Nobody can reach it before Serve.
 func New(cfg Config) *Network {
 	return &Network{
-		node:     halibut.New(halibut.Config{Identity: cfg.Identity, TrustSubscriber: cfg.Trust, Timing: cfg.Timing, Log: cfg.Log}),
+		node:     halibut.New(halibut.Config{Identity: cfg.Identity, AwaitIdentity: cfg.AwaitIdentity, TrustSubscriber: cfg.Trust, Timing: cfg.Timing, Log: cfg.Log}),
 		programs: cfg.Programs, absentAfter: cmp.Or(cfg.Timing.AgainMax, againMax) * 5 / 4,
 		agents: make(map[Endpoint]*known),
 	}
@@ -82,7 +85,7 @@ func New(cfg Config) *Network {
 // whether they would be, until ctx ends. It closes ln.
 func (n *Network) Serve(ctx context.Context, ln net.Listener) error { return n.node.Serve(ctx, ln) }
 
-// Thumbprint is what agents have to trust.
+// Thumbprint is what agents have to trust, where Config has the identity itself.
 func (n *Network) Thumbprint() halibut.Thumbprint { return n.node.Thumbprint() }
 
 // Connected is how many connections a polling agent has at the moment.

@@ -57,13 +57,18 @@ func (a *api) register(r *rest.Request) (any, error) {
 	}
 	var out octopus.Registration
 	ctx := db.WithActor(r.Context(), who)
-	err := a.DB.Write(ctx, func(tx *db.Tx) (err error) {
+	thumbprint, err := a.Thumbprint(r.Context())
+	if err != nil {
+		return nil, err
+	}
+	err = a.DB.Write(ctx, func(tx *db.Tx) (err error) {
 		out, err = a.admit(ctx, r, tx, token, in)
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
+	out.Thumbprint = thumbprint
 	return rest.Created{Body: out}, nil
 }
 
@@ -109,6 +114,7 @@ func live(ctx context.Context, tx *db.Tx, token, lock string) (t row, err error)
 	return t, nil
 }
 
+// admit makes the machine, or finds it, and says everything but the server's thumbprint.
 func (a *api) admit(ctx context.Context, r *rest.Request, tx *db.Tx, token string, in octopus.RegistrationCommand) (octopus.Registration, error) {
 	var none octopus.Registration
 	t, err := live(ctx, tx, token, tx.ForUpdate())
@@ -164,7 +170,7 @@ func (a *api) admit(ctx context.Context, r *rest.Request, tx *db.Tx, token strin
 	if err != nil {
 		return none, err
 	}
-	return octopus.Registration{SpaceID: t.space, MachineID: doc.ID, Name: resource.Text(tree, "Name"), Thumbprint: a.Thumbprint}, nil
+	return octopus.Registration{SpaceID: t.space, MachineID: doc.ID, Name: resource.Text(tree, "Name")}, nil
 }
 
 // maker tells who made a token, if that is still an active user.

@@ -21,8 +21,9 @@ type Config struct {
 	DB    *db.DB
 	Store *docstore.Store
 	Auth  *auth.Service
-	// Thumbprint is of the certificate by which agents know this server.
-	Thumbprint string
+	// Thumbprint is of the certificate by which agents know this server; it waits until
+	// there is one.
+	Thumbprint func(context.Context) (string, error)
 	// ServerURI is where people reach the server; "" takes the address of each request.
 	ServerURI string
 	// CommsPort is where agents poll this server, 0 where they cannot.

@@ -40,7 +40,7 @@ func each(t *testing.T, fn func(t *testing.T, w *world)) {
 	var locked atomic.Pointer[atomic.Bool]
 	actiontest.Each(t, func(w *actiontest.World) []rest.Route {
 		return registration.Routes(registration.Config{
-			DB: w.DB, Store: w.Store, Auth: w.Auth, Thumbprint: serverPrint, ServerURI: "https://tako.example.com/base/", CommsPort: 10944,
+			DB: w.DB, Store: w.Store, Auth: w.Auth, Thumbprint: func(context.Context) (string, error) { return serverPrint, nil }, ServerURI: "https://tako.example.com/base/", CommsPort: 10944,
 			Maintenance: func(context.Context, *db.Tx) (bool, error) { b := locked.Load(); return b != nil && b.Load(), nil },
 		})
 	}, func(t *testing.T, a *actiontest.World) {

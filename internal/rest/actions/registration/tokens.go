@@ -88,8 +88,12 @@ func (a *api) try(r *rest.Request, s sort, scope octopus.RegistrationScope) erro
 	if err != nil {
 		return err
 	}
+	own, err := a.Thumbprint(r.Context())
+	if err != nil {
+		return err
+	}
 	body, err := machine(s, scope, "trial of "+newToken(), octopus.Endpoint{
-		CommunicationStyle: octopus.StylePolling, URI: string(halibut.NewSubscription()), Thumbprint: a.Thumbprint,
+		CommunicationStyle: octopus.StylePolling, URI: string(halibut.NewSubscription()), Thumbprint: own,
 	})
 	if err != nil {
 		return err

@@ -32,11 +32,12 @@ func (a *api) certificateRoutes() []rest.Route {
 	}
 }
 
-func (a *api) global(r *rest.Request) octopus.CertificateConfiguration {
-	c := octopus.CertificateConfiguration{Name: certificateName, Thumbprint: a.Thumbprint, SignatureAlgorithm: signature}
+func (a *api) global(r *rest.Request) (octopus.CertificateConfiguration, error) {
+	thumbprint, err := a.Thumbprint(r.Context())
+	c := octopus.CertificateConfiguration{Name: certificateName, Thumbprint: thumbprint, SignatureAlgorithm: signature}
 	c.ID = octopus.CertificateGlobalID
 	c.Links = octopus.Links{"Self": r.Href("/api/configuration/certificates/" + c.ID)}
-	return c
+	return c, err
 }
 
 func (a *api) certificates(r *rest.Request) (any, error) {
@@ -51,7 +52,11 @@ func (a *api) certificates(r *rest.Request) (any, error) {
 	var found []octopus.CertificateConfiguration
 	named := len(ids) == 0 || slices.ContainsFunc(ids, func(id string) bool { return strings.EqualFold(id, octopus.CertificateGlobalID) })
 	if part := strings.ToLower(r.Query("partialName")); named && strings.Contains(strings.ToLower(certificateName), part) {
-		found = append(found, a.global(r))
+		c, err := a.global(r)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, c)
 	}
 	total := int64(len(found))
 	if p.Skip > 0 {
@@ -64,5 +69,5 @@ func (a *api) certificate(r *rest.Request) (any, error) {
 	if id := r.PathValue("certificate"); !strings.EqualFold(id, octopus.CertificateGlobalID) {
 		return nil, fault.New(fault.NotFound, "There is no certificate '%.40s'; the server's own is %s.", id, octopus.CertificateGlobalID)
 	}
-	return a.global(r), nil
+	return a.global(r)
 }

@@ -3,6 +3,7 @@
 package server
 
 import (
+	"context"
 	"net/http"
 	"reflect"
 	"time"
@@ -34,8 +35,9 @@ type Config struct {
 	BuiltinWorker bool
 	// Started is when the process was.
 	Started time.Time
-	// Thumbprint is that of the certificate by which agents know the server.
-	Thumbprint string
+	// Thumbprint is that of the certificate by which agents know the server; it waits
+	// until there is one.
+	Thumbprint func(context.Context) (string, error)
 	// Instance says what the server is a copy of; nil when it is none.
 	Instance *instance.Marker
 }

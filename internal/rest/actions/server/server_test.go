@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"context"
 	"encoding/csv"
 	"fmt"
 	"net/http"
@@ -20,7 +21,7 @@ import (
 )
 
 func routes(w *actiontest.World) []rest.Route {
-	return server.Routes(server.Config{DB: w.DB, Store: w.Store, Version: "2026.4.0", Node: "here", BuiltinWorker: true, Started: time.Now().Add(-90 * time.Second), Thumbprint: thumbprint})
+	return server.Routes(server.Config{DB: w.DB, Store: w.Store, Version: "2026.4.0", Node: "here", BuiltinWorker: true, Started: time.Now().Add(-90 * time.Second), Thumbprint: func(context.Context) (string, error) { return thumbprint, nil }})
 }
 
 // thumbprint is that of the server's certificate.
