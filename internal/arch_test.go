@@ -18,7 +18,7 @@ var ranks = [][]string{
 	{"cmd/tako", "cmd/tako-agent", "internal/apptest"},
 	{"internal/app"},
 	{"internal/config", "internal/rest", "internal/web", "internal/schedule"},
-	{"internal/supervisor", "internal/upgrade", "internal/backup", "internal/doctor"},
+	{"internal/supervisor", "internal/upgrade", "internal/backup", "internal/doctor", "internal/verify", "internal/upgrade/preflight"},
 	{"internal/orchestrator", "internal/steps", "internal/targets", "internal/retention", "internal/health", "internal/renewal"},
 	{"internal/releases", "internal/notify"},
 	{"internal/tasks", "internal/feed", "internal/events", "internal/auth", "internal/mail", "internal/resources"},
@@ -41,6 +41,8 @@ var arrows = map[string][]string{
 	"internal/rest":         {"internal/web"},
 	"internal/upgrade":      {"internal/backup", "internal/supervisor"},
 	"internal/doctor":       {"internal/backup"},
+	// Its checks are the doctor's where they are the same.
+	"internal/upgrade/preflight": {"internal/upgrade", "internal/backup", "internal/doctor"},
 	"internal/docstore":     {"internal/resource"},
 	"internal/agent":        {"internal/halibut"},
 	"internal/secret":       {"internal/db"},
