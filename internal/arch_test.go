@@ -43,15 +43,15 @@ var arrows = map[string][]string{
 	"internal/doctor":       {"internal/backup"},
 	// Its checks are the doctor's where they are the same.
 	"internal/upgrade/preflight": {"internal/upgrade", "internal/backup", "internal/doctor"},
-	"internal/docstore":     {"internal/resource"},
-	"internal/agent":        {"internal/halibut"},
-	"internal/secret":       {"internal/db"},
-	"internal/instance":     {"internal/db"},
-	"internal/auth":         {"internal/resources"},
-	"internal/structured":   {"internal/octostache"},
-	"internal/ident":        {"internal/fault"},
-	"internal/localsocket":  {"internal/egress"},
-	"internal/supervisor":   {"internal/upgrade"},
+	"internal/docstore":          {"internal/resource"},
+	"internal/agent":             {"internal/halibut"},
+	"internal/secret":            {"internal/db"},
+	"internal/instance":          {"internal/db"},
+	"internal/auth":              {"internal/resources"},
+	"internal/structured":        {"internal/octostache"},
+	"internal/ident":             {"internal/fault"},
+	"internal/localsocket":       {"internal/egress"},
+	"internal/supervisor":        {"internal/upgrade"},
 }
 
 const module = "github.com/takodeploy/tako/"

@@ -51,22 +51,7 @@ func OpenBackups(cfg config.Config, opt Options) (*Backups, error) {
 func (a *App) openBackups() (*backup.Store, error) { return backup.Open(a.cfg.Backups) }
 
 // proven is the instant of the newest backup that was proven, zero if there is none.
-func (a *App) proven(context.Context) (time.Time, error) {
-	s, err := a.openBackups()
-	if err != nil {
-		return time.Time{}, err
-	}
-	all, err := s.List()
-	if err != nil {
-		return time.Time{}, err
-	}
-	for _, b := range all {
-		if b.Verified != nil && b.Problem == "" {
-			return b.Created, nil
-		}
-	}
-	return time.Time{}, nil
-}
+func (a *App) proven(context.Context) (time.Time, error) { return newestProven(a.cfg.Backups) }
 
 // backupRunner runs the tasks named Backup.
 func (a *App) backupRunner(opt Options, p parts) *backup.Task {
