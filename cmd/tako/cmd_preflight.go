@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -27,7 +28,7 @@ type notPassed struct{ err error }
 func (e *notPassed) Error() string { return e.err.Error() }
 
 // ExitCode is that of "preflight failed".
-func (e *notPassed) ExitCode() int { return 20 }
+func (e *notPassed) ExitCode() int { return exitNotBegun }
 
 // target is what is to be installed, and what is known of it.
 type target struct{ root, to, channel, feed, minAgent, minTentacle string }
@@ -94,7 +95,11 @@ Exit codes: 0 nothing but warnings, 20 something speaks against it, 1 it could n
 // input finds out about the target what its checks need.
 func (t *target) input(cmd *cobra.Command) (in preflight.Input, err error) {
 	in = preflight.Input{To: t.to, Root: t.root, MinAgent: t.minAgent, MinTentacle: t.minTentacle, Format: control.Format}
-	store := stage.Open(t.root, nil)
+	builtin, err := base64.StdEncoding.DecodeString(releaseRoot)
+	if err != nil {
+		return in, fmt.Errorf("the root that this program was built with: %w", err)
+	}
+	store := stage.Open(t.root, builtin)
 	trust, err := store.Trust()
 	if err != nil {
 		return in, err

@@ -2,15 +2,11 @@ package app
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"log/slog"
-	"net/http"
 	"os"
 	"path/filepath"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/takodeploy/tako/internal/auth"
 	"github.com/takodeploy/tako/internal/backup"
@@ -95,55 +91,32 @@ func (b *Backups) Facts(ctx context.Context, id string, kit *secret.RecoveryKey,
 	return doc, err
 }
 
-// factsOf starts the API on a copy, and nothing else of the program, and computes the
-// facts. thrown says that the copy is thrown away, and its database not marked.
+// factsOf computes the facts of a copy. thrown says that the copy is thrown away, and its
+// database not marked.
 func factsOf(ctx context.Context, cfg config.Config, opt Options, marker *instance.Marker, thrown bool, req FactsRequest) (doc *verify.Document, err error) {
-	cfg.Listen, cfg.AgentListen, cfg.Node, cfg.BuiltinWorker = "127.0.0.1:0", "", "verify", false
-	cfg.TLSCert, cfg.TLSKey, cfg.BasePath = "", "", ""
-	// An administrator of the copy alone.
-	key := "API-" + rand.Text()
-	cfg.AdminUsername, cfg.AdminPassword, cfg.AdminAPIKey = verify.Probe, "", secret.Text(key)
-	if err := expandCopy(ctx, cfg.Database, marker, thrown, opt); err != nil {
-		return nil, err
-	}
-	a, err := New(ctx, cfg, Options{Log: opt.Log, Version: opt.Version, Exe: opt.Exe, Proof: thrown})
+	opt.Proof = thrown
+	err = migrateCopy(ctx, cfg.Database, opt, func(d *db.DB) error {
+		if thrown {
+			return nil
+		}
+		return instance.Check(ctx, d, marker)
+	})
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, a.Close()) }()
-	server := &http.Server{Handler: a.handler, ReadHeaderTimeout: 10 * time.Second}
-	var g errgroup.Group
-	g.Go(func() error {
-		if err := server.Serve(a.listener); !errors.Is(err, http.ErrServerClosed) {
+	err = onCopy(ctx, cfg, opt, func(a *App, key string) error {
+		c, err := factsConfig(cfg, a.db, a.keys, a.auth, opt, req)
+		if err != nil {
 			return err
 		}
-		return nil
-	})
-	defer func() { err = errors.Join(err, server.Close(), g.Wait()) }()
-	c, err := factsConfig(cfg, a.db, a.keys, a.auth, opt, req)
-	if err != nil {
-		return nil, err
-	}
-	c.API = &verify.API{URL: a.URL(), Key: key}
-	if !thrown {
-		c.Until = marker.Created
-	}
-	return verify.Run(ctx, c)
-}
-
-// expandCopy brings the schema of a copy to this program's level, as an upgrade to it would.
-func expandCopy(ctx context.Context, database string, marker *instance.Marker, thrown bool, opt Options) error {
-	d, err := db.Open(ctx, database, db.Options{Log: opt.Log, MustExist: true})
-	if err != nil {
+		c.API = &verify.API{URL: a.URL(), Key: key}
+		if !thrown {
+			c.Until = marker.Created
+		}
+		doc, err = verify.Run(ctx, c)
 		return err
-	}
-	if !thrown {
-		err = instance.Check(ctx, d, marker)
-	}
-	if err == nil {
-		err = db.Migrate(ctx, d, db.MigrateOptions{By: opt.Version})
-	}
-	return errors.Join(err, d.Close())
+	})
+	return doc, err
 }
 
 // readOnlyFacts computes what can be told without a write.
