@@ -25,6 +25,7 @@ import (
 	"github.com/takodeploy/tako/internal/resource"
 	"github.com/takodeploy/tako/internal/resources"
 	"github.com/takodeploy/tako/internal/secret"
+	"github.com/takodeploy/tako/internal/verify"
 )
 
 // tempDir is where a server's data directory has what is not encrypted for a while.
@@ -51,22 +52,7 @@ func OpenBackups(cfg config.Config, opt Options) (*Backups, error) {
 func (a *App) openBackups() (*backup.Store, error) { return backup.Open(a.cfg.Backups) }
 
 // proven is the instant of the newest backup that was proven, zero if there is none.
-func (a *App) proven(context.Context) (time.Time, error) {
-	s, err := a.openBackups()
-	if err != nil {
-		return time.Time{}, err
-	}
-	all, err := s.List()
-	if err != nil {
-		return time.Time{}, err
-	}
-	for _, b := range all {
-		if b.Verified != nil && b.Problem == "" {
-			return b.Created, nil
-		}
-	}
-	return time.Time{}, nil
-}
+func (a *App) proven(context.Context) (time.Time, error) { return newestProven(a.cfg.Backups) }
 
 // backupRunner runs the tasks named Backup.
 func (a *App) backupRunner(opt Options, p parts) *backup.Task {
@@ -182,17 +168,25 @@ func allPlaces() []secret.Place {
 // boot starts the API on a restored copy and reads from it what people would look
 // at first. Nothing else of the program runs: no task is claimed, no trigger fires and
 // no agent is spoken to.
-func (b *Backups) boot(ctx context.Context, c backup.Copy) (err error) {
-	cfg := config.Defaults()
-	cfg.Data, cfg.Database, cfg.Listen, cfg.AgentListen, cfg.Node, cfg.BuiltinWorker = c.Data, c.Database, "127.0.0.1:0", "", "verify", false
-	cfg.Backups = filepath.Join(c.Data, "backups")
-	// An administrator of the copy alone, which is thrown away.
-	key := "API-" + rand.Text()
-	cfg.AdminUsername, cfg.AdminAPIKey = "tako-verify", secret.Text(key)
-	if err := b.migrateCopy(ctx, c.Database); err != nil {
+func (b *Backups) boot(ctx context.Context, c backup.Copy) error {
+	if err := migrateCopy(ctx, c.Database, b.opt, nil); err != nil {
 		return err
 	}
-	a, err := New(ctx, cfg, Options{Log: b.opt.Log, Version: b.opt.Version, Exe: b.opt.Exe, Proof: true})
+	cfg := config.Defaults()
+	cfg.Data, cfg.Database, cfg.Backups = c.Data, c.Database, filepath.Join(c.Data, "backups")
+	opt := b.opt
+	opt.Proof = true
+	return onCopy(ctx, cfg, opt, func(a *App, key string) error { return smoke(ctx, a.URL(), key) })
+}
+
+// onCopy starts the API on a copy of a server's data, and nothing else of the program, and
+// has fn ask it: key is that of an administrator whom the copy alone has.
+func onCopy(ctx context.Context, cfg config.Config, opt Options, fn func(a *App, key string) error) (err error) {
+	key := "API-" + rand.Text()
+	cfg.Listen, cfg.AgentListen, cfg.Node, cfg.BuiltinWorker = "127.0.0.1:0", "", "verify", false
+	cfg.TLSCert, cfg.TLSKey, cfg.BasePath = "", "", ""
+	cfg.AdminUsername, cfg.AdminPassword, cfg.AdminAPIKey = verify.Probe, "", secret.Text(key)
+	a, err := New(ctx, cfg, Options{Log: opt.Log, Version: opt.Version, Exe: opt.Exe, Proof: opt.Proof})
 	if err != nil {
 		return err
 	}
@@ -206,17 +200,23 @@ func (b *Backups) boot(ctx context.Context, c backup.Copy) (err error) {
 		return nil
 	})
 	defer func() { err = errors.Join(err, server.Close(), g.Wait()) }()
-	return smoke(ctx, a.URL(), key)
+	return fn(a, key)
 }
 
-// migrateCopy brings the schema of a restored copy to this program's level, as an upgrade
-// to it would.
-func (b *Backups) migrateCopy(ctx context.Context, database string) error {
-	d, err := db.Open(ctx, database, db.Options{Log: b.opt.Log, MustExist: true})
+// migrateCopy brings the schema of a copy to this program's level, as an upgrade to it
+// would. check is asked before; nil is content.
+func migrateCopy(ctx context.Context, database string, opt Options, check func(*db.DB) error) error {
+	d, err := db.Open(ctx, database, db.Options{Log: opt.Log, MustExist: true})
 	if err != nil {
 		return err
 	}
-	return errors.Join(db.Migrate(ctx, d, db.MigrateOptions{By: b.opt.Version}), d.Close())
+	if check != nil {
+		err = check(d)
+	}
+	if err == nil {
+		err = db.Migrate(ctx, d, db.MigrateOptions{By: opt.Version})
+	}
+	return errors.Join(err, d.Close())
 }
 
 // smoke reads the lists that every server has, and the logs and artifacts of the last

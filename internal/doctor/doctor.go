@@ -119,6 +119,8 @@ type Config struct {
 	// Full also reads every blob, and holds every index of a SQLite database against
 	// its table.
 	Full bool
+	// Only limits the examination to the checks with these names, all when it is empty.
+	Only []string
 	// Fix repairs what can be repaired.
 	Fix bool
 	Log *slog.Logger
@@ -171,6 +173,9 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 		{"keys", x.keys},
 		{"blobs", x.blobs},
 	} {
+		if len(x.Only) > 0 && !slices.Contains(x.Only, c.name) {
+			continue
+		}
 		x.report.Checks = append(x.report.Checks, Check{Name: c.name})
 		x.check = &x.report.Checks[len(x.report.Checks)-1]
 		x.Progress(c.name, 0, 0)

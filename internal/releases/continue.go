@@ -125,9 +125,9 @@ func (s *Service) continued(ctx context.Context, tx *db.Tx, r *octopus.Release, 
 	if err != nil {
 		return nil, err
 	}
-	o := &Options{SkipActions: d.SkipActions, Machines: d.SpecificMachineIDs, ExcludedMachines: d.ExcludedMachineIDs, TargetTags: d.SpecificTargetTagIDs, ExcludedTargetTags: d.ExcludedTargetTagIDs, UseGuidedFailure: d.UseGuidedFailure}
+	o := optionsOf(d)
 	o.before, err = s.settled(ctx, tx, d, m)
-	return o, err
+	return &o, err
 }
 
 // carriedOutput is an output variable of a deployment that another one goes on from.

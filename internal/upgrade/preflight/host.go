@@ -1,0 +1,168 @@
+package preflight
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/takodeploy/tako/internal/backup"
+)
+
+// What an upgrade needs of a disk, as a share of the database's size: the copy on which
+// the new version is tried, with room for what its migrations write, and the backup.
+const (
+	copyShare   = 1.2
+	backupShare = 1.0
+)
+
+// leastFiles is how many files there must be room for on each disk.
+const leastFiles = 1000
+
+// volume is one file system and what is to be written to it.
+type volume struct {
+	dir     string
+	purpose []string
+	need    int64
+	free    int64
+	files   uint64 // 0 where they are not limited
+	inodes  uint64
+}
+
+// volumes are the file systems that an upgrade writes to.
+func (x *examination) volumes(ctx context.Context) ([]volume, int64, error) {
+	size, err := x.DB.Size(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	staging := int64(0)
+	if a, ok := x.artifact(); ok && x.Program == "" {
+		staging = a.Size
+	}
+	var out []volume
+	at := map[uint64]int{}
+	for _, one := range []struct {
+		dir, purpose string
+		need         int64
+	}{
+		{x.Data, "a copy to try it on", int64(copyShare * float64(size))},
+		{x.Backups, "the backup", int64(backupShare * float64(size))},
+		{x.Root, "the program", staging},
+	} {
+		if one.dir == "" {
+			continue
+		}
+		dir, err := existing(one.dir)
+		if err != nil {
+			return nil, 0, err
+		}
+		var st unix.Statfs_t
+		var node unix.Stat_t
+		if err := errors.Join(unix.Statfs(dir, &st), unix.Stat(dir, &node)); err != nil {
+			return nil, 0, fmt.Errorf("look at the space of %s: %w", dir, err)
+		}
+		i, known := at[node.Dev]
+		if !known {
+			i = len(out)
+			at[node.Dev] = i
+			free := int64(st.Bavail) * st.Bsize //nolint:gosec // no disk has more
+			out = append(out, volume{dir: dir, free: free, files: st.Files, inodes: st.Ffree})
+		}
+		out[i].need += one.need
+		out[i].purpose = append(out[i].purpose, one.purpose)
+	}
+	return out, size, nil
+}
+
+// existing is a directory, or the one above it in which it will be made.
+func existing(dir string) (string, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return "", err
+	}
+	for {
+		if _, err := os.Stat(dir); err == nil || dir == filepath.Dir(dir) {
+			return dir, err
+		} else if !errors.Is(err, os.ErrNotExist) {
+			return "", err
+		}
+		dir = filepath.Dir(dir)
+	}
+}
+
+// disk looks whether there is room for what an upgrade writes: 2.2 times the database, and
+// the program.
+func (x *examination) disk(ctx context.Context) error {
+	all, size, err := x.volumes(ctx)
+	if err != nil {
+		return err
+	}
+	for _, v := range all {
+		purpose := strings.Join(v.purpose, ", ")
+		if v.free < v.need {
+			x.say(Fail, "Make room, prune backups (tako backup prune), or move the directory to a larger disk.", "%s has %s free, and %s are needed for %s (the database has %s)", v.dir, backup.Size(v.free), backup.Size(v.need), purpose, backup.Size(size))
+			continue
+		}
+		x.say(OK, "", "%s has %s free, and %s are needed for %s", v.dir, backup.Size(v.free), backup.Size(v.need), purpose)
+	}
+	return nil
+}
+
+// files looks whether there is room for more files.
+func (x *examination) files(ctx context.Context) error {
+	all, _, err := x.volumes(ctx)
+	if err != nil {
+		return err
+	}
+	for _, v := range all {
+		switch {
+		case v.files == 0:
+			x.say(OK, "", "%s does not limit the number of files", v.dir)
+		case v.inodes < leastFiles:
+			x.say(Fail, "Delete files that nobody needs, or make the file system anew with more inodes.", "%s has room for %d files only, and %d are needed", v.dir, v.inodes, leastFiles)
+		default:
+			x.say(OK, "", "%s has room for %d more files", v.dir, v.inodes)
+		}
+	}
+	return nil
+}
+
+// writable looks whether this process may write where an upgrade does, and whether
+// `current` names a version that is there.
+func (x *examination) writable(context.Context) error {
+	dirs := []string{x.Data, x.Backups}
+	if x.Root != "" {
+		dirs = append(dirs, x.Root, filepath.Join(x.Root, "versions"), filepath.Join(x.Root, "upgrade"))
+	}
+	bad := false
+	for _, dir := range dirs {
+		at, err := existing(dir)
+		if err != nil {
+			return err
+		}
+		if err := unix.Faccessat(unix.AT_FDCWD, at, unix.W_OK|unix.X_OK, unix.AT_EACCESS); err != nil {
+			bad = true
+			x.say(Fail, "Give it to the user that the server runs as (chown), or mount it writable, and run this as that user.", "%s cannot be written to by user %d: %v", at, os.Geteuid(), err)
+		}
+	}
+	if x.Root != "" {
+		link := filepath.Join(x.Root, "current")
+		target, err := os.Readlink(link)
+		switch want := filepath.Join("versions", x.From); {
+		case err != nil:
+			bad = true
+			x.say(Fail, "Name the supervisor's directory with --root.", "%s is no link to a version: %v", link, err)
+		case filepath.Clean(target) != want && filepath.Clean(target) != filepath.Join(x.Root, want):
+			bad = true
+			x.say(Fail, "See `tako upgrade status`.", "%s names %s, and version %s runs", link, target, x.From)
+		}
+	}
+	if !bad {
+		x.say(OK, "", "%s", strings.Join(dirs, ", "))
+	}
+	return nil
+}
