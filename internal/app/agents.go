@@ -17,6 +17,7 @@ import (
 // hosts of the same platform get.
 func (a *App) reach(exe, installation string, store *docstore.Store) {
 	machines := directory.New(a.db, store)
+	a.machines = machines
 	a.programs = program.NewFinder(exe)
 	a.network = network.New(network.Config{Identity: a.identity, Trust: machines.Trusts, Programs: a.programs, Log: a.log})
 	a.hosts = ssh.New(ssh.Config{Installation: installation, Programs: a.programs, Accounts: machines, Log: a.log})

@@ -98,6 +98,8 @@ type Config struct {
 	// likely one first: of them, one that it has is what the package is sent as the
 	// difference to. It may be nil: then packages are sent whole.
 	Earlier func(ctx context.Context, p *deploy.Plan, feedID, packageID, version string) ([]Package, error)
+	// Offline makes the bundles of offline drops; nil refuses them.
+	Offline *Offline
 	// Mail may be nil: then steps that send e-mails fail.
 	Mail Mail
 	Log  *slog.Logger

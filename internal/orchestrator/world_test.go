@@ -57,6 +57,9 @@ func TestMain(m *testing.M) {
 		}
 		exit(err)
 	}
+	if len(os.Args) > 2 && os.Args[1] == "agent" && os.Args[2] == "run-bundle" {
+		exit(runBundle(os.Args[3:]))
+	}
 	if dir := os.Getenv(childEnv); dir != "" {
 		exit(childServer(dir))
 	}
@@ -87,6 +90,8 @@ type scenario struct {
 	Targets []releases.Target
 	Near    []string
 	Fleet   []string
+	// Drops are the endpoints of offline drops, by the id of the target.
+	Drops map[string]octopus.Endpoint
 	// ReachFor is how long agents of the fleet are called again, as usual for zero.
 	ReachFor time.Duration
 	// CancelIn is when a cancellation is over at the latest, as usual for zero.
@@ -267,7 +272,7 @@ func newServerOf(ctx context.Context, dir string, d *db.DB, node string, log *sl
 		return nil, err
 	}
 	runners := map[octopus.TaskName]tasks.Runner{
-		octopus.TaskDeploy: orchestrator.New(orchestrator.Config{DB: d, Source: source{dir}, Agents: agents, Blobs: blobs, Sealer: box, Log: log, Earlier: source{dir}.earlier}),
+		octopus.TaskDeploy: orchestrator.New(orchestrator.Config{DB: d, Source: source{dir}, Agents: agents, Blobs: blobs, Sealer: box, Log: log, Earlier: source{dir}.earlier, Offline: offline(dir)}),
 	}
 	timing := brisk
 	timing.Cancel = sc.CancelIn

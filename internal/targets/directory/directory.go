@@ -233,3 +233,16 @@ func (d *Directory) Trusts(ctx context.Context, sub halibut.Subscription, thumb 
 	}
 	return ok, nil
 }
+
+// Endpoint is how a deployment target is reached, with its secrets in clear.
+func (d *Directory) Endpoint(ctx context.Context, machine string) (octopus.Endpoint, error) {
+	var m octopus.Machine
+	err := d.db.Read(ctx, func(tx *db.Tx) error {
+		m = octopus.Machine{}
+		return d.store.Reveal(ctx, tx, "machines", machine, &m)
+	})
+	if err != nil {
+		return octopus.Endpoint{}, fmt.Errorf("find machine %s: %w", machine, err)
+	}
+	return m.Endpoint, nil
+}
