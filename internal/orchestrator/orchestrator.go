@@ -171,7 +171,7 @@ func (e *blockedError) Error() string { return e.why }
 
 // load reads everything that a run works from.
 func (o *Orchestrator) load(ctx context.Context, l *tasks.Lease) (*run, error) {
-	r := &run{o: o, l: l, log: o.log.With("task", l.ID), busy: map[deploy.Unit]*work{}, leaving: map[string]bool{}, woken: make(chan struct{}, 1)}
+	r := &run{o: o, l: l, log: o.log.With("task", l.ID), busy: map[deploy.Unit]*work{}, leaving: map[string]bool{}, chosen: map[deploy.Unit]string{}, choosing: make(chan struct{}, 1), woken: make(chan struct{}, 1)}
 	err := o.cfg.DB.Read(ctx, func(tx *db.Tx) error { return tasks.Plan(ctx, tx, l.ID, &r.plan) })
 	if err != nil {
 		return nil, err

@@ -31,10 +31,14 @@ type run struct {
 
 	deltas differences
 
-	mu    sync.Mutex // of state and leaving
+	mu    sync.Mutex // of state, leaving and chosen
 	state *deploy.State
 	// leaving are targets on their way out of the deployment.
 	leaving map[string]bool
+	// chosen are the workers of units of this run, where their number counts; choosing is
+	// full while one of those is being chosen.
+	chosen   map[deploy.Unit]string
+	choosing chan struct{}
 
 	// What follows belongs to loop alone.
 	busy    map[deploy.Unit]*work
