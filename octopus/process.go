@@ -68,6 +68,9 @@ const (
 	// PropMaxParallelism is the window of a rolling deployment: on how many
 	// targets the step runs at a time.
 	PropMaxParallelism = "Octopus.Action.MaxParallelism"
+	// PropWorkerLeaseCap is the variable for how many steps of a deployment one worker
+	// has before another one is taken; without it that is as many as there are.
+	PropWorkerLeaseCap = "Octopus.Deployment.WorkerLeaseCap"
 	// PropConditionExpression is evaluated for StepConditionVariable.
 	PropConditionExpression = "Octopus.Step.ConditionVariableExpression"
 )

@@ -417,6 +417,7 @@ func (r *refuser) badDocuments() {
 		{"POST", "projects", `{"Name":"x","LifecycleId":"{lifecycle}"}`, "ProjectGroupId is empty"},
 		{"POST", "projects", `{"Name":"x","ProjectGroupId":"{group}","LifecycleId":"{lifecycle}","TenantedDeploymentMode":"Both"}`, "TenantedDeploymentMode is 'Both'"},
 		{"POST", "projects?clone=Projects-999", `{"Name":"x","ProjectGroupId":"{group}","LifecycleId":"{lifecycle}"}`, "Projects-999"},
+		{"POST", "machines", `{"Name":"x","Roles":["r"],"EnvironmentIds":["{dev}"],"Endpoint":{"CommunicationStyle":"OfflineDrop","Destination":{"DestinationType":"FileSystem"}}}`, "Endpoint.Destination.DropFolderPath is empty"},
 		{"POST", "proxies", `{"Name":"x","Port":70000}`, "Port is 70000; use a number from 1 to 65535"},
 		{"POST", "tagsets", `{"Name":"a/b"}`, "Name is 'a/b'"},
 		{"POST", "tagsets", `{"Name":"x","Tags":[{"Name":""}]}`, "Tags[0].Name is empty"},

@@ -18,6 +18,7 @@ import (
 // hosts of the same platform get.
 func (a *App) reach(exe, installation string, store *docstore.Store) {
 	machines := directory.New(a.db, store)
+	a.machines = machines
 	a.programs = program.NewFinder(exe)
 	a.network = network.New(network.Config{AwaitIdentity: a.identity.Identity, Trust: machines.Trusts, Programs: a.programs, Log: a.log})
 	a.hosts = ssh.New(ssh.Config{Installation: installation, Programs: a.programs, Accounts: machines, Log: a.log})

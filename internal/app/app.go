@@ -44,6 +44,7 @@ import (
 	"github.com/takodeploy/tako/internal/secret"
 	"github.com/takodeploy/tako/internal/supervisor/control"
 	"github.com/takodeploy/tako/internal/targets"
+	"github.com/takodeploy/tako/internal/targets/directory"
 	"github.com/takodeploy/tako/internal/targets/network"
 	"github.com/takodeploy/tako/internal/targets/program"
 	"github.com/takodeploy/tako/internal/targets/ssh"
@@ -87,6 +88,7 @@ type App struct {
 	network  *network.Network
 	hosts    *ssh.Hosts
 	programs *program.Finder
+	machines *directory.Directory
 	agents   net.Listener // nil where no agent polls
 	tls      *certificates
 	drain    context.CancelFunc
@@ -218,6 +220,7 @@ func (a *App) wire(ctx context.Context, opt Options, p parts) error {
 	post := mail.New(a.db, p.store)
 	runners[octopus.TaskDeploy] = orchestrator.New(orchestrator.Config{
 		DB: a.db, Source: service, Agents: a.targets, Checks: a.targets.Checking(), TakesWork: a.targets.TakesWork, Blobs: p.blobs, Sealer: p.keys, Earlier: sources.earlier, Mail: post, Log: a.log,
+		Offline: &orchestrator.Offline{Endpoint: a.machines.Endpoint, Programs: a.programs, Version: opt.Version, Data: a.cfg.Data},
 	})
 	a.notify = notify.New(notify.Config{
 		DB: a.db, Store: p.store, Auth: a.auth, Trail: events.New(p.store.Kinds()), Mail: post, Log: a.log, ServerURI: a.cfg.ServerURI, Allow: a.outbound(),

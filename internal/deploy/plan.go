@@ -111,6 +111,8 @@ type Machine struct {
 	WorkerPoolID string `json:"workerPoolId,omitempty"`
 	// MayBeOffline tells that nobody minds when it is not available.
 	MayBeOffline bool `json:"mayBeOffline,omitempty"`
+	// Offline tells that it is an offline drop: what would run on it goes into a bundle.
+	Offline bool `json:"offline,omitempty"`
 }
 
 // MachineIDs are the ids of the targets that take part.
@@ -256,6 +258,11 @@ func Build(in Input) (*Plan, error) {
 			step.Lanes = []string{""}
 		}
 		done := folded(in.Done[s.ID])
+		for i := range machines {
+			if machines[i].Offline { // what failed before has made no bundle, and this one is to be whole
+				delete(done, strings.ToLower(machines[i].ID))
+			}
+		}
 		for _, lane := range step.Lanes {
 			if done[strings.ToLower(lane)] {
 				step.Done = append(step.Done, lane)

@@ -103,6 +103,8 @@ type Config struct {
 	// likely one first: of them, one that it has is what the package is sent as the
 	// difference to. It may be nil: then packages are sent whole.
 	Earlier func(ctx context.Context, p *deploy.Plan, feedID, packageID, version string) ([]Package, error)
+	// Offline makes the bundles of offline drops; nil refuses them.
+	Offline *Offline
 	// Mail may be nil: then steps that send e-mails fail.
 	Mail Mail
 	Log  *slog.Logger
@@ -177,7 +179,7 @@ func (e *blockedError) Error() string { return e.why }
 
 // load reads everything that a run works from.
 func (o *Orchestrator) load(ctx context.Context, l *tasks.Lease) (*run, error) {
-	r := &run{o: o, l: l, log: o.log.With("task", l.ID), busy: map[deploy.Unit]*work{}, leaving: map[string]bool{}, woken: make(chan struct{}, 1)}
+	r := &run{o: o, l: l, log: o.log.With("task", l.ID), busy: map[deploy.Unit]*work{}, leaving: map[string]bool{}, chosen: map[deploy.Unit]string{}, choosing: make(chan struct{}, 1), woken: make(chan struct{}, 1)}
 	err := o.cfg.DB.Read(ctx, func(tx *db.Tx) error { return tasks.Plan(ctx, tx, l.ID, &r.plan) })
 	if err != nil {
 		return nil, err

@@ -382,7 +382,10 @@ func (p *parser) output(e agent.Entry, m servicemsg.Message) error {
 }
 
 // maskFor adds the secrets that a unit sees, as written and as evaluated.
-func (v *values) maskFor(a *attempt) error {
+func (v *values) maskFor(a *attempt) error { return v.masker.Add(v.secretsFor(a)...) }
+
+// secretsFor are the secrets that a unit can see, as they are written and evaluated.
+func (v *values) secretsFor(a *attempt) []string {
 	v.mu.Lock()
 	set := v.set
 	v.mu.Unlock()
@@ -396,5 +399,5 @@ func (v *values) maskFor(a *attempt) error {
 			secrets = append(secrets, *s.NewValue, a.vars.Evaluate(*s.NewValue).Text)
 		}
 	}
-	return v.masker.Add(secrets...)
+	return secrets
 }

@@ -7,12 +7,14 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/takodeploy/tako/internal/agent"
 	"github.com/takodeploy/tako/internal/deploy"
 	"github.com/takodeploy/tako/internal/targets"
+	"github.com/takodeploy/tako/octopus"
 )
 
 // finder finds the agent for new work.
@@ -20,22 +22,54 @@ func (a *attempt) finder(place deploy.Place, pool string) func(context.Context) 
 	if place == deploy.OnTarget {
 		return func(ctx context.Context) (targets.Agent, error) { return a.r.o.cfg.Agents.Target(ctx, a.unit.Lane) }
 	}
-	need := targets.Need{Space: a.r.plan.SpaceID, Pool: pool, Used: a.r.used()}
-	return func(ctx context.Context) (targets.Agent, error) { return a.r.o.cfg.Agents.Worker(ctx, need) }
+	need := targets.Need{Space: a.r.plan.SpaceID, Pool: pool}
+	if text, ok := a.vars.Get(octopus.PropWorkerLeaseCap); ok {
+		if n, err := strconv.Atoi(strings.TrimSpace(text)); err == nil && n > 0 {
+			need.Cap = n
+		}
+	}
+	return func(ctx context.Context) (targets.Agent, error) {
+		if need.Cap > 0 {
+			// One after the other, so that each counts what those before it have chosen.
+			select {
+			case a.r.choosing <- struct{}{}:
+				defer func() { <-a.r.choosing }()
+			case <-ctx.Done():
+				return targets.Agent{}, ctx.Err()
+			}
+		}
+		need.Used, need.Steps = a.r.used()
+		found, err := a.r.o.cfg.Agents.Worker(ctx, need)
+		if err == nil && need.Cap > 0 {
+			a.r.mu.Lock()
+			a.r.chosen[a.unit] = found.Name
+			a.r.mu.Unlock()
+			a.notes = append(a.notes, a.line(octopus.LogVerbose, "The step runs on %s, as the deployment's step number %d there (%s is %d).", cmp.Or(found.Label, "the built-in worker"), need.Steps[found.Name]+1, octopus.PropWorkerLeaseCap, need.Cap))
+		}
+		return found, err
+	}
 }
 
-// used are the agents that the deployment has used, the latest first.
-func (r *run) used() []string {
+// used are the agents that the deployment has used, the latest first, and how many of its
+// units each has had, those included that have only chosen theirs.
+func (r *run) used() ([]string, map[string]int) {
 	type use struct {
 		agent string
 		at    time.Time
 	}
 	r.mu.Lock()
 	var all []use
-	for _, u := range r.state.Units {
+	had := map[string]int{}
+	for unit, u := range r.state.Units {
 		if u.Intent != nil && u.Intent.Agent != "" {
 			all = append(all, use{u.Intent.Agent, u.Started})
+			if r.chosen[unit] == "" {
+				had[u.Intent.Agent]++
+			}
 		}
+	}
+	for _, agent := range r.chosen {
+		had[agent]++
 	}
 	r.mu.Unlock()
 	slices.SortFunc(all, func(a, b use) int { return cmp.Or(b.at.Compare(a.at), cmp.Compare(a.agent, b.agent)) })
@@ -45,7 +79,7 @@ func (r *run) used() []string {
 			out = append(out, u.agent)
 		}
 	}
-	return out
+	return out, had
 }
 
 // untilCanceled is a context that ends when the task is canceled, too.

@@ -31,10 +31,14 @@ type run struct {
 
 	deltas differences
 
-	mu    sync.Mutex // of state and leaving
+	mu    sync.Mutex // of state, leaving and chosen
 	state *deploy.State
 	// leaving are targets on their way out of the deployment.
 	leaving map[string]bool
+	// chosen are the workers of units of this run, where their number counts; choosing is
+	// full while one of those is being chosen.
+	chosen   map[deploy.Unit]string
+	choosing chan struct{}
 
 	// What follows belongs to loop alone.
 	busy    map[deploy.Unit]*work
@@ -440,6 +444,18 @@ func (r *run) cancel(ctx context.Context) error {
 func (r *run) finish(ctx context.Context, outcome deploy.Outcome) error {
 	b := r.take()
 	b.Warnings = r.state.Warnings
+	if outcome == deploy.Succeeded {
+		switch err := r.bundles(ctx, &b); {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil:
+			r.log.Warn("make the bundles of offline drops", "err", err)
+			message := r.vars.mask(publicText(err, "The bundle of an offline drop could not be made because of a failure of the server; its log has the details."))
+			b.Lines = append(b.Lines, line(r.l.ID, octopus.LogFatal, message))
+			b.Warnings = true
+			return r.l.Finish(ctx, octopus.TaskFailed, message, b)
+		}
+	}
 	if len(r.state.Excluded)+len(r.state.Joined) > 0 {
 		var reached []string
 		for _, m := range slices.Concat(r.plan.Machines, r.state.Joined) {

@@ -95,6 +95,9 @@ func (r *run) start(ctx context.Context, unit deploy.Unit, n int) error {
 	if place == deploy.OnServer {
 		return a.serve(ctx)
 	}
+	if m := r.machine(unit.Lane); m != nil && m.Offline {
+		return a.pack(ctx, place)
+	}
 	a.target = place == deploy.OnTarget
 	// Until the intent is there, a cancellation leaves whatever is under way.
 	before, stop := a.untilCanceled(ctx)
@@ -336,12 +339,16 @@ func (a *attempt) unsent() deploy.Fact {
 
 // request builds what the agent is asked to run.
 func (a *attempt) request(ctx context.Context) (agent.StartRequest, error) {
-	var req agent.StartRequest
 	workspace := a.agent.Workspace(a.ticket)
-	packages, extra, err := a.acquire(ctx, workspace)
+	packages, extra, err := a.acquire(ctx, workspace, a.upload)
 	if err != nil {
-		return req, err
+		return agent.StartRequest{}, err
 	}
+	return a.compose(workspace, packages, extra)
+}
+
+// compose builds it of packages that are at hand, and of the variables about them.
+func (a *attempt) compose(workspace string, packages []steps.Package, extra []octostache.Pair) (req agent.StartRequest, err error) {
 	a.vars = a.vars.With(extra...)
 	plan := &a.r.plan
 	work, err := steps.Prepare(steps.Input{
@@ -363,8 +370,8 @@ func (a *attempt) request(ctx context.Context) (agent.StartRequest, error) {
 	return req, nil
 }
 
-// acquire brings the action's packages to the agent.
-func (a *attempt) acquire(ctx context.Context, workspace string) ([]steps.Package, []octostache.Pair, error) {
+// acquire finds the action's packages and has each brought to where it is used.
+func (a *attempt) acquire(ctx context.Context, workspace string, bring func(context.Context, Package, reference) error) ([]steps.Package, []octostache.Pair, error) {
 	var acquired []steps.Package
 	var extra []octostache.Pair
 	for _, p := range a.planned.Acquired() {
@@ -373,7 +380,7 @@ func (a *attempt) acquire(ctx context.Context, workspace string) ([]steps.Packag
 		if err != nil {
 			return nil, nil, err
 		}
-		if err := a.upload(ctx, found, reference{feed, id, version}); err != nil {
+		if err := bring(ctx, found, reference{feed, id, version}); err != nil {
 			return nil, nil, fmt.Errorf("bring package %s %s to the worker: %w", id, version, err)
 		}
 		one := steps.Package{Name: p.Name, PackageID: id, Version: version, FileName: found.FileName, SHA256: found.SHA256, Extract: p.Extract}

@@ -57,6 +57,9 @@ func TestMain(m *testing.M) {
 		}
 		exit(err)
 	}
+	if len(os.Args) > 2 && os.Args[1] == "agent" && os.Args[2] == "run-bundle" {
+		exit(runBundle(os.Args[3:]))
+	}
 	if dir := os.Getenv(childEnv); dir != "" {
 		exit(childServer(dir))
 	}
@@ -87,6 +90,11 @@ type scenario struct {
 	Targets []releases.Target
 	Near    []string
 	Fleet   []string
+	// Workers are the names of those of the default pool, each an agent of the fleet;
+	// without any it is the built-in worker.
+	Workers []string
+	// Drops are the endpoints of offline drops, by the id of the target.
+	Drops map[string]octopus.Endpoint
 	// ReachFor is how long agents of the fleet are called again, as usual for zero.
 	ReachFor time.Duration
 	// CancelIn is when a cancellation is over at the latest, as usual for zero.
@@ -212,7 +220,31 @@ func (n near) Worker(ctx context.Context, need targets.Need) (targets.Agent, err
 	if need.Pool != "" && need.Pool != "WorkerPools-1" {
 		return targets.Agent{}, fault.New(fault.Unsupported, "The worker pool %s has no workers.", need.Pool)
 	}
-	return n.Targets.Worker(ctx, need)
+	sc, err := readScenario(n.dir)
+	if err != nil || len(sc.Workers) == 0 {
+		return n.Targets.Worker(ctx, need)
+	}
+	pool := crew{workers: sc.Workers}
+	return targets.New(targets.Config{Directory: pool, Disabled: true, Dialers: map[octopus.CommunicationStyle]targets.Dialer{
+		octopus.StyleListening: func(ctx context.Context, m targets.Machine) (targets.Agent, error) {
+			return n.fleet.agent(ctx, m.ID, sc.ReachFor)
+		},
+	}}).Worker(ctx, need)
+}
+
+// crew is a directory of one pool of healthy workers.
+type crew struct{ workers []string }
+
+func (crew) Machine(_ context.Context, id string) (targets.Machine, error) {
+	return targets.Machine{}, fault.Missing("machine", id)
+}
+
+func (c crew) Pool(context.Context, string, string) (targets.Pool, error) {
+	p := targets.Pool{ID: "WorkerPools-1", Name: "Default", Default: true}
+	for _, name := range c.workers {
+		p.Workers = append(p.Workers, targets.Machine{ID: name, Name: name, Health: octopus.Healthy, Endpoint: octopus.Endpoint{CommunicationStyle: octopus.StyleListening}})
+	}
+	return p, nil
 }
 
 func (source) Child(context.Context, *db.Tx, *deploy.Plan, releases.Child) (task, skipped string, err error) {
@@ -267,7 +299,7 @@ func newServerOf(ctx context.Context, dir string, d *db.DB, node string, log *sl
 		return nil, err
 	}
 	runners := map[octopus.TaskName]tasks.Runner{
-		octopus.TaskDeploy: orchestrator.New(orchestrator.Config{DB: d, Source: source{dir}, Agents: agents, Blobs: blobs, Sealer: box, Log: log, Earlier: source{dir}.earlier, TakesWork: takesWork(dir)}),
+		octopus.TaskDeploy: orchestrator.New(orchestrator.Config{DB: d, Source: source{dir}, Agents: agents, Blobs: blobs, Sealer: box, Log: log, Earlier: source{dir}.earlier, TakesWork: takesWork(dir), Offline: offline(dir)}),
 	}
 	timing := brisk
 	timing.Cancel = sc.CancelIn

@@ -126,7 +126,9 @@ func planned(m *octopus.Machine, mayBeOffline bool) deploy.Machine {
 	switch m.Endpoint.CommunicationStyle {
 	case octopus.StyleNone, octopus.StyleKubernetes, octopus.StyleAzureWebApp, octopus.StyleServiceFabric, octopus.StyleCloudService, octopus.StyleECS, octopus.StyleStepPackage:
 		out.OnWorker, out.WorkerPoolID = true, m.Endpoint.DefaultWorkerPoolID
-	case octopus.StyleListening, octopus.StylePolling, octopus.StyleSSH, octopus.StyleOfflineDrop, octopus.StyleKubernetesAgent:
+	case octopus.StyleOfflineDrop:
+		out.Offline = true
+	case octopus.StyleListening, octopus.StylePolling, octopus.StyleSSH, octopus.StyleKubernetesAgent:
 	}
 	return out
 }

@@ -156,7 +156,21 @@ func checkEndpoint(e *octopus.Endpoint) error {
 	if e.CommunicationStyle == "" {
 		return fault.InvalidField("Endpoint.CommunicationStyle", "Endpoint.CommunicationStyle is empty; give one such as TentaclePassive, TentacleActive, Ssh or None.")
 	}
-	return nil
+	if e.CommunicationStyle != octopus.StyleOfflineDrop || e.Destination == nil {
+		return nil
+	}
+	d := e.Destination
+	if d.DestinationType == "" {
+		d.DestinationType = octopus.DropArtifact
+		if d.DropFolderPath != "" {
+			d.DestinationType = octopus.DropFileSystem
+		}
+	}
+	err := oneOf("Endpoint.Destination.DestinationType", &d.DestinationType, octopus.DropArtifact, octopus.DropFileSystem)
+	if err == nil && d.DestinationType == octopus.DropFileSystem && d.DropFolderPath == "" {
+		err = fault.InvalidField("Endpoint.Destination.DropFolderPath", "Endpoint.Destination.DropFolderPath is empty; give the folder on the server's host that bundles are written to, or let DestinationType be Artifact.")
+	}
+	return err
 }
 
 // MachinePolicies say how machines are checked and reached.

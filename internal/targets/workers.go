@@ -20,7 +20,14 @@ type Need struct {
 	// Used are agents that the deployment has used, the latest first. One of them is
 	// taken where possible: it has the deployment's packages.
 	Used []string
+	// Cap ends that for one that has had so many of the deployment's steps, Steps says how
+	// many; 0 is no cap. When all have, the one that had the fewest is taken.
+	Cap   int
+	Steps map[string]int
 }
+
+// full reports whether a worker has had its part of the deployment's steps.
+func (n *Need) full(id string) bool { return n.Cap > 0 && n.Steps[id] >= n.Cap }
 
 const (
 	// tryFor is how long a worker may take to answer while there are others.
@@ -31,7 +38,7 @@ const (
 
 // Worker returns the agent of a worker that the need describes: one that is enabled and
 // healthy and answers, the one with the least to do among those that the deployment has
-// not used. A default pool without any worker is the built-in one.
+// not used, within the need's cap. A default pool without any worker is the built-in one.
 func (t *Targets) Worker(ctx context.Context, need Need) (Agent, error) {
 	if t.cfg.Directory == nil {
 		return t.own(ctx)
@@ -43,7 +50,7 @@ func (t *Targets) Worker(ctx context.Context, need Need) (Agent, error) {
 	if len(pool.Workers) == 0 {
 		return t.withoutWorkers(ctx, pool)
 	}
-	candidates, err := pool.candidates(need.Used)
+	candidates, err := pool.candidates(&need)
 	if err != nil {
 		return Agent{}, err
 	}
@@ -86,8 +93,9 @@ func (t *Targets) tryWorker(ctx context.Context, m Machine, more bool) (Agent, e
 }
 
 // candidates are the workers to try, in that order: those that the deployment has used
-// come first, and those that were never checked come last.
-func (p *Pool) candidates(used []string) ([]Machine, error) {
+// come first, and those that were never checked come last but for those that have had
+// their part.
+func (p *Pool) candidates(need *Need) ([]Machine, error) {
 	var out []Machine
 	var why []string
 	for _, m := range p.Workers {
@@ -107,8 +115,11 @@ func (p *Pool) candidates(used []string) ([]Machine, error) {
 		return nil, fault.New(fault.Unsupported, "No worker of the pool %s is enabled and healthy: %s.", p.Name, strings.Join(why, ", "))
 	}
 	place := func(m Machine) int {
-		if i := slices.Index(used, m.ID); i >= 0 {
-			return i - len(used)
+		if need.full(m.ID) {
+			return need.Steps[m.ID]
+		}
+		if i := slices.Index(need.Used, m.ID); i >= 0 {
+			return i - len(need.Used)
 		}
 		return 0
 	}

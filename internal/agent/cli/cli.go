@@ -60,7 +60,7 @@ func bad(flag, value, remedy string) error { return usage("--%s %q: %s", flag, v
 func Commands(p Program) []*cobra.Command {
 	all := []*cobra.Command{
 		installCommand(p), configureCommand(p), registerCommand(p, false), registerCommand(p, true), pollServerCommand(p), deregisterCommand(p),
-		runCommand(p), serviceCommand(p), showThumbprintCommand(p), listInstancesCommand(p), deleteInstanceCommand(p), selfTestCommand(p),
+		runCommand(p), runBundleCommand(p), serviceCommand(p), showThumbprintCommand(p), listInstancesCommand(p), deleteInstanceCommand(p), selfTestCommand(p),
 	}
 	for _, cmd := range all {
 		complete(cmd)

@@ -300,3 +300,16 @@ func (e *enabled) add(at moment, sub halibut.Subscription, thumb halibut.Thumbpr
 	}
 	e.agents[pollingAgent{sub, thumb}] = true
 }
+
+// Endpoint is how a deployment target is reached, with its secrets in clear.
+func (d *Directory) Endpoint(ctx context.Context, machine string) (octopus.Endpoint, error) {
+	var m octopus.Machine
+	err := d.db.Read(ctx, func(tx *db.Tx) error {
+		m = octopus.Machine{}
+		return d.store.Reveal(ctx, tx, "machines", machine, &m)
+	})
+	if err != nil {
+		return octopus.Endpoint{}, fmt.Errorf("find machine %s: %w", machine, err)
+	}
+	return m.Endpoint, nil
+}

@@ -91,6 +91,22 @@ func TestWorkers(t *testing.T) {
 		expect("the one that was used", choose("b"), "b")
 		expect("the one that was used last", choose("a", "b"), "a")
 		expect("one that was used elsewhere", choose("elsewhere"), "c")
+		capped := func(limit int, steps map[string]int) string {
+			t.Helper()
+			need := targets.Need{Space: string(w.space), Pool: pool, Cap: limit, Steps: map[string]int{}, Used: []string{ids["b"], ids["c"]}}
+			for name, n := range steps {
+				need.Steps[ids[name]] = n
+			}
+			a, err := found.Worker(t.Context(), need)
+			if err != nil {
+				return err.Error()
+			}
+			return a.Label
+		}
+		expect("the one that was used, below the cap", capped(2, map[string]int{"b": 1, "c": 2}), "b")
+		expect("the other one that was used", capped(2, map[string]int{"b": 2, "c": 1}), "c")
+		expect("one that was not used yet", capped(2, map[string]int{"b": 2, "c": 2}), "a")
+		expect("the one with the fewest", capped(1, map[string]int{"a": 3, "b": 4, "c": 2}), "c")
 		net.away["c"] = fmt.Errorf("%w: no route", agent.ErrNotSent)
 		expect("one that answers", choose("c"), "b")
 		set("b", octopus.Unhealthy, false)
