@@ -295,7 +295,10 @@ func (c *Coordinator) step(ctx context.Context, t *Txn, do Do) error {
 			return err
 		}
 	}
-	return c.write(t, KindDone, m)
+	if err := c.write(t, KindDone, m); err != nil {
+		return err
+	}
+	return failpoint.Hit("upgrade-done-" + strings.ToLower(string(do.State)))
 }
 
 func (c *Coordinator) write(t *Txn, kind string, m Mark) error {
