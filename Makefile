@@ -16,7 +16,7 @@ TOOLS       := $(CURDIR)/bin/tools
 GOFUMPT     := $(TOOLS)/gofumpt
 LINTER      := $(TOOLS)/golangci-lint
 
-.PHONY: build demo docs test unit race lint vet cross prerequisites tools soak soak-kills soak-stalls soak-states soak-delta soak-packages soak-clone soak-agents soak-fuzz fuzz bench bench-agents vuln release clean
+.PHONY: build demo docs test unit race lint vet cross prerequisites tools soak soak-kills soak-stalls soak-states soak-delta soak-packages soak-clone soak-agents soak-upgrade soak-fuzz fuzz bench bench-agents vuln release clean
 
 build:
 	$(GOBUILD) -o bin/tako ./cmd/tako
@@ -67,7 +67,7 @@ $(LINTER):
 
 # The long tests, a target each, which ends by itself within an hour.
 SOAK := TAKO_TEST_SOAK=1 TAKO_TEST_BINARY=$(CURDIR)/bin/tako go test -count=1 -v
-soak: soak-kills soak-stalls soak-states soak-delta soak-packages soak-clone soak-agents soak-fuzz
+soak: soak-kills soak-stalls soak-states soak-delta soak-packages soak-clone soak-agents soak-upgrade soak-fuzz
 
 soak-kills: build
 	$(SOAK) -timeout 40m -run 'TestPoint20|TestKill|TestPausedOwner|TestErrorAtEveryEdge|TestLateStart|TestLostCommits' ./test
@@ -96,6 +96,11 @@ soak-clone: build
 # Agents that are killed, cut off and lost during deployments, fifty times on each database.
 soak-agents: build
 	$(SOAK) -timeout 50m -run 'TestAgentFaults|TestRollout|TestAgentUpgrade' ./test
+
+# Upgrades to versions that misbehave, and upgrades whose processes are killed at every edge,
+# on each database; prints what was killed, what may come of it and what came.
+soak-upgrade: build
+	$(SOAK) -timeout 58m -run 'TestBadVersions|TestKilledUpgrades' ./test
 
 # Every Fuzz function of the module, found by itself; FUZZ_SECONDS in all.
 FUZZ_SECONDS ?= 600

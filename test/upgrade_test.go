@@ -15,10 +15,13 @@ import (
 	"time"
 
 	"github.com/takodeploy/tako/internal/apptest"
+	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/durable"
 	"github.com/takodeploy/tako/internal/upgrade"
+	"github.com/takodeploy/tako/internal/upgrade/journal"
 	"github.com/takodeploy/tako/internal/upgrade/publish"
 	"github.com/takodeploy/tako/internal/upgrade/releasefeed"
+	"github.com/takodeploy/tako/octopus"
 )
 
 // feedSite is a site with releases, and the root by which its feed is believed.
@@ -80,82 +83,148 @@ func (f *feedSite) publish(t *testing.T, version string, program []byte) {
 	}
 }
 
+// upgraded is a supervised server, and a site that has releases for it.
+type upgraded struct {
+	*apptest.Process
+	t    *testing.T
+	site *feedSite
+	old  string // version
+	// fault is the file that says how the next version misbehaves.
+	fault string
+}
+
+func newUpgraded(t *testing.T, dialect db.Dialect) *upgraded {
+	t.Helper()
+	u := &upgraded{Process: apptest.NewProcess(t, dialect), t: t, site: newFeedSite(t), fault: filepath.Join(t.TempDir(), "fault")}
+	u.Supervised()
+	t.Cleanup(func() {
+		if pid, err := upgrade.Owner(u.Root); err == nil && pid > 1 {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+	})
+	u.Env = []string{"TAKO_TEST_FAULT=" + u.fault}
+	// A connection that stays open stays with the former server.
+	u.HTTP = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	u.Start()
+	u.old = u.version()
+	u.do(0, "Root 1 is trusted", "trust", u.site.root, "--feed", u.site.url)
+	return u
+}
+
+// args is the command line of a command about upgrades.
+func (u *upgraded) args(args ...string) []string {
+	args = append([]string{"upgrade"}, args...)
+	args = append(args, "--root", u.Root)
+	if u.Database != "" {
+		args = append(args, "--database", u.Database)
+	}
+	return args
+}
+
+// do runs a command about upgrades, which is to end with a code and to say something.
+func (u *upgraded) do(code int, want string, args ...string) {
+	u.t.Helper()
+	out, got := run(u.t, "", u.args(args...)...)
+	if got != code || !strings.Contains(out, want) {
+		raw, _ := os.ReadFile(filepath.Join(u.Root, "upgrade", "worker.log")) // for the reader
+		u.t.Fatalf("%v: exit code %d, not %d\n%s\n%s\n%s", args, got, code, out, raw, u.Output())
+	}
+}
+
+// unharmed is do while the server is asked all the time, and answers each time. The
+// requests end with it: a connection that is left idle keeps the former server alive.
+func (u *upgraded) unharmed(code int, want string, args ...string) {
+	u.t.Helper()
+	stop := requests(u.t, u.Client)
+	u.do(code, want, args...)
+	if n, failed := stop(); failed > 0 || n == 0 {
+		u.t.Errorf("%v: %d of %d requests failed", args, failed, n)
+	}
+}
+
+// version is the one that answers.
+func (u *upgraded) version() string {
+	u.t.Helper()
+	return apptest.Get[struct{ Version string }](u.t, u.Client, "/api").Version
+}
+
+// serves asserts which version answers.
+func (u *upgraded) serves(want string) {
+	u.t.Helper()
+	if got := u.version(); got != want {
+		u.t.Errorf("version %s serves, not %s", got, want)
+	}
+}
+
+// last is the newest upgrade.
+func (u *upgraded) last() *upgrade.Txn {
+	u.t.Helper()
+	j, err := journal.Open(upgrade.Dir(u.Root))
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	last, err := upgrade.Last(j.Entries())
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	return last
+}
+
+// environment makes one, for whoever looks whether something is lost.
+func (u *upgraded) environment(name string) octopus.Environment {
+	u.t.Helper()
+	return apptest.Post(u.t, u.Client, "/api/Spaces-1/environments", octopus.Environment{Name: name})
+}
+
 // TestUpgrade takes a server that is in use to another version by one command, back by
-// one, and there again for good. No request fails.
+// one, and there again for good. No request fails, and nothing is lost.
 func TestUpgrade(t *testing.T) {
 	t.Parallel()
-	const next = "2026.5.0"
-	program, err := os.ReadFile(apptest.BuildVersion(t, next))
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, dialect := range apptest.Dialects() {
 		t.Run(dialect.String(), func(t *testing.T) {
 			t.Parallel()
-			p := apptest.NewProcess(t, dialect)
-			p.Supervised()
-			// A connection that stays open stays with the former server.
-			p.HTTP = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-			p.Start()
-			site := newFeedSite(t)
-			do := func(code int, want string, args ...string) {
-				t.Helper()
-				args = append([]string{"upgrade"}, args...)
-				args = append(args, "--root", p.Root)
-				if p.Database != "" {
-					args = append(args, "--database", p.Database)
-				}
-				out, got := run(t, "", args...)
-				if got != code || !strings.Contains(out, want) {
-					raw, _ := os.ReadFile(filepath.Join(p.Root, "upgrade", "worker.log")) // for the reader
-					t.Fatalf("%v: exit code %d, not %d\n%s\n%s\n%s", args, got, code, out, raw, p.Output())
-				}
-			}
-			version := func() string {
-				return apptest.Get[struct{ Version string }](t, p.Client, "/api").Version
-			}
-			old := version()
-			do(2, "--feed is missing", "check")
-			do(0, "Root 1 is trusted", "trust", site.root, "--feed", site.url)
-			site.publish(t, next, program)
-			stop := requests(t, p.Client)
-			do(0, old+" -> "+next, "check")
-			do(0, "Nothing speaks against it", "--dry-run")
-			if _, err := os.Stat(filepath.Join(p.Root, "versions", next)); err == nil {
+			program := nextProgram(t)
+			u := newUpgraded(t, dialect)
+			u.site.publish(t, next, program)
+			u.do(0, u.old+" -> "+next, "check")
+			u.do(0, "Nothing speaks against it", "--dry-run")
+			if _, err := os.Stat(filepath.Join(u.Root, "versions", next)); err == nil {
 				t.Error("a dry run has installed the version")
 			}
-			do(2, "--yes is missing")
-			do(0, "Version "+next+" serves", "--yes", "--probation", "1s")
-			if got := version(); got != next {
-				t.Errorf("version %s serves", got)
+			u.do(2, "--yes is missing")
+			before := u.environment("before")
+			u.unharmed(0, "Version "+next+" serves", "--yes", "--probation", "1s")
+			u.serves(next)
+			during := u.environment("during")
+			u.do(75, "is under way", "--yes", "--to", next)
+			u.do(0, string(upgrade.Committed), "status")
+			u.do(0, "It is finalized at", "hold", "--for", "200h")
+			restarted(t, u.Process)
+			u.unharmed(0, "Version "+u.old+" serves again", "rollback")
+			u.serves(u.old)
+			for _, e := range []octopus.Environment{before, during} {
+				if got := apptest.Get[octopus.Environment](t, u.Client, "/api/Spaces-1/environments/"+e.ID); got.Name != e.Name {
+					t.Errorf("%s is %+v after the way back", e.Name, got)
+				}
 			}
-			do(75, "is under way", "--yes", "--to", next)
-			do(0, string(upgrade.Committed), "status")
-			do(0, "It is finalized at", "hold", "--for", "200h")
-			restarted(t, p)
-			do(0, "Version "+old+" serves again", "rollback")
-			if got := version(); got != old {
-				t.Errorf("version %s serves", got)
+			u.do(1, "nothing to go back from", "rollback")
+			u.unharmed(0, "Version "+next+" serves", "--yes", "--probation", "1s", "--hold", "100h")
+			u.unharmed(0, "is final", "finalize")
+			u.do(1, "finalized", "rollback")
+			u.do(10, "nothing newer", "check")
+			// The version before refuses what it can no longer work on.
+			if out, code := run(t, "", append([]string{"database", "check", "--data", u.Data}, database(u.Process)...)...); code != 78 {
+				t.Errorf("the version before: exit code %d, %s", code, out)
 			}
-			do(1, "nothing to go back from", "rollback")
-			do(0, "Version "+next+" serves", "--yes", "--probation", "1s", "--hold", "100h")
-			do(0, "is final", "finalize")
-			do(1, "finalized", "rollback")
-			do(10, "nothing newer", "check")
 			// One that does not work is given up before it has done any harm.
-			site.publish(t, "2026.6.0", fmt.Appendf(nil, `#!/bin/sh
+			u.site.publish(t, "2026.6.0", fmt.Appendf(nil, `#!/bin/sh
 [ "$1" = version ] && echo '{"Version":"2026.6.0","Platform":"%s/%s"}' && exit
 echo 'tako: it cannot' >&2
 exit 1
 `, runtime.GOOS, runtime.GOARCH))
-			do(20, "it cannot", "--yes")
-			if n, failed := stop(); failed > 0 || n == 0 {
-				t.Errorf("%d of %d requests failed", failed, n)
-			}
-			if got := version(); got != next {
-				t.Errorf("version %s serves", got)
-			}
-			out, _ := run(t, "", "upgrade", "history", "--output", "json", "--root", p.Root)
+			u.unharmed(20, "it cannot", "--yes")
+			u.serves(next)
+			out, _ := run(t, "", u.args("history", "--output", "json")...)
 			var all []upgrade.Txn
 			if err := json.Unmarshal([]byte(out), &all); err != nil {
 				t.Fatal(err)
@@ -169,6 +238,14 @@ exit 1
 			}
 		})
 	}
+}
+
+// database is the flag for a server's database, if it needs one.
+func database(p *apptest.Process) []string {
+	if p.Database == "" {
+		return nil
+	}
+	return []string{"--database", p.Database}
 }
 
 // restarted kills whoever carries the upgrade out, and the supervisor: the next one has

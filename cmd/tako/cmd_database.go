@@ -15,7 +15,7 @@ import (
 
 func databaseCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "database", Short: "Move a server to another database"}
-	cmd.AddCommand(databaseCopyCommand(), databaseExpandCommand(), databaseFinalizeCommand())
+	cmd.AddCommand(databaseCopyCommand(), databaseExpandCommand(), databaseFinalizeCommand(), databaseCheckCommand())
 	return cmd
 }
 
@@ -112,6 +112,28 @@ func databaseFinalizeCommand() *cobra.Command {
 				return err
 			}
 			return json.NewEncoder(cmd.OutOrStdout()).Encode(map[string]any{"SchemaLevel": m.SchemaLevel, "ActiveLevel": m.ActiveLevel, "MinReaderLevel": m.MinReaderLevel})
+		},
+	}
+	o.flags(cmd)
+	return cmd
+}
+
+// databaseCheckCommand tells an upgrade whether this version could do its work: if it could
+// not either, the other one is not to blame.
+func databaseCheckCommand() *cobra.Command {
+	var o offline
+	cmd := &cobra.Command{
+		Use: "check", Short: "Look whether this version can work on the database as it is now", Args: cobra.NoArgs, Hidden: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, opt, err := o.config(cmd)
+			if err != nil {
+				return err
+			}
+			m, err := app.CheckSchema(cmd.Context(), cfg, opt)
+			if err != nil {
+				return err
+			}
+			return json.NewEncoder(cmd.OutOrStdout()).Encode(map[string]any{"SchemaLevel": m.SchemaLevel, "ActiveLevel": m.ActiveLevel})
 		},
 	}
 	o.flags(cmd)

@@ -71,9 +71,9 @@ func supervise(cmd *cobra.Command, root string, args []string) error {
 		sockets[app.SocketAgents] = cfg.AgentListen
 	}
 	log := logger(cfg, cmd.ErrOrStderr())
-	if err := resumeUpgrade(root, args); err != nil {
-		log.Warn("an upgrade is not gone on with", "err", err)
-	}
+	attended, stop := context.WithCancel(cmd.Context())
+	defer stop()
+	go attendUpgrades(attended, root, args, log)
 	return runSupervisor(cmd.Context(), supervisor.Config{
 		Root: root, Addresses: sockets, Args: append(server, args...), Environ: os.Environ(),
 		Stdout: os.Stdout, Stderr: os.Stderr, Log: log,

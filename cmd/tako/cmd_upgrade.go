@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -396,13 +397,27 @@ func startWorker(root string, flags, environ []string) error {
 
 func logPath(root string) string { return filepath.Join(upgrade.Dir(root), "worker.log") }
 
-// resumeUpgrade goes on with an upgrade that a loss of power, say, has cut short. flags
-// are those of the server, among which are its settings.
-func resumeUpgrade(root string, flags []string) error {
-	err := upgrade.Busy(root)
-	var busy *upgrade.BusyError
-	if !errors.As(err, &busy) || busy.PID != 0 {
-		return err
+// attendUpgrades goes on with an upgrade that was cut short, by a loss of power or a kill
+// of the process that carried it out, until ctx ends. flags are those of the server,
+// among which are its settings.
+func attendUpgrades(ctx context.Context, root string, flags []string, log *slog.Logger) {
+	said, before := "", true // a supervisor that begins need not wait
+	for {
+		alone, err := upgrade.Unattended(root)
+		if err == nil && alone && before {
+			log.Info("an upgrade was cut short; going on with it")
+			err = startWorker(root, flags, os.Environ())
+		}
+		before = alone // once may be the moment in which somebody else starts it
+		if err != nil && err.Error() != said {
+			said = err.Error()
+			log.Error("go on with an upgrade", "err", err)
+		}
+		if pause(ctx, attendEvery) != nil {
+			return
+		}
 	}
-	return startWorker(root, flags, os.Environ())
 }
+
+// attendEvery is how often a supervisor looks whether an upgrade was cut short.
+const attendEvery = 3 * time.Second

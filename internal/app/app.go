@@ -94,6 +94,7 @@ type App struct {
 	drain    context.CancelFunc
 	version  string
 	launch   *control.Started // nil without a supervisor
+	answers  answers
 	instance *instance.Marker // nil for a server that is no test instance
 }
 
@@ -253,7 +254,7 @@ func (a *App) wire(ctx context.Context, opt Options, p parts) error {
 		Routes:  routes(a, opt.Version, p.store, service, packages, others, p.blobs),
 		Aliases: aliases(),
 		Guard:   server.Guard(a.db, p.store),
-		Version: opt.Version, InstallationID: p.installation, TestInstance: a.instance != nil, Base: a.cfg.BasePath, Drain: draining,
+		Version: opt.Version, InstallationID: p.installation, TestInstance: a.instance != nil, Base: a.cfg.BasePath, Drain: draining, Answered: a.answers.count,
 	})
 	return err
 }

@@ -34,6 +34,12 @@ func Finalize(ctx context.Context, cfg config.Config, opt Options) (db.Meta, err
 	})
 }
 
+// CheckSchema looks whether this program can work on a server's database as it is now, and
+// changes nothing.
+func CheckSchema(ctx context.Context, cfg config.Config, opt Options) (db.Meta, error) {
+	return changeSchema(ctx, cfg, opt, func(d *db.DB) error { return db.CheckStart(ctx, d, db.BinaryLevels()) })
+}
+
 func changeSchema(ctx context.Context, cfg config.Config, opt Options, fn func(*db.DB) error) (m db.Meta, err error) {
 	log := opt.Log
 	if log == nil {

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/takodeploy/tako/internal/db"
@@ -71,6 +72,17 @@ func (l *loops) wait() {
 	}
 }
 
+// answers counts what a server has answered, for whoever watches a new version.
+type answers struct{ all, failed atomic.Int64 }
+
+// count takes in the status of one answer.
+func (a *answers) count(status int) {
+	a.all.Add(1)
+	if status >= http.StatusInternalServerError {
+		a.failed.Add(1)
+	}
+}
+
 // life takes a server through its stages. By itself it serves until it is to end; under
 // a supervisor it may first be a candidate, and in the end a lame duck.
 type life struct {
@@ -113,7 +125,10 @@ func (l *life) become(s control.Stage) {
 
 // Status is control.Server.
 func (l *life) Status() control.Status {
-	st := control.Status{PID: os.Getpid(), Version: l.app.version, Stage: l.at(), Listeners: []string{SocketHTTP}}
+	st := control.Status{
+		PID: os.Getpid(), Version: l.app.version, Stage: l.at(), Listeners: []string{SocketHTTP},
+		Answers: l.app.answers.all.Load(), Failed: l.app.answers.failed.Load(),
+	}
 	if l.app.agents != nil {
 		st.Listeners = append(st.Listeners, SocketAgents)
 	}

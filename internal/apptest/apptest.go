@@ -178,18 +178,6 @@ func Binary(t testing.TB) string {
 	return path
 }
 
-// BuildVersion builds the program as another version of itself.
-func BuildVersion(t testing.TB, version string) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "tako")
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-ldflags", "-s -w -X main.version="+version, "-o", path, "github.com/takodeploy/tako/cmd/tako")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build version %s: %v\n%s", version, err, out)
-	}
-	return path
-}
-
 // Client speaks to a server.
 type Client struct {
 	URL, Key string

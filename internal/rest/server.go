@@ -65,6 +65,9 @@ type Config struct {
 	Drain context.Context
 	// Compress allows gzip for large answers to callers that ask for it.
 	Compress bool
+	// Answered is told the status of each answer, 0 for one that broke off before it began.
+	// Nil is nobody.
+	Answered func(status int)
 }
 
 // Server is the API as an [http.Handler]. It keeps no goroutine of its own.
@@ -160,6 +163,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, hr *http.Request) {
 		defer func() { // never the query: it may carry a key
 			s.log.DebugContext(hr.Context(), "request", "request", id, "method", hr.Method, "path", hr.URL.Path, "status", out.status, "took", time.Since(start))
 		}()
+	}
+	if s.Answered != nil {
+		defer func() { s.Answered(out.status) }()
 	}
 	defer s.recover(out, hr, id)
 

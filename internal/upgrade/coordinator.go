@@ -122,6 +122,24 @@ func busy(root string, all []journal.Entry) error {
 	return errors.Join(&BusyError{last.ID, pid}, err)
 }
 
+// Unattended reports whether there is an upgrade that has not ended and that nobody
+// carries out: whoever did was killed.
+func Unattended(root string) (bool, error) {
+	if _, err := os.Stat(Dir(root)); errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	j, err := journal.Open(Dir(root))
+	if err != nil {
+		return false, err
+	}
+	last, err := Last(j.Entries())
+	if err != nil || last == nil || last.State.Ended() {
+		return false, err
+	}
+	pid, err := Owner(root)
+	return err == nil && pid == 0, err
+}
+
 // Want writes somebody's wish about the newest upgrade. check is asked first, with the
 // upgrade as it is while nobody else can write.
 func Want(root string, a Ask, now time.Time, check func(*Txn) error) error {
@@ -277,7 +295,10 @@ func (c *Coordinator) step(ctx context.Context, t *Txn, do Do) error {
 			return err
 		}
 	}
-	return c.write(t, KindDone, m)
+	if err := c.write(t, KindDone, m); err != nil {
+		return err
+	}
+	return failpoint.Hit("upgrade-done-" + strings.ToLower(string(do.State)))
 }
 
 func (c *Coordinator) write(t *Txn, kind string, m Mark) error {

@@ -33,7 +33,7 @@ func (c *Coordinator) work(ctx context.Context, t *Txn, do Do) (any, error) {
 	case Rehearsed:
 		return c.rehearse(ctx, t)
 	case Expanded:
-		return c.json(ctx, t.Plan.To, "database", "expand")
+		return c.expand(ctx, t)
 	case Switched:
 		return nil, c.serve(ctx, t.Plan.To)
 	case Probation:
@@ -46,7 +46,9 @@ func (c *Coordinator) work(ctx context.Context, t *Txn, do Do) (any, error) {
 		if t.Failed == Rehearsed {
 			return nil, c.cfg.Store.MarkBad(t.Plan.To, t.Error)
 		}
-	case Planned, Committed, NeedsOperator:
+	case Committed:
+		return nil, c.cfg.Store.Forgive(t.Plan.To) // what it did the last time does not count any more
+	case Planned, NeedsOperator:
 	}
 	return nil, nil //nolint:nilnil // to write it down is all there is to do
 }
@@ -76,7 +78,16 @@ func (c *Coordinator) preflight(ctx context.Context, t *Txn) (any, error) {
 		return nil, err
 	}
 	warnings, err := c.inspect(ctx, t)
-	return map[string]any{"warnings": warnings}, err
+	if err != nil {
+		return nil, err
+	}
+	return looked{Warnings: warnings, Answered: c.answered(ctx)}, nil
+}
+
+// looked is what the step to PREFLIGHT has found out.
+type looked struct {
+	Warnings []string `json:"warnings"`
+	Answered answered `json:"answered"`
 }
 
 // withoutDucks waits until no former server has connections left: it may be of a version
@@ -198,6 +209,26 @@ func (c *Coordinator) rehearse(ctx context.Context, t *Txn) (any, error) {
 	return map[string]any{"took_ms": time.Since(started).Milliseconds()}, nil
 }
 
+// widened is what the step to EXPANDED has found out.
+type widened struct {
+	SchemaLevel int      `json:"schema_level"`
+	TookMS      int64    `json:"took_ms"`
+	Answered    answered `json:"answered"`
+}
+
+func (c *Coordinator) expand(ctx context.Context, t *Txn) (any, error) {
+	started := time.Now()
+	out, err := c.run(ctx, t.Plan.To, "database", "expand")
+	if err != nil {
+		return nil, err
+	}
+	var made struct{ SchemaLevel int }
+	if err := json.Unmarshal(out, &made); err != nil {
+		return nil, fmt.Errorf("read the answer of the expansion: %w", err)
+	}
+	return widened{made.SchemaLevel, time.Since(started).Milliseconds(), c.answered(ctx)}, nil
+}
+
 // serve has a version serve, if it does not yet.
 func (c *Coordinator) serve(ctx context.Context, version string) error {
 	r, err := c.ask(ctx, supervisor.Order{Do: "status"})
@@ -225,53 +256,14 @@ func (c *Coordinator) until(ctx context.Context, version string) error {
 		if err == nil && serves(r, version) {
 			return nil
 		}
+		if r.Current != "" && r.Current != version {
+			return fmt.Errorf("version %s could not stay alive: the supervisor went back to %s", version, r.Current)
+		}
 		if time.Now().After(late) {
 			if err == nil {
 				err = fmt.Errorf("the current version is %s", r.Current)
 			}
 			return fmt.Errorf("version %s does not serve as it should: %w", version, err)
-		}
-		if err := wait(ctx, c.cfg.Poll); err != nil {
-			return err
-		}
-	}
-}
-
-// failures is after how many bad answers in a row a version counts as not well.
-const failures = 3
-
-// watch looks at the new version until it has served for as long as the plan says.
-func (c *Coordinator) watch(ctx context.Context, t *Txn) error {
-	end := t.At.Add(t.Plan.Probation)
-	bad, pid := 0, 0
-	for {
-		if gone, err := c.wished(t); err != nil || gone {
-			return errors.Join(err, errGivenUp)
-		}
-		r, err := c.ask(ctx, supervisor.Order{Do: "deep"})
-		if r.Format == 0 {
-			if err := wait(ctx, c.cfg.Poll); err != nil {
-				return err
-			}
-			continue // no supervisor: that says nothing of the version
-		}
-		if err == nil && !serves(r, t.Plan.To) {
-			err = fmt.Errorf("the current version is %s", r.Current)
-		}
-		if r.Crashes > 0 || pid != 0 && r.Server != nil && r.Server.PID != pid {
-			return fmt.Errorf("version %s crashed while it was on probation", t.Plan.To)
-		}
-		if r.Server != nil {
-			pid = r.Server.PID
-		}
-		if bad++; err == nil {
-			bad = 0
-		}
-		switch {
-		case bad >= failures:
-			return fmt.Errorf("version %s is not well: %w", t.Plan.To, err)
-		case bad == 0 && !time.Now().Before(end):
-			return nil
 		}
 		if err := wait(ctx, c.cfg.Poll); err != nil {
 			return err

@@ -47,6 +47,10 @@ type Status struct {
 	Stage   Stage  `json:"stage"`
 	// Listeners are the names of its listening sockets.
 	Listeners []string `json:"listeners,omitempty"`
+	// Answers are how many requests it has answered since it began, Failed how many of
+	// them it could not answer for a reason of its own (a status of 500 and above).
+	Answers int64 `json:"answers,omitempty"`
+	Failed  int64 `json:"failed,omitempty"`
 }
 
 // Server is what a server does when it is told to. Each may be told again.

@@ -1,0 +1,133 @@
+package upgrade
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/takodeploy/tako/internal/supervisor"
+)
+
+// answered is how many requests a server had answered at one moment, and how many of them
+// with an error of its own.
+type answered struct {
+	PID    int   `json:"pid"`
+	All    int64 `json:"all"`
+	Failed int64 `json:"failed"`
+}
+
+func answeredBy(r supervisor.Report) answered {
+	if r.Server == nil {
+		return answered{}
+	}
+	return answered{r.Server.PID, r.Server.Answers, r.Server.Failed}
+}
+
+// answered asks the server that runs; whether it is well is the business of others.
+func (c *Coordinator) answered(ctx context.Context) answered {
+	r, _ := c.ask(ctx, supervisor.Order{Do: "deep"}) //nolint:errcheck // nothing was counted then
+	return answeredBy(r)
+}
+
+// since is what was answered after an earlier moment, of the same process.
+func (a answered) since(before answered) answered {
+	if a.PID != before.PID {
+		return a
+	}
+	return answered{a.PID, a.All - before.All, a.Failed - before.Failed}
+}
+
+// rate is the share that failed, 0 to 1.
+func (a answered) rate() float64 {
+	if a.All == 0 {
+		return 0
+	}
+	return float64(a.Failed) / float64(a.All)
+}
+
+// usual is the share of requests that the old version failed: all its life, or during the
+// upgrade until the switch if that was worse.
+func (t *Txn) usual() float64 {
+	var first looked
+	var last widened
+	if json.Unmarshal(t.Results[Preflight], &first) != nil || json.Unmarshal(t.Results[Expanded], &last) != nil {
+		return 0 // of a journal of another version: strict
+	}
+	return max(last.Answered.rate(), last.Answered.since(first.Answered).rate())
+}
+
+// What a version on probation may do.
+const (
+	failures = 3 // bad answers to a look, in a row
+	unlucky  = 5 // requests that fail, whatever the share
+)
+
+// tooMany says whether a version fails more requests than twice the usual share and one
+// of a hundred.
+func tooMany(a answered, usual float64) error {
+	if a.Failed < unlucky || a.rate() <= 2*usual+0.01 {
+		return nil
+	}
+	return fmt.Errorf("%d of its %d answers were errors (%.1f %%; the version before: %.1f %%)", a.Failed, a.All, 100*a.rate(), 100*usual)
+}
+
+// watch looks at the new version until it has served for as long as the plan says.
+func (c *Coordinator) watch(ctx context.Context, t *Txn) error {
+	end, usual := t.At.Add(t.Plan.Probation), t.usual()
+	bad, pid := 0, 0
+	var excused answered // what had failed when the old version could not have done better
+	for {
+		if gone, err := c.wished(t); err != nil || gone {
+			return errors.Join(err, errGivenUp)
+		}
+		r, err := c.ask(ctx, supervisor.Order{Do: "deep"})
+		if r.Format == 0 {
+			if err := wait(ctx, c.cfg.Poll); err != nil {
+				return err
+			}
+			continue // no supervisor: that says nothing of the version
+		}
+		if err == nil && !serves(r, t.Plan.To) {
+			err = fmt.Errorf("the current version is %s", r.Current)
+		}
+		if r.Crashes > 0 || pid != 0 && r.Server != nil && r.Server.PID != pid {
+			return fmt.Errorf("version %s crashed while it was on probation", t.Plan.To)
+		}
+		now := answeredBy(r)
+		if r.Server != nil {
+			pid = now.PID
+		}
+		if bad++; err == nil {
+			bad = 0
+		}
+		if bad < failures {
+			err = tooMany(now.since(excused), usual)
+		}
+		switch {
+		case err != nil && c.shared(ctx, t):
+			c.sayOnce("the server is not well, and version " + t.Plan.From + " would not be either: " + err.Error())
+			bad, excused = 0, now
+		case err != nil:
+			return fmt.Errorf("version %s is not well: %w", t.Plan.To, err)
+		case bad == 0 && !time.Now().Before(end):
+			return nil
+		}
+		if err := wait(ctx, c.cfg.Poll); err != nil {
+			return err
+		}
+	}
+}
+
+// patience is how long the old version may take to look at the database.
+const patience = 20 * time.Second
+
+// shared reports whether the old version could not do its work now either, as when the
+// database is away: to go back would help nobody.
+func (c *Coordinator) shared(ctx context.Context, t *Txn) bool {
+	ctx, stop := context.WithTimeout(ctx, patience)
+	defer stop()
+	_, err := c.run(ctx, t.Plan.From, "database", "check")
+	return err != nil
+}
