@@ -39,7 +39,7 @@ var arrows = map[string][]string{
 	"internal/health":       {"internal/targets"},
 	"internal/renewal":      {"internal/health", "internal/targets"},
 	"internal/rest":         {"internal/web"},
-	"internal/upgrade":      {"internal/backup", "internal/supervisor"},
+	"internal/upgrade":      {"internal/backup", "internal/supervisor", "internal/verify", "internal/upgrade/preflight"},
 	"internal/doctor":       {"internal/backup"},
 	// Its checks are the doctor's where they are the same.
 	"internal/upgrade/preflight": {"internal/upgrade", "internal/backup", "internal/doctor"},

@@ -2,8 +2,11 @@ package test
 
 import (
 	"bytes"
-	"encoding/json"
+	"context"
+	"errors"
+	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -11,6 +14,8 @@ import (
 
 	"github.com/takodeploy/tako/internal/apptest"
 	"github.com/takodeploy/tako/internal/db"
+	"github.com/takodeploy/tako/internal/fault"
+	"github.com/takodeploy/tako/internal/upgrade/preflight"
 	"github.com/takodeploy/tako/internal/verify"
 	"github.com/takodeploy/tako/octopus"
 )
@@ -74,15 +79,38 @@ func TestTwoProgramsCompared(t *testing.T) {
 		t.Errorf("users of the server: %q", names(users.Items))
 	}
 
-	out, errOut, code := onServer(t, s, nil, "", "preflight", "--to", "2027.1.0", "--output", "json")
-	var report struct {
-		Checks []struct{ Name, Status, Seen string }
+	asUpgrade(t, s)
+}
+
+// asUpgrade asks for what an upgrade asks for, as it does.
+func asUpgrade(t *testing.T, s *apptest.Process) {
+	t.Helper()
+	run := func(ctx context.Context, _ string, args ...string) ([]byte, error) {
+		cmd := exec.CommandContext(ctx, apptest.Binary(t), args...)
+		cmd.Env = append(os.Environ(), "TAKO_DATA="+s.Data)
+		return cmd.Output()
 	}
-	if err := json.Unmarshal([]byte(out), &report); err != nil || code != 20 || len(report.Checks) < 18 || !strings.Contains(errOut, "recovery-kit: ") {
-		t.Errorf("preflight: %d, %d checks, %v\n%s", code, len(report.Checks), err, errOut)
+	dir := filepath.Join(t.TempDir(), "facts")
+	c, err := verify.Programs(t.Context(), run, "2026.4.0", "2026.5.0", "latest", dir)
+	if err != nil || !c.Same() || c.Facts < 60 {
+		t.Errorf("two programs: %+v, %v", c, err)
 	}
-	for _, c := range report.Checks {
-		if strings.Contains(c.Seen, "could not be made") {
+	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("left %s: %v", dir, err)
+	}
+	old := func(ctx context.Context, version string, args ...string) ([]byte, error) {
+		args[0] = "no-such-command"
+		return run(ctx, version, args...)
+	}
+	if _, err := verify.Programs(t.Context(), old, "2026.4.0", "2026.5.0", "latest", dir); !fault.Is(err, fault.Unsupported) {
+		t.Errorf("a version without facts: %v", err)
+	}
+	r, err := preflight.Program(t.Context(), run, "2026.4.0", "2027.1.0", t.TempDir(), "stable", "")
+	if err != nil || r.Passed() || len(r.Checks) < 18 {
+		t.Fatalf("preflight: %+v, %v", r, err)
+	}
+	for _, c := range r.Checks {
+		if strings.Contains(c.Seen, "could not be made") || c.Name == "schema" && c.Status != preflight.OK {
 			t.Errorf("preflight: %+v", c)
 		}
 	}

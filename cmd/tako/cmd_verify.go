@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -31,7 +32,7 @@ verify diff' says what is another. 'tako upgrade' does this by itself.`,
 func verifyFactsCommand() *cobra.Command {
 	var o offline
 	var req app.FactsRequest
-	var keyFile, id, kit, format string
+	var keyFile, id, kit, format, path string
 	cmd := &cobra.Command{
 		Use: "facts", Short: "Compute what this version does with a copy of the data", Args: cobra.NoArgs,
 		Long: `Computes what this version does with a copy of a server's data: the plans of the last
@@ -78,7 +79,14 @@ With --read-only it may be any server, even one that runs: what would write is l
 			if err != nil {
 				return err
 			}
-			return doc.Write(cmd.OutOrStdout())
+			if path == "" {
+				return doc.Write(cmd.OutOrStdout())
+			}
+			f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+			if err != nil {
+				return err
+			}
+			return errors.Join(doc.Write(f), f.Close())
 		},
 	}
 	o.flags(cmd)
@@ -91,6 +99,7 @@ With --read-only it may be any server, even one that runs: what would write is l
 	cmd.Flags().IntVar(&req.Limits.Logs, "logs", 0, "how many logs to read; 200 unless given")
 	cmd.Flags().IntVar(&req.Limits.Artifacts, "artifacts", 0, "how many artifacts to read; 200 unless given")
 	cmd.Flags().StringVar(&format, "output", "json", "json")
+	cmd.Flags().StringVar(&path, "out", "", "file to write the document to, instead of the standard output")
 	return cmd
 }
 
@@ -138,7 +147,7 @@ command line.`,
 				if err != nil {
 					return err
 				}
-				docs[i], err = comparing.Read(f)
+				docs[i], err = comparing.Read(bufio.NewReader(f))
 				if err := errors.Join(err, f.Close()); err != nil {
 					return fmt.Errorf("%s: %w", path, err)
 				}

@@ -39,6 +39,20 @@ type scene struct {
 
 // scene reads what belongs to a release.
 func (s *Service) scene(ctx context.Context, tx *db.Tx, space ident.SpaceID, r *octopus.Release) (*scene, error) {
+	sc, err := s.stand(ctx, tx, space, r)
+	if err != nil {
+		return nil, err
+	}
+	if sc.successes, err = successes(ctx, tx, r.ID); err != nil {
+		return nil, err
+	}
+	sc.defect, err = hasDefect(ctx, tx, r.ID)
+	return sc, err
+}
+
+// stand is a scene without what has happened on it: enough to plan, and not to say whether
+// a deployment is allowed.
+func (s *Service) stand(ctx context.Context, tx *db.Tx, space ident.SpaceID, r *octopus.Release) (*scene, error) {
 	sc := &scene{s: s, space: space, release: r, machines: map[string][]octopus.Machine{}}
 	var err error
 	if sc.project, err = get[octopus.Project](ctx, s, tx, space, "projects", r.ProjectID); err != nil {
@@ -50,13 +64,7 @@ func (s *Service) scene(ctx context.Context, tx *db.Tx, space ident.SpaceID, r *
 	if sc.lifecycle, err = get[octopus.Lifecycle](ctx, s, tx, space, "lifecycles", cmp.Or(string(sc.channel.LifecycleID), sc.project.LifecycleID)); err != nil {
 		return nil, err
 	}
-	if sc.environments, err = all[octopus.Environment](ctx, s, tx, space, "environments"); err != nil {
-		return nil, err
-	}
-	if sc.successes, err = successes(ctx, tx, r.ID); err != nil {
-		return nil, err
-	}
-	sc.defect, err = hasDefect(ctx, tx, r.ID)
+	sc.environments, err = all[octopus.Environment](ctx, s, tx, space, "environments")
 	return sc, err
 }
 

@@ -19,7 +19,7 @@ func (s *Service) Replan(ctx context.Context, tx *db.Tx, d *octopus.Deployment) 
 	if err != nil {
 		return nil, err
 	}
-	sc, err := s.scene(ctx, tx, ident.SpaceID(d.SpaceID), r)
+	sc, err := s.stand(ctx, tx, ident.SpaceID(d.SpaceID), r)
 	if err != nil {
 		return nil, err
 	}

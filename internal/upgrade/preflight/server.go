@@ -87,9 +87,9 @@ func (x *examination) backup(context.Context) error {
 }
 
 // resumes tells of tasks that another process goes on with where they are, since what they
-// started on a machine has a ticket.
+// started on a machine has a ticket, or a name of its own there.
 func resumes(name octopus.TaskName) bool {
-	return name == octopus.TaskDeploy || name == octopus.TaskRunbookRun || name == octopus.TaskAdHocScript
+	return name == octopus.TaskDeploy || name == octopus.TaskRunbookRun || name == octopus.TaskAdHocScript || name == octopus.TaskUpgrade
 }
 
 // tasks tells what runs, and what of it would begin anew.
