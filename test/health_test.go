@@ -73,8 +73,32 @@ func TestMachinesAreChecked(t *testing.T) {
 			if bad.State != octopus.TaskFailed {
 				t.Errorf("a script that fails: %s", bad.State)
 			}
+			template := apptest.Post(t, p.Client, space+"/actiontemplates", octopus.ActionTemplate{
+				Name: "Greet", ActionType: octopus.ActionScript,
+				Properties: octopus.Properties{octopus.PropScriptSource: octopus.Plain("Inline"), octopus.PropScriptSyntax: octopus.Plain("Bash"), octopus.PropScriptBody: octopus.Plain(
+					`echo "#{Greeting} #{Whom}, says #{Octopus.Machine.Name}"; set -- $(get_octopusvariable Password); echo "a password of ${#1} letters: $1"`,
+				)},
+				Parameters: octopus.List[octopus.TemplateParameter]{
+					{Name: "Greeting", DefaultValue: octopus.Plain("Good day")},
+					{Name: "Whom", DefaultValue: octopus.Plain("nobody")},
+					{Name: "Password", DisplaySettings: octopus.Map[string, string]{octopus.DisplayControlType: string(octopus.ControlSensitive)}},
+				},
+			})
+			const password = "correct-horse"
+			id = start(fmt.Sprintf(`{"Name":"AdHocScript","Arguments":{"MachineIds":[%q],"ActionTemplateId":%q,"Properties":{"Whom":"World","Password":%q}}}`, target.ID, template.ID, password))
+			done = wait(t, p.Client, id, 2*time.Minute)
+			raw := string(p.Must(t, http.MethodGet, "/api/tasks/"+id+"/raw", nil, nil).Body)
+			if done.State != octopus.TaskSuccess || !strings.Contains(raw, "Good day World, says listens") || !strings.Contains(raw, "a password of 13 letters: ***") {
+				t.Errorf("%s: %s\n%s", done.State, done.ErrorMessage, raw)
+			}
+			if doc := string(p.Must(t, http.MethodGet, "/api/tasks/"+id, nil, nil).Body); strings.Contains(doc+raw, password) || !strings.Contains(doc, template.ID) {
+				t.Errorf("the task tells %s", doc)
+			}
+			p.Refused(t, http.StatusBadRequest, http.MethodPost, space+"/tasks", map[string]any{"Name": "AdHocScript", "Arguments": map[string]any{
+				"MachineIds": []string{target.ID}, "ActionTemplateId": template.ID, "Properties": map[string]any{"Who": "World"},
+			}})
 			page := apptest.Get[octopus.Page[octopus.Task]](t, p.Client, space+"/machines/"+target.ID+"/tasks?type=AdHocScript")
-			if page.TotalResults != 2 || !strings.Contains(page.Items[0].Description, "script") {
+			if page.TotalResults != 3 || !strings.Contains(page.Items[0].Description, "script") {
 				t.Errorf("%d tasks of the machine: %+v", page.TotalResults, page.Items)
 			}
 		})

@@ -3,12 +3,14 @@ package releases
 import (
 	"context"
 	"crypto/rand"
+	"strconv"
 	"strings"
 
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/deploy"
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/ident"
+	"github.com/takodeploy/tako/internal/resources"
 	"github.com/takodeploy/tako/internal/tasks"
 	"github.com/takodeploy/tako/internal/variables"
 	"github.com/takodeploy/tako/octopus"
@@ -20,19 +22,65 @@ type NewScript struct {
 	Description string
 	Syntax      octopus.ScriptSyntax
 	Body        string
-	Machines    []deploy.Machine // targets and workers
+	// Template is the id of a step template that is run instead, "" for none, and
+	// Values those of its parameters that are not to have their default values.
+	Template string
+	Values   octopus.Properties
+	Machines []deploy.Machine // targets and workers
+}
+
+// scriptAction is the one that the script's step has, and what of it the arguments of the
+// task tell.
+func (s *Service) scriptAction(ctx context.Context, tx *db.Tx, n *NewScript) (a octopus.Action, arguments map[string]any, err error) {
+	a = octopus.Action{ID: "script", Name: "Run script", ActionType: octopus.ActionScript, Properties: octopus.Properties{}}
+	if n.Template == "" {
+		a.Properties[octopus.PropScriptSource] = octopus.Plain(string(octopus.ScriptInline))
+		a.Properties[octopus.PropScriptSyntax], a.Properties[octopus.PropScriptBody] = octopus.Plain(string(n.Syntax)), octopus.Plain(n.Body)
+		return a, map[string]any{"Syntax": n.Syntax, "ScriptBody": n.Body}, nil
+	}
+	var t octopus.ActionTemplate
+	if err := s.store.Load(ctx, tx, "actiontemplates", n.Template, &t); err != nil {
+		return a, nil, err
+	}
+	source := t.Properties.Get(octopus.PropScriptSource)
+	if t.ActionType != octopus.ActionScript || len(t.Packages)+len(t.GitDependencies) > 0 || source != "" && !strings.EqualFold(source, string(octopus.ScriptInline)) {
+		return a, nil, fault.InvalidField("Arguments.ActionTemplateId", "The step template '%s' is no inline script without packages, and no other kind is run by itself; use it in a process.", t.Name)
+	}
+	known := octopus.Properties{}
+	for i := range t.Parameters {
+		p := &t.Parameters[i]
+		value, ok := n.Values.Lookup(p.Name)
+		switch {
+		case !ok:
+			continue
+		case value.Sensitive == nil && resources.IsSensitive(p):
+			value = octopus.Secret(value.Value)
+		}
+		a.Properties[p.Name], known[p.Name] = value, value
+	}
+	for name := range n.Values {
+		_, ofParameter := known.Lookup(name)
+		if _, ofTemplate := t.Properties.Lookup(name); !ofParameter && !ofTemplate {
+			return a, nil, fault.InvalidField("Arguments.Properties", "Arguments.Properties has '%.100s', which is no parameter of the step template '%s'; leave it out.", name, t.Name)
+		}
+	}
+	a.Properties[octopus.PropTemplateID], a.Properties[octopus.PropTemplateVersion] = octopus.Plain(t.ID), octopus.Plain(strconv.Itoa(t.Version))
+	steps := []octopus.Step{{Actions: octopus.List[octopus.Action]{a}}}
+	if err := s.templates(n.Space).complete(ctx, tx, steps); err != nil {
+		return a, nil, err
+	}
+	return steps[0].Actions[0], map[string]any{"ActionTemplateId": t.ID}, nil // the values may be secrets
 }
 
 // Script makes the task that runs a script, with the process that the engine runs: one
 // step, on all machines.
 func (s *Service) Script(ctx context.Context, tx *db.Tx, n NewScript) (tasks.New, error) {
-	const name = "Run script"
-	step := octopus.Step{ID: "script", Name: name, Actions: octopus.List[octopus.Action]{{
-		ID: "script", Name: name, ActionType: octopus.ActionScript,
-		Properties: octopus.Properties{
-			octopus.PropScriptSource: octopus.Plain(string(octopus.ScriptInline)), octopus.PropScriptSyntax: octopus.Plain(string(n.Syntax)), octopus.PropScriptBody: octopus.Plain(n.Body),
-		},
-	}}}
+	action, arguments, err := s.scriptAction(ctx, tx, &n)
+	if err != nil {
+		return tasks.New{}, err
+	}
+	name := action.Name
+	step := octopus.Step{ID: action.ID, Name: name, Actions: octopus.List[octopus.Action]{action}}
 	id := "deploymentprocess-script-" + strings.ToLower(rand.Text())
 	process := &octopus.DeploymentProcess{Steps: octopus.List[octopus.Step]{step}}
 	if _, err := s.store.In(tx).Create(ctx, ProcessSnapshots, n.Space, id, process); err != nil {
@@ -46,9 +94,10 @@ func (s *Service) Script(ctx context.Context, tx *db.Tx, n NewScript) (tasks.New
 		}},
 	}
 	plan.Steps[0].Lanes = plan.MachineIDs()
+	arguments["MachineIds"] = plan.MachineIDs()
 	return tasks.New{
 		Space: n.Space, Name: octopus.TaskAdHocScript, Description: n.Description, Plan: plan, Machines: plan.MachineIDs(),
-		Arguments: map[string]any{"MachineIds": plan.MachineIDs(), "Syntax": n.Syntax, "ScriptBody": n.Body},
+		Arguments: arguments,
 	}, nil
 }
 
@@ -56,9 +105,18 @@ func (s *Service) Script(ctx context.Context, tx *db.Tx, n NewScript) (tasks.New
 // neither release nor variables.
 type Scripts struct{ *Service }
 
-// Variables are none: a script sees those of its machine and its step.
-func (Scripts) Variables(context.Context, *deploy.Plan) ([]variables.Variable, error) {
-	return nil, nil
+// Variables are those of a step template's parameters: besides them a script sees those
+// of its machine and its step, and none of a project or a library.
+func (c Scripts) Variables(ctx context.Context, p *deploy.Plan) (all []variables.Variable, err error) {
+	err = c.db.Read(ctx, func(tx *db.Tx) error {
+		var process octopus.DeploymentProcess
+		if err := c.store.Reveal(ctx, tx, ProcessSnapshots, p.ProcessID, &process); err != nil {
+			return err
+		}
+		all, err = c.templates(ident.SpaceID(p.SpaceID)).parameters(ctx, tx, process.Steps)
+		return err
+	})
+	return all, err
 }
 
 // Targets are none that a step of such a task would look for.

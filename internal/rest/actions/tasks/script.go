@@ -42,6 +42,8 @@ func (c *chooser) script(ctx context.Context, tx *db.Tx, in *octopus.Task, descr
 	note(err)
 	template, err := args.text("ActionTemplateId")
 	note(err)
+	var values octopus.Properties
+	note(args.read("Properties", "the values of the step template's parameters", &values))
 	var syntax octopus.ScriptSyntax
 	for _, one := range syntaxes {
 		if strings.EqualFold(string(one), cmp.Or(language, string(octopus.SyntaxPowerShell))) {
@@ -49,10 +51,10 @@ func (c *chooser) script(ctx context.Context, tx *db.Tx, in *octopus.Task, descr
 		}
 	}
 	switch {
-	case template != "":
-		note(fault.InvalidField("Arguments.ActionTemplateId", "Arguments.ActionTemplateId is given, and this server runs no step templates by themselves; give ScriptBody, or use the template in a process."))
 	case strings.EqualFold(kind, "OctopusServer"):
 		note(fault.InvalidField("Arguments.TargetType", "Arguments.TargetType is OctopusServer, and this server runs no such scripts on its own host; run them on machines or workers."))
+	case template != "":
+		note(c.exists(ctx, tx, "ActionTemplateId", "actiontemplates", template, "ActionTemplateView"))
 	case syntax == "":
 		note(fault.InvalidField("Arguments.Syntax", "Arguments.Syntax is '%.50s'; use Bash, Python or PowerShell.", language))
 	case strings.TrimSpace(body) == "":
@@ -80,7 +82,7 @@ func (c *chooser) script(ctx context.Context, tx *db.Tx, in *octopus.Task, descr
 	if err != nil {
 		return n, err
 	}
-	script := releases.NewScript{Space: c.space, Description: cmp.Or(description, "Run a script"), Syntax: syntax, Body: body}
+	script := releases.NewScript{Space: c.space, Description: cmp.Or(description, "Run a script"), Syntax: syntax, Body: body, Template: template, Values: values}
 	for i := range found {
 		f := &found[i]
 		switch {
