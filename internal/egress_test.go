@@ -31,7 +31,7 @@ var waysOut = map[string][]string{
 var composites = map[string]string{"Client": "Transport", "Transport": "DialContext"}
 
 // tests of the product may connect as they like.
-var ofTests = []string{"apptest", "dbtest", "actiontest", "openapitest", "remotetest", "proctest", "vectortest", "sshtest"}
+var ofTests = []string{"apptest", "dbtest", "actiontest", "openapitest", "remotetest", "proctest", "vectortest", "sshtest", "proxytest"}
 
 // TestOneWayOut keeps every connection that a server opens within package egress, which
 // shuts a test instance in.
@@ -58,7 +58,7 @@ func TestOneWayOut(t *testing.T) {
 			}
 			seen++
 			for _, found := range outside(files, file) {
-				t.Errorf("%s; dial by egress.Dialer, egress.Client and egress.Proxy", found)
+				t.Errorf("%s; dial by egress.Dialer, egress.Through, egress.Client and egress.Proxy", found)
 			}
 		}
 	}
@@ -95,9 +95,9 @@ func outside(files *token.FileSet, file *ast.File) (found []string) {
 	ast.Inspect(file, func(n ast.Node) bool {
 		switch n := n.(type) {
 		case *ast.CallExpr:
-			if s, ok := n.Fun.(*ast.SelectorExpr); ok && s.Sel.Name == "Dialer" && len(n.Args) == 1 {
+			if s, ok := n.Fun.(*ast.SelectorExpr); ok && (s.Sel.Name == "Dialer" || s.Sel.Name == "Through") && len(n.Args) > 0 {
 				if x, ok := s.X.(*ast.Ident); ok && x.Name == "egress" {
-					if c, ok := n.Args[0].(*ast.CompositeLit); ok {
+					if c, ok := n.Args[len(n.Args)-1].(*ast.CompositeLit); ok {
 						good[c.Type] = true
 					}
 				}
@@ -132,6 +132,7 @@ func TestWaysOutAreFound(t *testing.T) {
 		`(&net.Dialer{}).DialContext(ctx, "tcp", "a:1")`:                       1,
 		`new(net.Dialer).DialContext(ctx, "tcp", "a:1")`:                       1,
 		`egress.Dialer(net.Dialer{Timeout: 1})(ctx, "tcp", "a:1")`:             0,
+		`egress.Through(p, net.Dialer{})(ctx, "tcp", "a:1")`:                   0,
 		`net.LookupHost("a")`:                                                  1,
 		`http.Get("http://a")`:                                                 1,
 		`http.DefaultClient.Do(r)`:                                             1,

@@ -20,8 +20,8 @@ func (a *App) reach(exe, installation string, store *docstore.Store) {
 	machines := directory.New(a.db, store)
 	a.machines = machines
 	a.programs = program.NewFinder(exe)
-	a.network = network.New(network.Config{AwaitIdentity: a.identity.Identity, Trust: machines.Trusts, Programs: a.programs, Log: a.log})
-	a.hosts = ssh.New(ssh.Config{Installation: installation, Programs: a.programs, Accounts: machines, Log: a.log})
+	a.network = network.New(network.Config{AwaitIdentity: a.identity.Identity, Trust: machines.Trusts, Programs: a.programs, Proxies: machines, Log: a.log})
+	a.hosts = ssh.New(ssh.Config{Installation: installation, Programs: a.programs, Accounts: machines, Proxies: machines, Log: a.log})
 	a.targets = targets.New(targets.Config{
 		Exe: exe, Home: filepath.Join(a.cfg.Data, "worker"), Disabled: !a.cfg.BuiltinWorker, Log: a.log,
 		Directory: machines,

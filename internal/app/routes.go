@@ -40,7 +40,7 @@ func routes(a *App, version string, store *docstore.Store, service *releases.Ser
 	all = append(all, triggers.Routes(a.db, store)...)
 	all = append(all, library.Routes(a.db, store)...)
 	all = append(all, tenants.Routes(a.db, store)...)
-	all = append(all, machines.Routes(a.db, store)...)
+	all = append(all, machines.Routes(a.db, store, a.machines)...)
 	all = append(all, packages.Routes(a.db, store, repo, others)...)
 	all = append(all, releaseroutes.Routes(a.db, service)...)
 	all = append(all, taskroutes.Routes(a.db, store, a.tasks, service, blobs)...)

@@ -77,6 +77,9 @@ func TestQuarantine(t *testing.T) {
 	if err := resp.Body.Close(); err != nil || resp.StatusCode != http.StatusNoContent {
 		t.Errorf("loopback answers %d, %v", resp.StatusCode, err)
 	}
+	if _, err := Through(HTTPProxy{Name: "Gate", Addr: server.Listener.Addr().String()}, net.Dialer{})(t.Context(), "tcp", "127.0.0.1:1"); !errors.Is(err, ErrQuarantined) {
+		t.Errorf("through a proxy of its own host: %v", err)
+	}
 	if proxy, err := Proxy(&http.Request{URL: &url.URL{Scheme: "http", Host: "example.com"}}); proxy != nil || err != nil {
 		t.Errorf("a proxy is used: %v, %v", proxy, err)
 	}

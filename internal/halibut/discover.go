@@ -6,6 +6,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/takodeploy/tako/internal/egress"
 	"github.com/takodeploy/tako/internal/fault"
 )
 
@@ -26,6 +27,10 @@ func Discover(ctx context.Context, addr string, dial DialFunc) (Thumbprint, erro
 		dial = dialDirect
 	}
 	conn, err := dial(ctx, "tcp", addr)
+	var refused *egress.RefusedError
+	if errors.As(err, &refused) {
+		return "", &fault.Error{Kind: fault.Unavailable, Message: "Nobody answers at " + addr + ": " + refused.Error() + ".", Cause: err}
+	}
 	if err != nil {
 		return "", &fault.Error{Kind: fault.Unavailable, Message: "Nobody answers at " + addr + ". Is the agent running there, and do firewalls let this server connect to it?", Cause: err}
 	}

@@ -50,6 +50,14 @@ func dialDirect(ctx context.Context, network, addr string) (net.Conn, error) {
 	return egress.Dialer(net.Dialer{KeepAliveConfig: keepAlive(), Control: egress.LoseAfter(vanished)})(ctx, network, addr)
 }
 
+// ThroughProxy dials by way of an HTTP proxy. The zero proxy is none.
+func ThroughProxy(p egress.HTTPProxy) DialFunc {
+	if p == (egress.HTTPProxy{}) {
+		return dialDirect
+	}
+	return DialFunc(egress.Through(p, net.Dialer{KeepAliveConfig: keepAlive(), Control: egress.LoseAfter(vanished)}))
+}
+
 // Listening calls an agent that listens, and keeps a few connections to it.
 type Listening struct {
 	caller

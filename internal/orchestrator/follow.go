@@ -121,6 +121,9 @@ func (a *attempt) absorb(ctx context.Context, status agent.Status) error {
 	if len(b.Cursors) == 0 && len(facts) == 0 {
 		return nil
 	}
+	if !a.acked && a.agent.Contract != deploy.ContractTako {
+		b.Tickets = append(b.Tickets, tasks.Ticket{ID: string(a.ticket), Unit: a.id, Agent: a.agent.Name, State: tasks.TicketOpen, Answered: true})
+	}
 	if err := a.commit(ctx, b, facts...); err != nil {
 		return err
 	}
@@ -273,6 +276,9 @@ func (a *attempt) conclude(ctx context.Context, result deploy.Result, b tasks.Ba
 		switch {
 		case result.Outcome == deploy.Unknown && a.canceled():
 			t.State = tasks.TicketCancel // the janitor goes on until it has ended
+			if a.agent.Contract != deploy.ContractTako && !a.acked {
+				t.NotBefore = time.Now().Add(tasks.StartSettles).UnixMicro()
+			}
 		case result.Outcome == deploy.Unknown:
 			t.State = tasks.TicketOpen // until it is known what becomes of it
 		case a.agent.Contract != deploy.ContractTako && (a.sent != 1 || a.lost > 0):

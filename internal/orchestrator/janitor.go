@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/takodeploy/tako/internal/agent"
+	"github.com/takodeploy/tako/internal/deploy"
 	"github.com/takodeploy/tako/internal/failpoint"
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/tasks"
@@ -171,6 +172,10 @@ func (j *Janitor) tell(ctx context.Context, t tasks.Ticket) (done bool, err erro
 	}
 	if err != nil || status.State != agent.Complete {
 		return false, err
+	}
+	if other := t.Contract == string(deploy.ContractV1) || t.Contract == string(deploy.ContractV2); other && !t.Answered && t.State == tasks.TicketCancel {
+		// A start that comes late would run what the agent has forgotten.
+		return false, j.tasks.CompleteTicketLater(ctx, t.ID, time.Now().Add(lateStart).UnixMicro())
 	}
 	if err := a.CompleteScript(ctx, agent.Ticket(t.ID)); err != nil {
 		return false, err

@@ -136,7 +136,7 @@ func (r *run) start(ctx context.Context, unit deploy.Unit, n int) error {
 	if a.target {
 		intent.Intent.Mutex = unit.Lane
 	}
-	b := tasks.Batch{Tickets: []tasks.Ticket{{ID: string(a.ticket), Unit: a.id, Agent: a.agent.Name, State: tasks.TicketOpen, Place: a.machineLabel()}}, Lines: a.notes}
+	b := tasks.Batch{Tickets: []tasks.Ticket{{ID: string(a.ticket), Unit: a.id, Agent: a.agent.Name, State: tasks.TicketOpen, Place: a.machineLabel(), Contract: string(a.agent.Contract)}}, Lines: a.notes}
 	if err := r.commit(ctx, b, intent); err != nil {
 		return err
 	}
@@ -252,6 +252,11 @@ func (r *run) resume(ctx context.Context, unit deploy.Unit) error {
 			message = a.unreached(err)
 		}
 		return a.unknown(ctx, message, tasks.Batch{})
+	}
+	if found.Contract != in.Contract {
+		a.agent.Label = found.Label
+		// Who answers there now has never heard of the ticket, and would start it again.
+		return a.unknown(ctx, a.where()+" has another agent than the one that the script was sent to.", tasks.Batch{})
 	}
 	a.agent = found
 	if err := a.parser.load(ctx); err != nil {

@@ -2,11 +2,15 @@ package resources
 
 import (
 	"context"
+	"strings"
 
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/resource"
 	"github.com/takodeploy/tako/octopus"
 )
+
+// proxyHTTP is the one type of proxies.
+const proxyHTTP = "HTTP"
 
 // Proxies are HTTP proxies through which machines are reached.
 func Proxies() *resource.Kind {
@@ -14,6 +18,15 @@ func Proxies() *resource.Kind {
 		Name: "proxies", ItemType: "Proxy", Prefix: "Proxies",
 		Permissions: resource.Permissions{View: "ProxyView", Create: "ProxyCreate", Edit: "ProxyEdit", Delete: "ProxyDelete"},
 		Check: func(_ context.Context, _ resource.Reader, _, v *octopus.Proxy) error {
+			if v.Host == "" || strings.ContainsAny(v.Host, " /@") {
+				return fault.InvalidField("Host", "Host is '%.100s'; give the name or the address of the proxy, without http:// and port.", v.Host)
+			}
+			if v.ProxyType == "" {
+				v.ProxyType = proxyHTTP
+			}
+			if err := oneOf("ProxyType", &v.ProxyType, proxyHTTP); err != nil {
+				return err
+			}
 			if v.Port < 1 || v.Port > 65535 {
 				return fault.InvalidField("Port", "Port is %d; use a number from 1 to 65535.", v.Port)
 			}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/takodeploy/tako/internal/agent"
+	"github.com/takodeploy/tako/internal/egress"
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/octopus"
 )
@@ -56,6 +57,26 @@ type Directory interface {
 	Machine(ctx context.Context, id string) (Machine, error)
 	// Pool finds a worker pool of a space by its id; "" is the default one.
 	Pool(ctx context.Context, space, pool string) (Pool, error)
+}
+
+// Proxies open the proxies that machines are behind.
+type Proxies interface {
+	// Proxy finds a proxy of a space by its id, with its password in clear. One that is
+	// not there is a fault NotFound.
+	Proxy(ctx context.Context, space, id string) (egress.HTTPProxy, error)
+}
+
+// ProxyOf is the proxy that a machine is behind, zero for none.
+func ProxyOf(ctx context.Context, all Proxies, m *Machine) (egress.HTTPProxy, error) {
+	id := m.Endpoint.ProxyID
+	if id == "" {
+		return egress.HTTPProxy{}, nil
+	}
+	p, err := all.Proxy(ctx, m.SpaceID, id)
+	if fault.Is(err, fault.NotFound) {
+		err = fault.InvalidField("Endpoint.ProxyId", "The machine %s is behind the proxy '%.40s', which is not there any more; choose another one, or none.", m.Name, id)
+	}
+	return p, err
 }
 
 // Dialer reaches the machines of a communication style. What it returns needs no name.

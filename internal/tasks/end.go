@@ -100,7 +100,6 @@ func (s *Service) ended(ctx context.Context, tx *db.Tx, t *Task, state octopus.T
 	for _, statement := range []string{
 		`DELETE FROM slot WHERE task = ?`,
 		`DELETE FROM tag_holder WHERE task = ?`,
-		`UPDATE ticket SET state = 'cancel', not_before = 0 WHERE task = ? AND state = 'open'`,
 		`DELETE FROM answer WHERE task = ?`,
 		`DELETE FROM unit_cursor WHERE task = ?`,
 		`DELETE FROM task_hold WHERE task = ?`,
@@ -108,6 +107,11 @@ func (s *Service) ended(ctx context.Context, tx *db.Tx, t *Task, state octopus.T
 		if err := tx.Queue(ctx, statement, t.ID); err != nil {
 			return fmt.Errorf("end %s: %w", t.ID, err)
 		}
+	}
+	// A start that is not answered may be arriving: agents of other makes are not told then.
+	if _, err := tx.Exec(ctx, `UPDATE ticket SET state = 'cancel', not_before = CASE WHEN contract IN ('v1', 'v2') AND answered = 0 THEN CAST(? AS BIGINT) ELSE 0 END
+			WHERE task = ? AND state = 'open'`, db.Micros(tx.Now().Add(StartSettles)), t.ID); err != nil {
+		return fmt.Errorf("end %s: %w", t.ID, err)
 	}
 	// A lock that outlives its unit's result has a ticket whose script may still run.
 	n, err := tx.Exec(ctx, `DELETE FROM machine_lock WHERE task = ? AND NOT EXISTS (SELECT 1 FROM ticket k WHERE k.task = machine_lock.task AND k.unit = machine_lock.unit)`, t.ID)

@@ -31,14 +31,30 @@ type Ticket struct {
 	NotBefore int64 // microseconds: when the janitor may act
 	// Place is where the script runs, for people: the name of a target or of a worker.
 	Place string
+	// Contract is that of the agent, a deploy.Contract, and Answered tells that it has
+	// answered the start. Once true it stays.
+	Contract string
+	Answered bool
 	// Locked tells that the unit still has a machine's lock; set when read.
 	Locked bool
 }
 
+// StartSettles is how long the start of a script may still be on its way to an agent, or
+// be dealt with there, after nobody waits for its answer any more: a polling agent may
+// take two minutes to fetch it, and a connection as long to be found dead. An agent of
+// another make that is asked about the script meanwhile, or told to end it, takes it for
+// unknown from then on, though it runs.
+const StartSettles = 4 * time.Minute
+
 func (w *writer) ticket(ctx context.Context, t Ticket) error {
-	_, err := w.tx.Exec(ctx, `INSERT INTO ticket (ticket, task, unit, agent, state, not_before, place) VALUES (?, ?, ?, ?, ?, ?, ?)
-		ON CONFLICT (ticket) DO UPDATE SET state = excluded.state, not_before = excluded.not_before`,
-		t.ID, w.l.ID, t.Unit, t.Agent, string(t.State), t.NotBefore, t.Place)
+	answered := 0
+	if t.Answered {
+		answered = 1
+	}
+	_, err := w.tx.Exec(ctx, `INSERT INTO ticket (ticket, task, unit, agent, state, not_before, place, contract, answered) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+		ON CONFLICT (ticket) DO UPDATE SET state = excluded.state, not_before = excluded.not_before,
+			answered = CASE WHEN excluded.answered = 1 THEN 1 ELSE ticket.answered END`,
+		t.ID, w.l.ID, t.Unit, t.Agent, string(t.State), t.NotBefore, t.Place, t.Contract, answered)
 	if err != nil {
 		return fmt.Errorf("store ticket %s: %w", t.ID, err)
 	}
@@ -55,7 +71,7 @@ func (s *Service) DueTickets(ctx context.Context, limit int, busy ...string) ([]
 	}
 	err := s.cfg.DB.Read(ctx, func(tx *db.Tx) error {
 		due = nil
-		rows, err := tx.Query(ctx, `SELECT k.ticket, k.task, k.unit, k.agent, k.state, k.not_before, k.place,
+		rows, err := tx.Query(ctx, `SELECT k.ticket, k.task, k.unit, k.agent, k.state, k.not_before, k.place, k.contract, k.answered,
 				(SELECT count(*) FROM machine_lock m WHERE m.task = k.task AND m.unit = k.unit)
 			FROM ticket k WHERE k.state IN ('cancel', 'complete') AND k.not_before <= ? `+others+` ORDER BY k.not_before, k.ticket LIMIT ?`,
 			append(append([]any{db.Micros(tx.Now())}, args...), limit)...)
@@ -65,11 +81,11 @@ func (s *Service) DueTickets(ctx context.Context, limit int, busy ...string) ([]
 		defer rows.Close()
 		for rows.Next() {
 			var t Ticket
-			var locks int64
-			if err := rows.Scan(&t.ID, &t.Task, &t.Unit, &t.Agent, &t.State, &t.NotBefore, &t.Place, &locks); err != nil {
+			var answered, locks int64
+			if err := rows.Scan(&t.ID, &t.Task, &t.Unit, &t.Agent, &t.State, &t.NotBefore, &t.Place, &t.Contract, &answered, &locks); err != nil {
 				return err
 			}
-			t.Locked = locks > 0
+			t.Answered, t.Locked = answered != 0, locks > 0
 			due = append(due, t)
 		}
 		return rows.Err()
@@ -81,6 +97,15 @@ func (s *Service) DueTickets(ctx context.Context, limit int, busy ...string) ([]
 func (s *Service) PostponeTicket(ctx context.Context, id string, notBefore int64) error {
 	return s.cfg.DB.WriteEngine(ctx, func(tx *db.Tx) error {
 		_, err := tx.Exec(ctx, `UPDATE ticket SET not_before = ? WHERE ticket = ?`, notBefore, id)
+		return err
+	})
+}
+
+// CompleteTicketLater has the janitor tell an agent at a later time that it may forget a
+// script, which has been ended. Until then its machine's lock stays.
+func (s *Service) CompleteTicketLater(ctx context.Context, id string, notBefore int64) error {
+	return s.cfg.DB.WriteEngine(ctx, func(tx *db.Tx) error {
+		_, err := tx.Exec(ctx, `UPDATE ticket SET state = 'complete', not_before = ? WHERE ticket = ?`, notBefore, id)
 		return err
 	})
 }

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -23,6 +24,7 @@ import (
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/db/dbtest"
 	"github.com/takodeploy/tako/internal/docstore"
+	"github.com/takodeploy/tako/internal/egress/proxytest"
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/feed/external"
 	"github.com/takodeploy/tako/internal/ident"
@@ -453,6 +455,45 @@ func TestBounds(t *testing.T) {
 			t.Error("nobody asked for a proxy")
 		}
 	})
+}
+
+// TestProxy: a feed is asked by way of the proxy that is configured, if that wants a
+// password, too.
+func TestProxy(t *testing.T) {
+	t.Parallel()
+	gate := proxytest.Start(t, "tako", "pr0xy")
+	for name, tt := range map[string]struct{ user, says string }{"with the password": {"tako:pr0xy@", ""}, "without": {"", "(407); check HTTP_PROXY"}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			at, err := url.Parse("http://" + tt.user + gate.Addr)
+			check(t, err)
+			w := newWorld(t, dbtest.Open(t, db.SQLite), external.Config{Proxy: http.ProxyURL(at)})
+			mux := http.NewServeMux()
+			mux.HandleFunc("GET /index.yaml", func(w http.ResponseWriter, _ *http.Request) {
+				_, _ = io.WriteString(w, "entries: {web: [{version: 1.0.0, urls: [web.tgz]}]}\n")
+			})
+			uri := serve(t, mux)
+			var id string
+			check(t, w.db.Write(t.Context(), func(tx *db.Tx) (err error) {
+				id, err = w.store.In(tx).Create(t.Context(), "feeds", w.space, "", &octopus.Feed{Name: "Charts", FeedType: octopus.FeedHelm, FeedURI: uri})
+				return err
+			}))
+			found, err := w.Search(t.Context(), w.space, id, "web")
+			if tt.says != "" {
+				if err == nil || !strings.Contains(err.Error(), tt.says) {
+					t.Errorf("%v, want %q", err, tt.says)
+				}
+				return
+			}
+			check(t, err)
+			same(t, "search", []external.Description{{ID: "web", Latest: "1.0.0"}}, found)
+			parsed, err := url.Parse(uri)
+			check(t, err)
+			if !slices.Contains(gate.Tunnels(), parsed.Host) {
+				t.Errorf("the proxy was asked for %q only", gate.Tunnels())
+			}
+		})
+	}
 }
 
 // TestPrune forgets by size, the package that was used longest ago first, and by age.

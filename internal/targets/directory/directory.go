@@ -8,12 +8,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/docstore"
+	"github.com/takodeploy/tako/internal/egress"
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/halibut"
 	"github.com/takodeploy/tako/internal/ident"
@@ -29,7 +32,10 @@ type Directory struct {
 	known enabled
 }
 
-var _ targets.Directory = (*Directory)(nil)
+var (
+	_ targets.Directory = (*Directory)(nil)
+	_ targets.Proxies   = (*Directory)(nil)
+)
 
 // New makes a directory.
 func New(d *db.DB, store *docstore.Store) *Directory { return &Directory{db: d, store: store} }
@@ -312,4 +318,25 @@ func (d *Directory) Endpoint(ctx context.Context, machine string) (octopus.Endpo
 		return octopus.Endpoint{}, fmt.Errorf("find machine %s: %w", machine, err)
 	}
 	return m.Endpoint, nil
+}
+
+// Proxy finds a proxy of a space, with its password in clear.
+func (d *Directory) Proxy(ctx context.Context, space, id string) (egress.HTTPProxy, error) {
+	var p octopus.Proxy
+	err := d.db.Read(ctx, func(tx *db.Tx) error {
+		p = octopus.Proxy{}
+		err := d.store.Reveal(ctx, tx, "proxies", id, &p)
+		if err == nil && p.SpaceID != space {
+			err = fault.Missing("proxy", id)
+		}
+		return err
+	})
+	if err != nil {
+		return egress.HTTPProxy{}, fmt.Errorf("find proxy %s: %w", id, err)
+	}
+	out := egress.HTTPProxy{Name: p.Name, Addr: net.JoinHostPort(p.Host, strconv.Itoa(p.Port)), Username: p.Username}
+	if p.Password.NewValue != nil {
+		out.Password = *p.Password.NewValue
+	}
+	return out, nil
 }

@@ -4,7 +4,7 @@ import (
 	"context"
 	"time"
 
-	"github.com/takodeploy/tako/internal/fault"
+	"github.com/takodeploy/tako/internal/egress"
 	"github.com/takodeploy/tako/internal/halibut"
 	"github.com/takodeploy/tako/internal/targets"
 	"github.com/takodeploy/tako/octopus"
@@ -15,8 +15,12 @@ const freshFor = 10 * time.Second
 
 // Dial is the targets.Dialer of agents that listen and of agents that poll.
 func (n *Network) Dial(ctx context.Context, m targets.Machine) (targets.Agent, error) {
-	if m.Endpoint.ProxyID != "" {
-		return targets.Agent{}, fault.New(fault.Unsupported, "The machine %s is behind a proxy, and this server reaches agents directly or by polling; clear its ProxyId, or let its agent poll.", m.Name)
+	var proxy egress.HTTPProxy
+	if m.Endpoint.CommunicationStyle == octopus.StyleListening { // an agent that polls uses its own
+		var err error
+		if proxy, err = targets.ProxyOf(ctx, n.proxies, &m); err != nil {
+			return targets.Agent{}, err
+		}
 	}
 	age := askAgain
 	if m.Fresh {
@@ -30,7 +34,7 @@ func (n *Network) Dial(ctx context.Context, m targets.Machine) (targets.Agent, e
 			return targets.Agent{}, &targets.AbsentError{For: away}
 		}
 	}
-	a, err := n.answered(ctx, m.Name, Endpoint{URI: m.Endpoint.URI, Thumbprint: m.Endpoint.Thumbprint, Effort: halibut.Effort{
+	a, err := n.answered(ctx, m.Name, Endpoint{URI: m.Endpoint.URI, Thumbprint: m.Endpoint.Thumbprint, Proxy: proxy, Effort: halibut.Effort{
 		Connect: time.Duration(p.ConnectionConnectTimeout), Attempts: p.ConnectionRetryCountLimit, Within: within,
 		Pause: time.Duration(p.ConnectionRetrySleepInterval), Queue: time.Duration(p.PollingRequestQueueTimeout),
 	}}, age)

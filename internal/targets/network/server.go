@@ -11,7 +11,9 @@ import (
 	"time"
 
 	"github.com/takodeploy/tako/internal/agent"
+	"github.com/takodeploy/tako/internal/egress"
 	"github.com/takodeploy/tako/internal/halibut"
+	"github.com/takodeploy/tako/internal/targets"
 	"github.com/takodeploy/tako/internal/targets/program"
 )
 
@@ -27,13 +29,15 @@ type Config struct {
 	Timing halibut.Timing
 	// Programs are those that agents of other makes get for what they lack.
 	Programs *program.Finder
-	Log      *slog.Logger // nil discards
+	Proxies  targets.Proxies // for Dial
+	Log      *slog.Logger    // nil discards
 }
 
 // Network is the server's end of the protocol. It is safe for concurrent use.
 type Network struct {
 	node     *halibut.Node
 	programs *program.Finder
+	proxies  targets.Proxies
 	// absentAfter is when an agent that polls, and is not connected, is not on its way
 	// back by itself.
 	absentAfter time.Duration
@@ -47,7 +51,9 @@ type Network struct {
 type Endpoint struct {
 	URI        string // https://host:port/ or poll://subscription/
 	Thumbprint string // as people have it
-	Effort     halibut.Effort
+	// Proxy is the one in front of an agent that listens, zero for none.
+	Proxy  egress.HTTPProxy
+	Effort halibut.Effort
 }
 
 // known is an agent that has been called.
@@ -76,7 +82,7 @@ const (
 func New(cfg Config) *Network {
 	return &Network{
 		node:     halibut.New(halibut.Config{Identity: cfg.Identity, AwaitIdentity: cfg.AwaitIdentity, TrustSubscriber: cfg.Trust, Timing: cfg.Timing, Log: cfg.Log}),
-		programs: cfg.Programs, absentAfter: cmp.Or(cfg.Timing.AgainMax, againMax) * 5 / 4,
+		programs: cfg.Programs, proxies: cfg.Proxies, absentAfter: cmp.Or(cfg.Timing.AgainMax, againMax) * 5 / 4,
 		agents: make(map[Endpoint]*known),
 	}
 }
@@ -177,6 +183,6 @@ func (n *Network) reach(e Endpoint) (*known, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := n.node.Listening(addr, thumb, nil, e.Effort)
+	l := n.node.Listening(addr, thumb, halibut.ThroughProxy(e.Proxy), e.Effort)
 	return &known{caller: l, close: l.Close, pace: PaceListening()}, nil
 }

@@ -11,9 +11,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/takodeploy/tako/internal/agent"
 	"github.com/takodeploy/tako/internal/agent/remote"
 	"github.com/takodeploy/tako/internal/deploy"
+	"github.com/takodeploy/tako/internal/egress"
+	"github.com/takodeploy/tako/internal/egress/proxytest"
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/halibut"
 	"github.com/takodeploy/tako/internal/targets/network"
@@ -102,6 +106,7 @@ func TestNetwork(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	proxied(t, server, network.Endpoint{URI: "https://" + agentPort.Addr().String() + "/", Thumbprint: string(agentID.Thumbprint)})
 	other := network.Endpoint{URI: "https://" + agentPort.Addr().String() + "/", Thumbprint: string(serverID.Thumbprint)}
 	if _, err := server.Agent(t.Context(), "other", other); !errors.Is(err, agent.ErrNotSent) {
 		t.Errorf("somebody else's certificate: %v", err)
@@ -109,5 +114,33 @@ func TestNetwork(t *testing.T) {
 	server.Close()
 	if _, err := server.Agent(t.Context(), "late", other); !errors.Is(err, agent.ErrNotSent) {
 		t.Errorf("after the end: %v", err)
+	}
+}
+
+// proxied reaches an agent through a proxy, again when the proxy was away, and not at all
+// by one that refuses.
+func proxied(t *testing.T, server *network.Network, e network.Endpoint) {
+	t.Helper()
+	gate := proxytest.Start(t, "tako", "pr0xy")
+	e.Proxy = egress.HTTPProxy{Name: "Gate", Addr: gate.Addr, Username: "tako", Password: "pr0xy"}
+	a, err := server.Agent(t.Context(), "behind", e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{strings.Trim(strings.TrimPrefix(e.URI, "https:"), "/")}, gate.Tunnels()); diff != "" {
+		t.Errorf("tunnels (-want +got):\n%s", diff)
+	}
+	gate.Refuse(true)
+	gate.Cut()
+	if _, err := a.Hello(t.Context()); !errors.Is(err, agent.ErrNotSent) || !strings.Contains(err.Error(), "the proxy Gate ("+gate.Addr+") does not connect to ") || !strings.Contains(err.Error(), "it answers 503") {
+		t.Errorf("by a proxy that refuses: %v", err)
+	}
+	gate.Refuse(false)
+	if hello, err := a.Hello(t.Context()); err != nil || hello.Version != "test" {
+		t.Errorf("by a proxy that is back: %+v, %v", hello, err)
+	}
+	e.Proxy.Password = "wrong"
+	if _, err := server.Agent(t.Context(), "behind", e); !errors.Is(err, agent.ErrNotSent) || !strings.Contains(err.Error(), "does not take the user name and the password") || strings.Contains(err.Error(), "wrong") {
+		t.Errorf("with a wrong password: %v", err)
 	}
 }

@@ -33,7 +33,10 @@ const (
 type Dialer func(ctx context.Context, network, addr string) (net.Conn, error)
 
 func dialHost(ctx context.Context, dial Dialer, e Endpoint) (net.Conn, error) {
-	if dial == nil {
+	switch {
+	case e.Proxy != (egress.HTTPProxy{}):
+		dial = Dialer(egress.Through(e.Proxy, net.Dialer{}))
+	case dial == nil:
 		dial = Dialer(egress.Dialer(net.Dialer{}))
 	}
 	ctx, stop := context.WithTimeout(ctx, dialFor)
@@ -49,7 +52,10 @@ func dialHost(ctx context.Context, dial Dialer, e Endpoint) (net.Conn, error) {
 func reason(err error) string {
 	var dns *net.DNSError
 	var op *net.OpError
+	var refused *egress.RefusedError
 	switch {
+	case errors.As(err, &refused):
+		return refused.Proxy + " does not connect to it: " + refused.Reason
 	case errors.As(err, &dns):
 		return "its name is not known"
 	case errors.Is(err, context.DeadlineExceeded):

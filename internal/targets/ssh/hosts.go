@@ -23,11 +23,12 @@ type Config struct {
 	// Servers of several installations may sign in to the same account.
 	Installation string
 	Programs     *program.Finder
-	Accounts     Accounts // for Dial
+	Accounts     Accounts        // for Dial
+	Proxies      targets.Proxies // for Dial
 	// Idle is after what time without scripts and calls an agent on a host ends by itself;
 	// 0 is DefaultIdle.
 	Idle time.Duration
-	Dial Dialer       // nil dials directly
+	Dial Dialer       // of hosts that are behind no proxy; nil dials directly
 	Log  *slog.Logger // nil discards
 }
 
@@ -116,11 +117,11 @@ func (h *Hosts) Agent(ctx context.Context, name string, e Endpoint, l Login) (Ag
 
 // Dial is the targets.Dialer of machines that are reached by SSH.
 func (h *Hosts) Dial(ctx context.Context, m targets.Machine) (targets.Agent, error) {
-	if m.Endpoint.ProxyID != "" {
-		return targets.Agent{}, fault.New(fault.Unsupported, "The machine %s is behind a proxy, and this server reaches SSH hosts directly; clear its ProxyId.", m.Name)
-	}
 	e, err := EndpointOf(&m.Endpoint)
 	if err != nil {
+		return targets.Agent{}, err
+	}
+	if e.Proxy, err = targets.ProxyOf(ctx, h.cfg.Proxies, &m); err != nil {
 		return targets.Agent{}, err
 	}
 	if m.Endpoint.AccountID == "" {

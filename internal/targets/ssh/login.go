@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/takodeploy/tako/internal/egress"
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/octopus"
 	"golang.org/x/crypto/ssh"
@@ -23,6 +24,7 @@ type Endpoint struct {
 	Host        string
 	Port        int
 	Fingerprint Fingerprint
+	Proxy       egress.HTTPProxy // the one in front of it, zero for none
 }
 
 // EndpointOf reads a machine's endpoint.

@@ -26,6 +26,8 @@ import (
 
 	"github.com/takodeploy/tako/internal/agent"
 	"github.com/takodeploy/tako/internal/deploy"
+	"github.com/takodeploy/tako/internal/egress"
+	"github.com/takodeploy/tako/internal/egress/proxytest"
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/targets"
 	"github.com/takodeploy/tako/internal/targets/program"
@@ -468,7 +470,12 @@ func TestDial(t *testing.T) {
 	s := sshtest.Start(t, sshtest.Options{})
 	key := base64.StdEncoding.EncodeToString([]byte(s.PrivateKey))
 	account := octopus.Account{AccountType: octopus.AccountSSHKeyPair, Username: s.User, PrivateKeyFile: &octopus.Sensitive{NewValue: &key}}
+	gate := proxytest.Start(t, "tako", "pr0xy")
 	h := hosts(t, func(c *ssh.Config) {
+		c.Proxies = gates{
+			"Spaces-1/Proxies-1": {Name: "Gate", Addr: gate.Addr, Username: "tako", Password: "pr0xy"},
+			"Spaces-1/Proxies-2": {Name: "Gate", Addr: gate.Addr, Username: "tako", Password: "wrong"},
+		}
 		c.Accounts = accounts{"Spaces-1/Accounts-1": account, "Spaces-1/Accounts-2": {AccountType: octopus.AccountToken}}
 	})
 	good := octopus.Endpoint{CommunicationStyle: octopus.StyleSSH, Host: s.Host, Port: s.Port, Fingerprint: xssh.FingerprintSHA256(s.Keys[0]), AccountID: "Accounts-1"}
@@ -479,8 +486,20 @@ func TestDial(t *testing.T) {
 	if _, err := a.StartScript(t.Context(), agent.StartRequest{Ticket: "Dialled", Body: "true"}); err != nil {
 		t.Error(err)
 	}
+	// By way of a proxy: the host speaks first, maybe together with the proxy's answer.
+	behind := good
+	behind.ProxyID = "Proxies-1"
+	a, err = h.Dial(t.Context(), targets.Machine{ID: "Machines-2", SpaceID: "Spaces-1", Name: "web", Endpoint: behind, Fresh: true})
+	if err != nil || !slices.Contains(gate.Tunnels(), net.JoinHostPort(s.Host, fmt.Sprint(s.Port))) {
+		t.Fatalf("%+v, %v, by %q", a, err, gate.Tunnels())
+	}
+	gate.Cut()
+	if status, err := a.StartScript(t.Context(), agent.StartRequest{Ticket: "Tunnelled", Body: "true", Wait: 20 * time.Second}); err != nil && !errors.Is(err, agent.ErrUnanswered) {
+		t.Errorf("after a cut: %+v, %v", status, err)
+	}
 	for want, change := range map[string]func(e *octopus.Endpoint){
-		"proxy":         func(e *octopus.Endpoint) { e.ProxyID = "Proxies-1" },
+		"not there any more":                           func(e *octopus.Endpoint) { e.ProxyID = "Proxies-404" },
+		"does not take the user name and the password": func(e *octopus.Endpoint) { e.ProxyID = "Proxies-2" },
 		"Host":          func(e *octopus.Endpoint) { e.Host = "" },
 		"is empty":      func(e *octopus.Endpoint) { e.AccountID = "" },
 		"was not found": func(e *octopus.Endpoint) { e.AccountID = "Accounts-3" },
@@ -590,4 +609,15 @@ func TestDiscover(t *testing.T) {
 	if _, err := ssh.Discover(t.Context(), nil, s.Host, 1); !fault.Is(err, fault.Unavailable) {
 		t.Errorf("no port: %v", err)
 	}
+}
+
+// gates are proxies by "space/id".
+type gates map[string]egress.HTTPProxy
+
+func (g gates) Proxy(_ context.Context, space, id string) (egress.HTTPProxy, error) {
+	p, ok := g[space+"/"+id]
+	if !ok {
+		return p, fault.Missing("proxy", id)
+	}
+	return p, nil
 }

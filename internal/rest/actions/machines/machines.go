@@ -12,24 +12,27 @@ import (
 
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/docstore"
+	"github.com/takodeploy/tako/internal/egress"
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/halibut"
 	"github.com/takodeploy/tako/internal/resources"
 	"github.com/takodeploy/tako/internal/rest"
 	taskroutes "github.com/takodeploy/tako/internal/rest/actions/tasks"
+	"github.com/takodeploy/tako/internal/targets"
 	"github.com/takodeploy/tako/internal/targets/ssh"
 	"github.com/takodeploy/tako/internal/tasks"
 	"github.com/takodeploy/tako/octopus"
 )
 
 type api struct {
-	db    *db.DB
-	store *docstore.Store
+	db      *db.DB
+	store   *docstore.Store
+	proxies targets.Proxies
 }
 
 // Routes are the operations on deployment targets and workers.
-func Routes(d *db.DB, store *docstore.Store) []rest.Route {
-	a := &api{d, store}
+func Routes(d *db.DB, store *docstore.Store, proxies targets.Proxies) []rest.Route {
+	a := &api{d, store, proxies}
 	var all []rest.Route
 	for _, k := range []struct {
 		kind, noun, view, create string
@@ -43,7 +46,7 @@ func Routes(d *db.DB, store *docstore.Store) []rest.Route {
 				{Name: "host", About: "the name or address of the machine"},
 				{Name: "port", Type: rest.Number, About: "10933 unless said, or 22 for SSH"},
 				{Name: "type", About: "TentaclePassive or Ssh; TentaclePassive unless said"},
-				{Name: "proxyId", About: "not supported"},
+				{Name: "proxyId", About: "the proxy to connect through; none unless said"},
 			}, Response: k.document, Summary: "Asks who listens at an address, and makes the " + k.noun + " of it that can be created."},
 			rest.Route{Method: http.MethodGet, Pattern: "/" + k.kind + "/{id}/connection", Permission: k.view, Handler: a.connection(k.kind), Response: reflect.TypeFor[octopus.MachineConnection](), Summary: "Reads what the last health check of a " + k.noun + " has found."},
 			rest.Route{Method: http.MethodGet, Pattern: "/" + k.kind + "/{id}/tasks", Permission: k.view, Handler: a.tasks(k.kind), Query: []rest.Param{
@@ -74,15 +77,36 @@ func address(r *rest.Request, port int64) (host string, p int, err error) {
 	return host, int(port), nil
 }
 
+// proxy is the one to connect through, zero for none: one that the caller may see.
+func (a *api) proxy(r *rest.Request) (p egress.HTTPProxy, id string, err error) {
+	if id = r.Query("proxyId"); id == "" {
+		return p, "", nil
+	}
+	err = a.db.Read(r.Context(), func(tx *db.Tx) error {
+		doc, err := r.Find(r.Context(), tx, "proxies", id)
+		if err == nil {
+			id = doc.ID
+		}
+		return err
+	})
+	if fault.Is(err, fault.NotFound) {
+		return p, "", fault.InvalidField("proxyId", "proxyId is '%.40s', which is no proxy of this space.", id)
+	}
+	if err == nil {
+		p, err = a.proxies.Proxy(r.Context(), string(r.Space), id)
+	}
+	return p, id, err
+}
+
 // discover connects to the address that somebody names, tells nothing there, and reads
 // no more than who answers.
 func (a *api) discover(kind string) rest.Handler {
 	return func(r *rest.Request) (any, error) {
-		if r.HasQuery("proxyId") {
-			return nil, fault.InvalidField("proxyId", "proxyId is given, and this server reaches machines directly or by polling; leave it out.")
-		}
 		e := octopus.Endpoint{}
-		var err error
+		proxy, id, err := a.proxy(r)
+		if err != nil {
+			return nil, err
+		}
 		var host string
 		var port int
 		switch style := r.Query("type"); {
@@ -91,7 +115,7 @@ func (a *api) discover(kind string) rest.Handler {
 				return nil, err
 			}
 			at := net.JoinHostPort(host, strconv.Itoa(port))
-			thumbprint, err := halibut.Discover(r.Context(), at, nil)
+			thumbprint, err := halibut.Discover(r.Context(), at, halibut.ThroughProxy(proxy))
 			if err != nil {
 				return nil, err
 			}
@@ -100,7 +124,11 @@ func (a *api) discover(kind string) rest.Handler {
 			if host, port, err = address(r, 22); err != nil {
 				return nil, err
 			}
-			key, err := ssh.Discover(r.Context(), nil, host, port)
+			var dial ssh.Dialer
+			if id != "" {
+				dial = ssh.Dialer(egress.Through(proxy, net.Dialer{}))
+			}
+			key, err := ssh.Discover(r.Context(), dial, host, port)
 			if err != nil {
 				return nil, err
 			}
@@ -108,6 +136,7 @@ func (a *api) discover(kind string) rest.Handler {
 		default:
 			return nil, fault.InvalidField("type", "type is '%.50s'; use TentaclePassive or Ssh. An agent that polls makes itself known: it is registered from its machine.", style)
 		}
+		e.ProxyID = id
 		base := octopus.MachineBase{
 			Name: host, Endpoint: e, Thumbprint: octopus.NullString(e.Thumbprint), URI: octopus.NullString(e.URI),
 			HealthStatus: octopus.HealthUnknown, Status: octopus.MachineUnknown, StatusSummary: "This machine has not been checked yet.",

@@ -10,12 +10,16 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/takodeploy/tako/internal/db"
+	"github.com/takodeploy/tako/internal/egress/proxytest"
 	"github.com/takodeploy/tako/internal/halibut"
 	"github.com/takodeploy/tako/internal/resources"
 	"github.com/takodeploy/tako/internal/rest"
 	"github.com/takodeploy/tako/internal/rest/actions/actiontest"
 	"github.com/takodeploy/tako/internal/rest/actions/machines"
+	"github.com/takodeploy/tako/internal/targets/directory"
 	"github.com/takodeploy/tako/octopus"
 )
 
@@ -24,7 +28,9 @@ const space = "/api/Spaces-1"
 func each(t *testing.T, fn func(t *testing.T, w *actiontest.World)) {
 	t.Helper()
 	t.Parallel()
-	actiontest.Each(t, func(w *actiontest.World) []rest.Route { return machines.Routes(w.DB, w.Store) }, fn)
+	actiontest.Each(t, func(w *actiontest.World) []rest.Route {
+		return machines.Routes(w.DB, w.Store, directory.New(w.DB, w.Store))
+	}, fn)
 }
 
 // listen runs an agent that listens, and returns its port and thumbprint.
@@ -83,6 +89,21 @@ func TestDiscover(t *testing.T) {
 		} {
 			w.Refused(http.StatusBadRequest, http.MethodGet, space+"/machines/discover?"+query, "", says)
 		}
+		// Through a proxy that wants a password, to what this server would not find itself.
+		gate := proxytest.Start(t, "tako", "pr0xy")
+		_, at, _ := strings.Cut(gate.Addr, ":")
+		id := w.Create(space+"/proxies", `{"Name":"Gate","Host":"127.0.0.1","Port":`+at+`,"Username":"tako","Password":{"HasValue":true,"NewValue":"pr0xy"}}`)
+		var m octopus.Machine
+		w.Get(space + "/machines/discover?host=127.0.0.1&port=" + port + "&proxyId=" + id).Into(&m)
+		if m.Endpoint.Thumbprint != thumbprint || m.Endpoint.ProxyID != id {
+			t.Errorf("through a proxy: %+v", m.Endpoint)
+		}
+		if diff := cmp.Diff([]string{"127.0.0.1:" + port}, gate.Tunnels()); diff != "" {
+			t.Errorf("tunnels (-want +got):\n%s", diff)
+		}
+		wrong := w.Create(space+"/proxies", `{"Name":"Wrong","Host":"127.0.0.1","Port":`+at+`}`)
+		w.Refused(http.StatusServiceUnavailable, http.MethodGet, space+"/machines/discover?host=127.0.0.1&port="+port+"&proxyId="+wrong, "", "the proxy Wrong (127.0.0.1:"+at+") does not connect to 127.0.0.1:"+port+": it wants a user name and a password")
+		w.Refused(http.StatusServiceUnavailable, http.MethodGet, space+"/machines/discover?type=Ssh&host=127.0.0.1&port="+port+"&proxyId="+wrong, "", "it wants a user name and a password")
 		viewer := w.Person(actiontest.Role{Space: "Spaces-1", Permissions: []string{"MachineView", "WorkerView"}})
 		w.MustAs(viewer, http.StatusForbidden, http.MethodGet, space+"/machines/discover?host=127.0.0.1&port="+port, "")
 		w.MustAs(viewer, http.StatusForbidden, http.MethodGet, space+"/workers/discover?host=127.0.0.1&port="+port, "")
