@@ -186,12 +186,12 @@ func prepareCopy(data string) (former *instance.Marker, made bool, unlock func()
 	return former, made, func() { _ = f.Close() }, nil // the lock goes with it
 }
 
-// notOurs names a directory that this process may not have for a copy.
+// notOurs names a directory that this process cannot have for a copy.
 func notOurs(data string, err error) error {
-	if errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EROFS) || errors.Is(err, unix.ENOTDIR) {
-		return &fault.Error{Kind: fault.Invalid, Message: fmt.Sprintf("%s cannot be the directory of a copy (%v); name one that the server's user may make.", data, err), Cause: err}
+	if full := translate(err); fault.KindOf(full) != fault.Internal {
+		return full
 	}
-	return err
+	return &fault.Error{Kind: fault.Invalid, Message: fmt.Sprintf("%s cannot be the directory of a copy (%v); name one that the server's user may make.", data, err), Cause: err}
 }
 
 // emptyCopy removes what there is of an unfinished copy, its marker last if at all.
@@ -262,6 +262,9 @@ func (s *Store) cloneSQLite(ctx context.Context, dir string, opt *CloneOptions, 
 // again, whatever ctx is; nil when nothing was changed.
 func (s *Store) clonePostgres(ctx context.Context, dir string, opt *CloneOptions, c *Cloned, former *instance.Marker) (undo func() error, err error) {
 	d, err := db.Open(ctx, opt.Database, db.Options{Log: opt.Log})
+	if err != nil && fault.KindOf(err) == fault.Internal && ctx.Err() == nil {
+		err = &fault.Error{Kind: fault.Unavailable, Message: fmt.Sprintf("The database of the copy does not open (%v); name a new, empty one that the server may use.", err), Cause: err}
+	}
 	if err != nil {
 		return nil, err
 	}

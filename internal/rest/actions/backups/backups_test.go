@@ -287,6 +287,12 @@ func TestClones(t *testing.T) {
 			if failed := until(t, s.Client, below.ID, ended(octopus.TaskFailed)); !strings.Contains(failed.ErrorMessage, "cannot be the directory of a copy") {
 				t.Errorf("a directory below a file: %q", failed.ErrorMessage)
 			}
+			if dialect == db.Postgres {
+				nowhere := start(t, s, path, body("latest", into+"-3", strings.Replace(database(), "/test_", "/nowhere_", 1)))
+				if failed := until(t, s.Client, nowhere.ID, ended(octopus.TaskFailed)); !strings.Contains(failed.ErrorMessage, "nowhere_") {
+					t.Errorf("a database that is not there: %q", failed.ErrorMessage)
+				}
+			}
 			third := start(t, s, path, body("latest", into+"-2", database()))
 			until(t, s.Client, third.ID, ended(octopus.TaskSuccess))
 			if other, err := instance.Read(into + "-2"); err != nil || other.Backup != m.Backup || other.ID == m.ID {
