@@ -131,6 +131,7 @@ release:
 	  GOOS=$$os GOARCH=$$arch $(GOBUILD) -o dist/$$name-$(VERSION)-$$os-$$arch$$suffix ./cmd/$$name; \
 	done
 	./dist/tako-$(VERSION)-linux-$$(go env GOHOSTARCH) release describe --dist dist --facts release.json
+	cp install.sh dist/
 	cd dist && sha256sum * > SHA256SUMS && cat SHA256SUMS
 
 clean:

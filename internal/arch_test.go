@@ -17,7 +17,7 @@ import (
 var ranks = [][]string{
 	{"cmd/tako", "cmd/tako-agent", "internal/apptest"},
 	{"internal/app"},
-	{"internal/config", "internal/rest", "internal/web", "internal/schedule"},
+	{"internal/config", "internal/rest", "internal/web", "internal/schedule", "internal/setup"},
 	{"internal/supervisor", "internal/upgrade", "internal/backup", "internal/doctor", "internal/verify", "internal/upgrade/preflight"},
 	{"internal/orchestrator", "internal/steps", "internal/targets", "internal/retention", "internal/health", "internal/renewal"},
 	{"internal/releases", "internal/notify"},

@@ -14,6 +14,9 @@ command -v node >/dev/null || missing+=(nodejs) # for the demo
 [ -x /usr/sbin/sshd ] || command -v sshd >/dev/null || missing+=(openssh-server)
 command -v systemd-analyze >/dev/null || missing+=(systemd)
 command -v ip >/dev/null || missing+=(iproute2)
+command -v shellcheck >/dev/null || missing+=(shellcheck)
+command -v openssl >/dev/null || missing+=(openssl)
+command -v curl >/dev/null || missing+=(curl) # for install.sh
 [ ${#missing[@]} -eq 0 ] && exit 0
 
 echo "Installing ${missing[*]}"

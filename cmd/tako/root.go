@@ -42,7 +42,7 @@ Exit codes: 0 done, 1 failed, 2 wrong command line, 78 wrong configuration or da
 	root.SetOut(out)
 	root.SetErr(errOut)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(serverCommand(), superviseCommand(), demoCommand(), adminCommand(), keyCommand(), backupCommand(), instanceCommand(), doctorCommand(), verifyCommand(), preflightCommand(), databaseCommand(), agentCommand(), upgradeCommand(), upgradeWorkerCommand(), releaseCommand(), routesCommand(), versionCommand())
+	root.AddCommand(serverCommand(), superviseCommand(), containerCommand(), installCommand(), uninstallCommand(), demoCommand(), adminCommand(), keyCommand(), backupCommand(), instanceCommand(), doctorCommand(), verifyCommand(), preflightCommand(), databaseCommand(), agentCommand(), upgradeCommand(), upgradeWorkerCommand(), releaseCommand(), routesCommand(), versionCommand())
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return exitOK

@@ -1,7 +1,6 @@
 package supervisor
 
 import (
-	"context"
 	"maps"
 	"net"
 	"os"
@@ -10,8 +9,6 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/takodeploy/tako/internal/egress"
 )
 
 // notifySystemd tells systemd how we are, and with sockets has it keep copies of them,
@@ -21,24 +18,21 @@ func notifySystemd(state string, sockets map[string]*os.File) {
 	if path == "" {
 		return
 	}
-	conn, err := egress.Dialer(net.Dialer{})(context.Background(), "unixgram", path)
+	// Not a connected one, by which Go sends no descriptors.
+	c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram"})
 	if err != nil {
 		return // it finds out by its own time limit
 	}
-	c, ok := conn.(*net.UnixConn)
-	if !ok {
-		_ = conn.Close()
-		return
-	}
 	defer c.Close() //nolint:errcheck // a datagram socket
-	_, _ = c.Write([]byte(state))
+	to := &net.UnixAddr{Name: path, Net: "unixgram"}
+	_, _ = c.WriteToUnix([]byte(state), to)
 	for _, name := range slices.Sorted(maps.Keys(sockets)) {
 		raw, err := sockets[name].SyscallConn()
 		if err != nil {
 			continue
 		}
 		_ = raw.Control(func(fd uintptr) {
-			_, _, _ = c.WriteMsgUnix([]byte("FDSTORE=1\nFDNAME="+name), unix.UnixRights(int(fd)), nil)
+			_, _, _ = c.WriteMsgUnix([]byte("FDSTORE=1\nFDNAME="+name), unix.UnixRights(int(fd)), to)
 		})
 	}
 }

@@ -83,10 +83,15 @@ func (m Manager) Install(ctx context.Context, s Service) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("write %s: %w", path, err), os.Remove(temp.Name()))
 	}
+	return m.Enable(ctx, s.Name)
+}
+
+// Enable has systemd read the unit of a service, and start it with the machine.
+func (m Manager) Enable(ctx context.Context, name string) error {
 	if _, err := m.run(ctx, "daemon-reload"); err != nil {
 		return err
 	}
-	_, err = m.run(ctx, "enable", s.Name+".service")
+	_, err := m.run(ctx, "enable", name+".service")
 	return err
 }
 

@@ -9,6 +9,7 @@ import (
 
 // Installed is what runs now.
 type Installed struct {
+	// Version is "" where nothing is installed yet: then there is no way to go.
 	Version string
 	// Platform is where it runs: "linux/amd64".
 	Platform string
@@ -47,7 +48,8 @@ func none(format string, args ...any) error { return &NoChoice{message: fmt.Spri
 // runs. An error is a *NoChoice.
 func (v *Verified) Choose(in Installed, wanted string) (*Choice, error) {
 	current := parse(in.Version)
-	if current.IsZero() {
+	fresh := in.Version == ""
+	if current.IsZero() && !fresh {
 		return nil, none("The version that runs (%.40q) is no release's; say with --to which one to install.", in.Version)
 	}
 	if v.Expired && wanted == "" {
@@ -58,7 +60,10 @@ func (v *Verified) Choose(in Installed, wanted string) (*Choice, error) {
 		return nil, err
 	}
 	c := &Choice{Release: *target, Wanted: target.Version}
-	path := v.between(current, target.Parsed())
+	var path []Release
+	if !fresh {
+		path = v.between(current, target.Parsed())
+	}
 	for _, r := range slices.Backward(path) { // oldest first
 		if r.RequiredStop && r.Revoked == "" {
 			c.Release, c.Stop = r, true
@@ -70,7 +75,7 @@ func (v *Verified) Choose(in Installed, wanted string) (*Choice, error) {
 			c.Passed = append(c.Passed, r.Version)
 		}
 	}
-	if version.Compare(current, parse(c.Release.UpgradeFromMin)) < 0 {
+	if !fresh && version.Compare(current, parse(c.Release.UpgradeFromMin)) < 0 {
 		return nil, none("Version %s can be upgraded to from version %s on, and %s runs here. Upgrade to a version in between first.", c.Release.Version, c.Release.UpgradeFromMin, in.Version)
 	}
 	a, ok := c.Release.Artifacts[in.Platform]
@@ -89,6 +94,7 @@ func (v *Verified) target(in Installed, current version.Version, wanted string) 
 			return nil, none("The channel %s has no version %.40q.", v.Channel, wanted)
 		case v.Releases[i].Revoked != "":
 			return nil, none("Version %s was revoked: %s", wanted, v.Releases[i].Revoked)
+		case in.Version == "":
 		case version.Compare(v.Releases[i].Parsed(), current) == 0:
 			return nil, &NoChoice{Newest: true, message: fmt.Sprintf("Version %s runs already.", wanted)}
 		case version.Compare(v.Releases[i].Parsed(), current) < 0:
@@ -101,11 +107,15 @@ func (v *Verified) target(in Installed, current version.Version, wanted string) 
 		r := &v.Releases[i]
 		p := r.Parsed()
 		_, here := r.Artifacts[in.Platform]
+		old := in.Version != "" && version.Compare(p, current) <= 0
 		unfit := r.Revoked != "" || slices.Contains(in.Bad, r.Version) || p.IsPrerelease() && !current.IsPrerelease() || !here
-		if unfit || version.Compare(p, current) <= 0 || best != nil && version.Compare(p, best.Parsed()) <= 0 {
+		if unfit || old || best != nil && version.Compare(p, best.Parsed()) <= 0 {
 			continue
 		}
 		best = r
+	}
+	if best == nil && in.Version == "" {
+		return nil, none("The channel %s has no version for %s.", v.Channel, in.Platform)
 	}
 	if best == nil {
 		return nil, &NoChoice{Newest: true, message: fmt.Sprintf("There is nothing newer than version %s in the channel %s.", in.Version, v.Channel)}

@@ -244,6 +244,9 @@ func TestChoose(t *testing.T) {
 		"that platform":                {in: Installed{Version: "2026.7.0", Platform: "linux/arm64"}, want: "2026.7.2", passed: []string{"2026.7.1"}},
 		"a candidate from a candidate": {in: Installed{Version: "2026.8.0-beta.1"}, want: "2026.8.0-rc.1"},
 		"too old":                      {in: Installed{Version: "2025.4.0"}, wanted: "2026.4.0", fails: "from version 2026.1.0 on"},
+		"where nothing is yet":         {want: "2026.7.0"},
+		"where nothing is, by name":    {wanted: "2026.4.1", want: "2026.4.1"},
+		"where nothing is for it":      {in: Installed{Platform: "plan9/386"}, fails: "no version for plan9/386"},
 		"no version of ours":           {in: Installed{Version: "unknown"}, fails: "no release's"},
 	} {
 		t.Run(name, func(t *testing.T) {

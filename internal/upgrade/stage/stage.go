@@ -61,10 +61,12 @@ func Platform() string { return runtime.GOOS + "/" + runtime.GOARCH }
 type Request struct {
 	Source  Source
 	Channel string
-	// Version is the version that runs, Wanted the one that somebody names, "" for the
-	// newest that is good.
+	// Version is the version that runs, "" for none yet, Wanted the one that somebody
+	// names, "" for the newest that is good.
 	Version, Wanted string
-	Now             time.Time
+	// Have is a program on this machine that may be the wanted one already, "" for none.
+	Have string
+	Now  time.Time
 }
 
 // Offer is what can be installed.
@@ -233,6 +235,11 @@ func (s *Store) Stage(ctx context.Context, r Request, progress func(done, total 
 		return nil, fmt.Errorf("install version %s: %w", version, err)
 	}
 	path := filepath.Join(partial, program)
+	if r.Have != "" {
+		if err := seed(r.Have, path, offer.Artifact); err != nil {
+			return nil, fmt.Errorf("install version %s: %w", version, err)
+		}
+	}
 	if err := fetch(ctx, src, path, offer.Artifact, progress); err != nil {
 		return nil, err
 	}

@@ -1,0 +1,75 @@
+package supervisor_test
+
+import (
+	"context"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/takodeploy/tako/internal/supervisor"
+)
+
+// TestSystemdKeepsSockets: a supervisor tells systemd that it is ready, and gives it its
+// listening sockets to keep.
+func TestSystemdKeepsSockets(t *testing.T) {
+	dir, err := os.MkdirTemp("", "tako") //nolint:usetesting // t.TempDir is too long for a socket's path
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	path := filepath.Join(dir, "notify")
+	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = manager.Close() })
+	t.Setenv("NOTIFY_SOCKET", path)
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- supervisor.Run(ctx, supervisor.Config{Root: dir, Addresses: map[string]string{"http": "127.0.0.1:0", "agents": "127.0.0.1:0"}})
+	}()
+	t.Cleanup(func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	if err := manager.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	var said []string
+	for range 3 {
+		text, rights := make([]byte, 4096), make([]byte, 4096)
+		n, m, _, _, err := manager.ReadMsgUnix(text, rights)
+		if err != nil {
+			t.Fatalf("after %q: %v", said, err)
+		}
+		said = append(said, string(text[:n]))
+		all, err := unix.ParseSocketControlMessage(rights[:m])
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range all {
+			fds, err := unix.ParseUnixRights(&c)
+			if err != nil || len(fds) != 1 {
+				t.Fatalf("%v %v", fds, err)
+			}
+			if v, err := unix.GetsockoptInt(fds[0], unix.SOL_SOCKET, unix.SO_ACCEPTCONN); v != 1 || err != nil {
+				t.Errorf("what systemd got does not listen: %v", err)
+			}
+			_ = unix.Close(fds[0])
+		}
+		if len(all) == 0 && n != len("READY=1") {
+			t.Errorf("%q came without a socket", text[:n])
+		}
+	}
+	if want := []string{"READY=1", "FDSTORE=1\nFDNAME=agents", "FDSTORE=1\nFDNAME=http"}; !slices.Equal(said, want) {
+		t.Errorf("systemd was told %q", said)
+	}
+}
