@@ -25,8 +25,10 @@ func TestTicketsOfOtherMakes(t *testing.T) {
 			answered       int
 			waits          bool
 		}{
-			{"t-tako", string(deploy.ContractTako), 0, false}, {"t-before", "", 0, false},
-			{"t-v2", string(deploy.ContractV2), 0, true}, {"t-v1", string(deploy.ContractV1), 0, true},
+			{"t-tako", string(deploy.ContractTako), 0, false},
+			{"t-before", "", 0, false},
+			{"t-v2", string(deploy.ContractV2), 0, true},
+			{"t-v1", string(deploy.ContractV1), 0, true},
 			{"t-answered", string(deploy.ContractV2), 1, false},
 		}
 		w.write(func(ctx context.Context, tx *db.Tx) error {
