@@ -115,7 +115,7 @@ func examples() []example {
 			kind:    "machines",
 			create:  `{"Name":"Ex 1","EnvironmentIds":["{dev}"],"Roles":["web"],"Endpoint":{"CommunicationStyle":"None"}}`,
 			full:    `{"Name":"Ex 2","EnvironmentIds":["{dev}","{production}"],"Roles":["web","db"],"IsDisabled":true,"MachinePolicyId":"{policy}","TenantedDeploymentParticipation":"TenantedOrUntenanted","TenantIds":["{tenant}"],"TenantTags":["Ring/One"],"Endpoint":{"CommunicationStyle":"TentaclePassive","Uri":"https://h:10933/","Thumbprint":"AB","ProxyId":"{proxy}","Brand":"new"}}`,
-			cleared: `{"IsDisabled":false,"MachinePolicyId":"MachinePolicies-1","TenantedDeploymentParticipation":"Untenanted","TenantIds":[],"TenantTags":[],"HealthStatus":"Unknown","Endpoint":{"CommunicationStyle":"None"}}`,
+			cleared: `{"IsDisabled":false,"MachinePolicyId":"MachinePolicies-1","TenantedDeploymentParticipation":"Untenanted","TenantIds":[],"TenantTags":[],"Endpoint":{"CommunicationStyle":"None"}}`,
 		},
 		{
 			kind:     "projectgroups",
