@@ -246,10 +246,9 @@ func (t *Tx) markMigration(ctx context.Context, m migration, state string) error
 	if m.notx {
 		kind = "notx"
 	}
-	_, err := t.Exec(ctx, `INSERT INTO tako_migration (id, level, kind, state, sha256, applied_at) VALUES (?, ?, ?, ?, ?, ?)
+	return t.Queue(ctx, `INSERT INTO tako_migration (id, level, kind, state, sha256, applied_at) VALUES (?, ?, ?, ?, ?, ?)
 		ON CONFLICT (id) DO UPDATE SET state = excluded.state, sha256 = excluded.sha256, applied_at = excluded.applied_at`,
 		m.id, m.level, kind, state, m.sum, Micros(t.now))
-	return err
 }
 
 // buildIndex builds an index on PostgreSQL beside running writers, which it

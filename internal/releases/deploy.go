@@ -114,6 +114,11 @@ func (s *Service) Deploy(ctx context.Context, in NewDeployments, allow Allow) ([
 	if err := s.allThere(ctx, in.Space, wanted); err != nil {
 		return nil, err
 	}
+	done, err := s.turns.take(ctx, release.ID)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	var made []octopus.Deployment
 	err = s.db.Write(ctx, func(tx *db.Tx) error {
 		made = nil

@@ -64,6 +64,7 @@ type Service struct {
 	db    *db.DB
 	store *docstore.Store
 	log   *slog.Logger
+	turns *turns // of releases that are deployed
 }
 
 // New makes a service. The store must know the kinds of [Kinds].
@@ -72,7 +73,7 @@ func New(cfg Config) *Service {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Service{cfg: cfg, db: cfg.DB, store: cfg.Store, log: log}
+	return &Service{cfg: cfg, db: cfg.DB, store: cfg.Store, log: log, turns: newTurns()}
 }
 
 // get decodes the document of a kind that ref (an id, a slug or a name) names.

@@ -2,9 +2,9 @@ package tasks
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/takodeploy/tako/internal/db"
@@ -34,13 +34,13 @@ func (s *Service) look(ctx context.Context) ([]*Lease, error) {
 		if flying, err = inFlight(ctx, tx); err != nil {
 			return err
 		}
-		if clock, err = s.clock(ctx, tx); err != nil {
+		g, err := s.gates(ctx, tx)
+		if err != nil {
 			return err
 		}
-		if due, err = anyExpired(ctx, tx); err != nil {
-			return err
-		}
-		open, err = s.anyOpen(ctx, tx)
+		clock, due = g.clock, g.expired
+		some, err := s.candidates(ctx, tx, g.free > 0, g.draining, 1)
+		open = len(some) > 0
 		return err
 	})
 	if err != nil {
@@ -144,11 +144,12 @@ func (s *Service) claim(ctx context.Context) ([]*Task, error) {
 				return err
 			}
 		}
-		free, draining, err := s.freeSlots(ctx, tx)
+		g, err := s.gates(ctx, tx)
 		if err != nil {
 			return err
 		}
-		candidates, err := s.candidates(ctx, tx, free > 0, draining, claimWindow)
+		free := g.free
+		candidates, err := s.candidates(ctx, tx, free > 0, g.draining, claimWindow)
 		if err != nil {
 			return err
 		}
@@ -184,26 +185,33 @@ func (s *Service) claim(ctx context.Context) ([]*Task, error) {
 	return claimed, nil
 }
 
-// anyOpen reports whether a claim would take something.
-func (s *Service) anyOpen(ctx context.Context, tx *db.Tx) (bool, error) {
-	free, draining, err := s.freeSlots(ctx, tx)
-	if err != nil {
-		return false, err
-	}
-	candidates, err := s.candidates(ctx, tx, free > 0, draining, 1)
-	return len(candidates) > 0, err
+// gates is what decides whether a node looks further.
+type gates struct {
+	clock    int64 // see Service.clock
+	expired  bool  // a task has waited for longer than it was to, whatever gate it waits for
+	free     int64 // how many more tasks this node may run
+	draining bool  // it may only go on with those that it has begun
 }
 
-// freeSlots is how many more tasks this node may run; one that is draining may only
-// go on with those that it has begun.
-func (s *Service) freeSlots(ctx context.Context, tx *db.Tx) (free int64, draining bool, err error) {
-	var drain int64
-	err = tx.QueryRow(ctx, `SELECT n.capacity - (SELECT count(*) FROM slot s WHERE s.node = n.name), n.draining FROM node_setting n WHERE n.name = ?`,
-		s.cfg.Node).Scan(&free, &drain)
-	if errors.Is(err, sql.ErrNoRows) {
-		return 0, false, nil
+// gates reads them in one statement, since a node does so at every look. A node that
+// the database does not know has no slot.
+func (s *Service) gates(ctx context.Context, tx *db.Tx) (gates, error) {
+	now := db.Micros(tx.Now())
+	clock, args := "?", []any{now}
+	if tx.Dialect() == db.Postgres {
+		clock, args = databaseClock, nil
 	}
-	return free, drain != 0, err
+	var g gates
+	var due, drain int64
+	err := tx.QueryRow(ctx, `SELECT `+clock+`, (SELECT count(*) FROM (SELECT 1 AS one FROM task t WHERE `+expired+` LIMIT 1) q),
+		coalesce((SELECT n.capacity - (SELECT count(*) FROM slot s WHERE s.node = n.name) FROM node_setting n WHERE n.name = ?), 0),
+		coalesce((SELECT n.draining FROM node_setting n WHERE n.name = ?), 0)`,
+		append(args, now, s.cfg.Node, s.cfg.Node)...).Scan(&g.clock, &due, &g.free, &drain)
+	if err != nil {
+		return g, fmt.Errorf("read the gates of the queue: %w", err)
+	}
+	g.expired, g.draining = due != 0, drain != 0
+	return g, nil
 }
 
 // candidate is a task that may be claimed.
@@ -219,43 +227,39 @@ type candidate struct {
 // A node that is draining goes on with what it has begun: a deployment that had to wait
 // for an answer may have no other node to end on.
 func (s *Service) candidates(ctx context.Context, tx *db.Tx, free, draining bool, limit int) ([]candidate, error) {
-	all, err := readCandidates(ctx, tx, nil, `t.state = 'Cancelling' AND t.runnable <> 0 ORDER BY t.seq LIMIT ?`, limit)
-	if err != nil || !free {
-		return all, err
+	var parts []string
+	var args []any
+	part := func(order, where string, values ...any) {
+		parts = append(parts, `SELECT p.id, p.epoch, p.state, p.tag, p.part, p.first, p.second FROM (SELECT t.id, t.epoch, t.state, t.tag, `+order+` FROM task t WHERE `+where+` LIMIT ?) p`)
+		args = append(append(args, values...), limit)
 	}
+	part(`0 AS part, t.seq AS first, 0 AS second`, `t.state = 'Cancelling' AND t.runnable <> 0 ORDER BY t.seq`)
 	// Its tag is free, or its own: one that goes on after an answer may hold it already.
 	const tag = `(t.tag = '' OR t.tag NOT IN (SELECT h.tag FROM tag_holder h) OR t.state <> 'Queued' AND EXISTS (SELECT 1 FROM tag_holder h WHERE h.tag = t.tag AND h.task = t.id))`
-	if draining { // by the states: the queue may be long, and is none of its business
-		return readCandidates(ctx, tx, all, `t.state = 'Executing' AND t.runnable <> 0 AND t.node = ? AND `+tag+`
-			ORDER BY t.priority DESC, t.queue_time, t.seq LIMIT ?`, s.cfg.Node, max(limit-len(all), 0))
-	}
 	now := db.Micros(tx.Now())
-	// Each priority by itself: so the index gives the tasks in their order, and the
-	// reading ends with the last one that is wanted.
-	for _, priority := range []int64{1, 0} {
-		if len(all) >= limit {
-			break
-		}
-		// A task that goes on after an answer is not stopped with the queue.
-		all, err = readCandidates(ctx, tx, all, `t.runnable <> 0 AND t.priority = ? AND t.queue_time <= ? AND t.state <> 'Cancelling'
-			AND (t.expiry = 0 OR t.expiry > ? OR t.state <> 'Queued')
-			AND (t.state <> 'Queued' OR t.space_id = '' OR t.space_id NOT IN (SELECT x.id FROM document_index x
-				WHERE x.kind = 'spaces' AND x.field = 'TaskQueueStopped' AND x.value = 'true'))
-			AND `+tag+` ORDER BY t.queue_time, t.seq LIMIT ?`, priority, now, now, limit-len(all))
-		if err != nil {
-			return nil, err
+	switch {
+	case !free:
+	case draining: // by the states: the queue may be long, and is none of its business
+		part(`2 - t.priority AS part, t.queue_time AS first, t.seq AS second`, `t.state = 'Executing' AND t.runnable <> 0 AND t.node = ? AND `+tag+`
+			ORDER BY t.priority DESC, t.queue_time, t.seq`, s.cfg.Node)
+	default:
+		// Each priority by itself: so the index gives the tasks in their order, and the
+		// reading ends with the last one that is wanted.
+		for _, priority := range []int64{1, 0} {
+			// A task that goes on after an answer is not stopped with the queue.
+			part(`2 - t.priority AS part, t.queue_time AS first, t.seq AS second`, `t.runnable <> 0 AND t.priority = ? AND t.queue_time <= ? AND t.state <> 'Cancelling'
+				AND (t.expiry = 0 OR t.expiry > ? OR t.state <> 'Queued')
+				AND (t.state <> 'Queued' OR t.space_id = '' OR t.space_id NOT IN (SELECT x.id FROM document_index x
+					WHERE x.kind = 'spaces' AND x.field = 'TaskQueueStopped' AND x.value = 'true'))
+				AND `+tag+` ORDER BY t.queue_time, t.seq`, priority, now, now)
 		}
 	}
-	return all, nil
-}
-
-// readCandidates adds what it reads to all.
-func readCandidates(ctx context.Context, tx *db.Tx, all []candidate, where string, args ...any) ([]candidate, error) {
-	rows, err := tx.Query(ctx, `SELECT t.id, t.epoch, t.state, t.tag FROM task t WHERE `+where, args...)
+	rows, err := tx.Query(ctx, `SELECT q.id, q.epoch, q.state, q.tag FROM (`+strings.Join(parts, ` UNION ALL `)+`) q ORDER BY q.part, q.first, q.second LIMIT ?`, append(args, limit)...)
 	if err != nil {
 		return nil, fmt.Errorf("read the queue: %w", err)
 	}
 	defer rows.Close()
+	var all []candidate
 	for rows.Next() {
 		var c candidate
 		if err := rows.Scan(&c.id, &c.epoch, &c.state, &c.tag); err != nil {
@@ -269,15 +273,6 @@ func readCandidates(ctx context.Context, tx *db.Tx, all []candidate, where strin
 // expired are the queued tasks that have waited for too long. The index has the
 // moments; the states are named so that it, and not that of the states, is taken.
 const expired = `t.runnable <> 0 AND t.expiry > 0 AND t.expiry <= ? AND t.state NOT IN ('Executing', 'Cancelling')`
-
-// anyExpired reports whether a task has waited for longer than it was to, whatever
-// gate it waits for.
-func anyExpired(ctx context.Context, tx *db.Tx) (bool, error) {
-	var n int64
-	err := tx.QueryRow(ctx, `SELECT count(*) FROM (SELECT 1 AS one FROM task t WHERE `+expired+` LIMIT 1) q`,
-		db.Micros(tx.Now())).Scan(&n)
-	return n > 0, err
-}
 
 // expireDue ends tasks that have waited for too long.
 func (s *Service) expireDue(ctx context.Context) error {

@@ -385,8 +385,8 @@ func (s *Service) WaitReason(ctx context.Context, tx *db.Tx, t *Task, visible []
 			return "", nil, err
 		}
 	}
-	free, draining, err := s.freeSlots(ctx, tx)
-	if err != nil || free > 0 && !draining {
+	g, err := s.gates(ctx, tx)
+	if err != nil || g.free > 0 && !g.draining {
 		return "", nil, err
 	}
 	ahead, err = among(ctx, tx, Query{Visible: visible}, `t.id IN (SELECT s.task FROM slot s WHERE s.node = ?)`, s.cfg.Node)

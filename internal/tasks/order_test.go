@@ -77,7 +77,8 @@ func TestLooksTakeWhatIsNext(t *testing.T) {
 		random := rand.New(rand.NewPCG(seed, 0))
 		w.exec(`INSERT INTO document_index (kind, field, space_id, value, id) VALUES ('spaces', 'TaskQueueStopped', '', 'true', 'Spaces-2')`)
 		for range 12 {
-			s := w.open("a", finish)
+			// However long the rest takes, it lives.
+			s := w.open("a", finish, func(c *tasks.Config) { c.Timing.Heartbeat, c.Timing.TTL = time.Hour, 3*time.Hour })
 			slots, held := random.IntN(6), map[string]bool{}
 			w.exec(`UPDATE node_setting SET capacity = ?`, slots)
 			now := time.Now().UTC().Truncate(time.Microsecond)

@@ -180,6 +180,9 @@ func (s *Service) provenDead(ctx context.Context, owner string) func() {
 	return func() {}
 }
 
+// databaseClock is PostgreSQL's own time in microseconds; it goes on within a transaction.
+const databaseClock = `(extract(epoch from clock_timestamp()) * 1000000)::bigint`
+
 // clock is the time by which leases and bounds are measured, in microseconds:
 // the database's own on PostgreSQL, this host's on SQLite.
 func (s *Service) clock(ctx context.Context, tx *db.Tx) (int64, error) {
@@ -187,7 +190,7 @@ func (s *Service) clock(ctx context.Context, tx *db.Tx) (int64, error) {
 		return db.Micros(tx.Now()), nil
 	}
 	var micros int64
-	err := tx.QueryRow(ctx, `SELECT (extract(epoch from clock_timestamp()) * 1000000)::bigint`).Scan(&micros)
+	err := tx.QueryRow(ctx, `SELECT `+databaseClock).Scan(&micros)
 	return micros, err
 }
 
