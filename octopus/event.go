@@ -55,6 +55,12 @@ const (
 	EventTriggerFailed  EventCategory = "TriggerFailed"
 	// EventRetentionApplied says what retention has deleted.
 	EventRetentionApplied EventCategory = "RetentionPolicyApplied"
+	// EventUpgradeStarted tells that somebody has started an upgrade of the server,
+	// EventUpgradeRequested that they want something of one (to go back, say), and
+	// EventUpgradeChecked that they had it looked what there is, or what speaks against it.
+	EventUpgradeStarted   EventCategory = "UpgradeStarted"
+	EventUpgradeRequested EventCategory = "UpgradeRequested"
+	EventUpgradeChecked   EventCategory = "UpgradeChecked"
 	// EventBackupSucceeded tells of a backup that was taken or proven,
 	// EventBackupFailed of a scheduled one that failed or was skipped, and
 	// EventBackupOverdue that the last one that was proven is too old.

@@ -2,10 +2,15 @@ package main
 
 import (
 	"context"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -43,7 +48,11 @@ TAKO_ADMIN_API_KEY, which are read at every start and never undo a later change.
 				_, err := io.WriteString(cmd.OutOrStdout(), cfg.Print())
 				return err
 			}
-			return runServer(cmd.Context(), cfg, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			upgrades, err := upgradeOptions(file, given(cmd.Flags()))
+			if err != nil {
+				return err
+			}
+			return runServer(cmd.Context(), cfg, upgrades, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
 	settings(cmd.Flags())
@@ -76,13 +85,39 @@ func given(flags *pflag.FlagSet) map[string]string {
 	return set
 }
 
-func runServer(ctx context.Context, cfg config.Config, out, errOut io.Writer) error {
+// upgradeOptions are what an upgrade needs to know of this program and of how it was
+// started. Settings go by the environment, since everybody may read the arguments of a
+// process.
+func upgradeOptions(file string, flags map[string]string) (app.UpgradeOptions, error) {
+	root, err := base64.StdEncoding.DecodeString(releaseRoot)
+	if err != nil {
+		return app.UpgradeOptions{}, fmt.Errorf("the root that this program was built with: %w", err)
+	}
+	opt := app.UpgradeOptions{Commit: commit, CommitDate: commitDate, Root: root, Feed: releaseFeed}
+	for _, pair := range os.Environ() {
+		if !strings.HasPrefix(pair, control.Env+"=") { // which is for a server alone
+			opt.Environ = append(opt.Environ, pair)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(flags)) {
+		opt.Environ = append(opt.Environ, "TAKO_"+strings.ToUpper(strings.ReplaceAll(name, "-", "_"))+"="+flags[name])
+	}
+	if file != "" {
+		if file, err = filepath.Abs(file); err != nil {
+			return opt, usageError{err}
+		}
+		opt.Settings = []string{"--config", file}
+	}
+	return opt, nil
+}
+
+func runServer(ctx context.Context, cfg config.Config, upgrades app.UpgradeOptions, out, errOut io.Writer) error {
 	started := time.Now()
 	launch, err := control.Launched()
 	if err != nil {
 		return err
 	}
-	a, err := app.New(ctx, cfg, app.Options{Log: logger(cfg, errOut), Version: version, Launch: launch})
+	a, err := app.New(ctx, cfg, app.Options{Log: logger(cfg, errOut), Version: version, Launch: launch, Upgrades: upgrades})
 	if err != nil {
 		return err
 	}

@@ -65,6 +65,8 @@ type Options struct {
 	Now func() time.Time
 	// OnStatement is told of every SQL statement, for tests that count them; see db.Options.
 	OnStatement func(query string)
+	// Upgrades is what upgrades need of the program that runs.
+	Upgrades UpgradeOptions
 	// Proof says that the server only answers a proof of a backup, on a copy that is
 	// thrown away: whether it is a test instance's does not matter.
 	Proof bool
@@ -96,6 +98,7 @@ type App struct {
 	launch   *control.Started // nil without a supervisor
 	answers  answers
 	instance *instance.Marker // nil for a server that is no test instance
+	upgrades upgrades
 }
 
 // New opens or sets up everything in the configured places and listens, so that
@@ -249,6 +252,7 @@ func (a *App) wire(ctx context.Context, opt Options, p parts) error {
 	a.janitor = orchestrator.NewJanitor(a.tasks, a.targets, a.log)
 	draining, drain := context.WithCancel(context.WithoutCancel(ctx))
 	a.drain = drain
+	a.upgrades = a.prepareUpgrades(draining, opt, exe, p.store)
 	a.handler, err = rest.New(rest.Config{
 		Log: a.log, DB: a.db, Store: p.store, Auth: authenticator(a.auth),
 		Routes:  routes(a, opt.Version, p.store, service, packages, others, p.blobs),

@@ -211,7 +211,7 @@ func (l *life) failed(err error) {
 // startWork begins everything that only one version may do at a time for this node.
 func (l *life) startWork() {
 	a := l.app
-	l.work = begin(l.ctx, l.failed, a.tasks.Run, a.janitor.Run, a.schedule.Run, a.notify.Run, a.db.KeepStatistics,
+	l.work = begin(l.ctx, l.failed, a.tasks.Run, a.janitor.Run, a.schedule.Run, a.notify.Run, a.db.KeepStatistics, a.upgrades.lookout.Run,
 		func(ctx context.Context) error {
 			// Beside everything else: what does not need the worker need not wait for it.
 			if err := a.targets.Start(ctx); err != nil && ctx.Err() == nil {

@@ -25,6 +25,7 @@ import (
 	taskroutes "github.com/takodeploy/tako/internal/rest/actions/tasks"
 	"github.com/takodeploy/tako/internal/rest/actions/tenants"
 	"github.com/takodeploy/tako/internal/rest/actions/triggers"
+	upgraderoutes "github.com/takodeploy/tako/internal/rest/actions/upgrades"
 	"github.com/takodeploy/tako/internal/rest/actions/users"
 )
 
@@ -34,7 +35,7 @@ func routes(a *App, version string, store *docstore.Store, service *releases.Ser
 	all = append(all, users.Routes(a.db, store, a.auth)...)
 	all = append(all, server.Routes(server.Config{
 		DB: a.db, Store: store, Version: version, Node: a.cfg.Node, BuiltinWorker: a.cfg.BuiltinWorker, Started: time.Now(),
-		Thumbprint: a.thumbprint, Instance: a.instance,
+		Thumbprint: a.thumbprint, Instance: a.instance, Newest: a.upgrades.newest, ChecksForUpgrades: a.upgrades.named,
 	})...)
 	all = append(all, projects.Routes(a.db, store)...)
 	all = append(all, triggers.Routes(a.db, store)...)
@@ -50,6 +51,7 @@ func routes(a *App, version string, store *docstore.Store, service *releases.Ser
 		Maintenance: func(ctx context.Context, tx *db.Tx) (bool, error) { return server.InMaintenance(ctx, tx, store) },
 	})...)
 	all = append(all, backups.Routes(a.db, a.tasks, a.openBackups, a.cfg.Data, a.cfg.Backups)...)
+	all = append(all, upgraderoutes.Routes(a.upgradeRoutes(version))...)
 	return all
 }
 

@@ -13,6 +13,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/knadh/koanf/parsers/yaml"
 	"github.com/knadh/koanf/providers/file"
@@ -48,6 +49,15 @@ type Config struct {
 	// WebhooksToSelf lets webhooks, and requests for the keys of token issuers, connect
 	// to the server's own host.
 	WebhooksToSelf bool `koanf:"webhooks_to_self" help:"let the webhooks of subscriptions, and requests to token issuers, connect to the server's own host"`
+	// UpgradeFeed is the address of the feed of releases, UpgradeChannel its channel and
+	// UpgradeKeys a file with the keys that must have signed it.
+	UpgradeFeed    string `koanf:"upgrade_feed" help:"address of the signed feed of releases to look at for newer versions"`
+	UpgradeChannel string `koanf:"upgrade_channel" help:"channel of the feed of releases"`
+	UpgradeKeys    string `koanf:"upgrade_keys" help:"file with the signed root of the keys that must have signed the feed of releases"`
+	// UpgradeCheck lets the server look at a feed that somebody has named, every
+	// UpgradeCheckInterval, which is a minute or more.
+	UpgradeCheck         bool          `koanf:"upgrade_check" help:"look at the feed of releases from time to time, if one is named; nothing is installed by itself"`
+	UpgradeCheckInterval time.Duration `koanf:"upgrade_check_interval" help:"how often to look at the feed of releases, such as 24h"`
 	// LogLevel is debug, info, warn or error; LogFormat text or json.
 	LogLevel  string `koanf:"log_level" help:"debug, info, warn or error"`
 	LogFormat string `koanf:"log_format" help:"text or json"`
@@ -68,7 +78,8 @@ func Defaults() Config {
 		node = "tako"
 	}
 	return Config{
-		Data: "tako-data", Listen: "127.0.0.1:8065", AgentListen: ":10943", Node: node, BuiltinWorker: true, LogLevel: "info", LogFormat: "text",
+		Data: "tako-data", Listen: "127.0.0.1:8065", AgentListen: ":10943", Node: node, BuiltinWorker: true,
+		UpgradeChannel: "stable", UpgradeCheck: true, UpgradeCheckInterval: 24 * time.Hour, LogLevel: "info", LogFormat: "text",
 	}
 }
 
@@ -197,6 +208,14 @@ func (c *Config) check() error {
 	if !slices.Contains([]string{"text", "json"}, c.LogFormat) {
 		errs = append(errs, fmt.Errorf("log_format is %q; use text or json", c.LogFormat))
 	}
+	if c.UpgradeFeed != "" {
+		if u, err := url.Parse(c.UpgradeFeed); err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
+			errs = append(errs, errors.New("upgrade_feed is no address; give one such as https://releases.example.com/feed.json"))
+		}
+	}
+	if c.UpgradeCheckInterval < time.Minute {
+		errs = append(errs, fmt.Errorf("upgrade_check_interval is %s; give a minute or more, such as 24h", c.UpgradeCheckInterval))
+	}
 	if c.BasePath != "" && (!strings.HasPrefix(c.BasePath, "/") || strings.HasSuffix(c.BasePath, "/")) {
 		errs = append(errs, fmt.Errorf("base_path is %q; it begins with a slash and does not end with one", c.BasePath))
 	}
@@ -220,7 +239,7 @@ func (c Config) Print() string {
 	v := reflect.ValueOf(c)
 	for f := range v.Type().Fields() {
 		value := fmt.Sprintf("%v", v.FieldByIndex(f.Index).Interface())
-		if f.Name == "Database" {
+		if f.Name == "Database" || f.Name == "UpgradeFeed" {
 			value = withoutPassword(value)
 		}
 		fmt.Fprintf(&b, "%s: %q\n", f.Tag.Get("koanf"), value)

@@ -18,7 +18,7 @@ func Configurations() []*resource.Kind {
 	return []*resource.Kind{
 		configuration("maintenanceconfiguration", "MaintenanceConfiguration", "maintenance configuration", MaintenanceID, octopus.PermAdministerSystem,
 			resource.Declaration[octopus.MaintenanceConfiguration]{}),
-		configuration("upgradeconfiguration", "UpgradeConfiguration", "upgrade configuration", "upgrade", octopus.PermConfigureServer,
+		configuration(UpgradeConfigurationKind, "UpgradeConfiguration", "upgrade configuration", UpgradeConfigurationID, octopus.PermConfigureServer,
 			resource.Declaration[octopus.UpgradeConfiguration]{
 				Prepare: func(v *octopus.UpgradeConfiguration) {
 					if v.NotificationMode == "" {
@@ -60,6 +60,13 @@ func Configurations() []*resource.Kind {
 			resource.Declaration[octopus.BackupConfiguration]{Prepare: prepareBackups, Check: checkBackups, InTx: backupsInTx}),
 	}
 }
+
+// UpgradeConfigurationKind has one document, UpgradeConfigurationID: whether the server
+// looks for newer versions of itself, and of which it tells.
+const (
+	UpgradeConfigurationKind = "upgradeconfiguration"
+	UpgradeConfigurationID   = "upgrade"
+)
 
 // MaintenanceID is the id of the one document of the kind maintenanceconfiguration.
 const MaintenanceID = "maintenance"

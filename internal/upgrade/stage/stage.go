@@ -94,41 +94,17 @@ func (s *Store) Check(ctx context.Context, r Request) (*Offer, error) {
 }
 
 func (s *Store) check(ctx context.Context, src *opened, r *Request) (*Offer, error) {
-	root, err := s.Root()
-	if err != nil {
-		return nil, err
-	}
 	wanted := r.Wanted
-	var signed []byte
 	if src.bundle != nil {
-		signed = src.bundle.Feed
 		if wanted == "" {
 			wanted = src.bundle.Version
 		}
 		if wanted != src.bundle.Version {
 			return nil, refuse(Unfit, "The bundle has version %.40q, and %.40q is wanted.", src.bundle.Version, wanted)
 		}
-	} else {
-		if root, err = s.follow(ctx, src, root); err != nil {
-			return nil, err
-		}
-		if signed, err = src.document(ctx, ""); err != nil {
-			return nil, err
-		}
 	}
-	t, err := s.Trust()
+	v, t, signed, err := s.believed(ctx, src, r)
 	if err != nil {
-		return nil, err
-	}
-	now := r.Now
-	if at := t.latest(); at.After(now) {
-		now = at
-	}
-	v, err := releasefeed.Verify(signed, root, r.Channel, t.Seen[r.Channel], now)
-	if err != nil {
-		return nil, err
-	}
-	if err := s.saw(r.Channel, v.Seen); err != nil {
 		return nil, err
 	}
 	c, err := v.Choose(releasefeed.Installed{Version: r.Version, Platform: Platform(), Bad: t.bad()}, wanted)
@@ -139,6 +115,38 @@ func (s *Store) check(ctx context.Context, src *opened, r *Request) (*Offer, err
 		return nil, refuse(Unfit, "Version %s cannot be installed yet: version %s must be visited on the way to it, and the bundle does not have that.", src.bundle.Version, c.Release.Version)
 	}
 	return &Offer{*c, v.Expired, signed}, nil
+}
+
+// believed reads the feed of a source and remembers it, or says why it is not believed.
+func (s *Store) believed(ctx context.Context, src *opened, r *Request) (*releasefeed.Verified, Trust, []byte, error) {
+	root, err := s.Root()
+	if err != nil {
+		return nil, Trust{}, nil, err
+	}
+	var signed []byte
+	if src.bundle != nil {
+		signed = src.bundle.Feed
+	} else {
+		if root, err = s.follow(ctx, src, root); err != nil {
+			return nil, Trust{}, nil, err
+		}
+		if signed, err = src.document(ctx, ""); err != nil {
+			return nil, Trust{}, nil, err
+		}
+	}
+	t, err := s.Trust()
+	if err != nil {
+		return nil, t, nil, err
+	}
+	now := r.Now
+	if at := t.latest(); at.After(now) {
+		now = at
+	}
+	v, err := releasefeed.Verify(signed, root, r.Channel, t.Seen[r.Channel], now)
+	if err != nil {
+		return nil, t, nil, err
+	}
+	return v, t, signed, s.saw(r.Channel, v.Seen)
 }
 
 // follow trusts the roots that follow the one that is trusted, as far as they are there.

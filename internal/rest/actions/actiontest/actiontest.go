@@ -67,6 +67,12 @@ func Each(t *testing.T, routes func(w *World) []rest.Route, fn func(t *testing.T
 	})
 }
 
+// On is New on a database of a dialect.
+func On(t testing.TB, dialect db.Dialect, routes func(w *World) []rest.Route, aliases ...rest.Alias) *World {
+	t.Helper()
+	return With(t, dbtest.Open(t, dialect), func(w *World, cfg *rest.Config) { cfg.Routes, cfg.Aliases = routes(w), aliases })
+}
+
 // With starts a server on a database. setup completes the configuration of the
 // API, when all else is there.
 func With(t testing.TB, d *db.DB, setup func(w *World, cfg *rest.Config)) *World {

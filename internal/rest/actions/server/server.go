@@ -40,6 +40,11 @@ type Config struct {
 	Thumbprint func(context.Context) (string, error)
 	// Instance says what the server is a copy of; nil when it is none.
 	Instance *instance.Marker
+	// Newest is the version that the feed of releases offers, "" for none;
+	// ChecksForUpgrades tells whether one is looked at as long as nobody forbids it. Nil is
+	// no feed.
+	Newest            func() string
+	ChecksForUpgrades func() bool
 }
 
 // api serves the routes.

@@ -112,6 +112,58 @@ func TestWhoMayNotSee(t *testing.T) {
 	}
 }
 
+// TestNewerVersions: clients hear of a newer version as far as somebody wants that.
+func TestNewerVersions(t *testing.T) {
+	t.Parallel()
+	newest := ""
+	w := actiontest.New(t, func(w *actiontest.World) []rest.Route {
+		return server.Routes(server.Config{
+			DB: w.DB, Store: w.Store, Version: "2026.4.0", Node: "here", Started: time.Now(), Thumbprint: thumbprint,
+			Newest: func() string { return newest }, ChecksForUpgrades: func() bool { return true },
+		})
+	})
+	may := func() (ok bool) {
+		t.Helper()
+		err := w.DB.Read(t.Context(), func(tx *db.Tx) (err error) {
+			ok, err = server.MayCheckForUpgrades(t.Context(), tx, w.Store)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ok
+	}
+	if w.Get("/api/upgradeconfiguration").JSON()["AllowChecking"] != true || !may() {
+		t.Error("a feed that is named is not looked at")
+	}
+	for _, c := range []struct {
+		mode, newest     string
+		available, major bool
+	}{
+		{"", "", false, false},
+		{"", "2026.4.1", true, false},
+		{"", "2026.5.0", true, true},
+		{"ShowOnlyMajorMinor", "2026.4.1", false, false},
+		{"ShowOnlyMajorMinor", "2026.5.0", true, true},
+		{"ShowOnlyMajorMinor", "2027.4.0", true, true},
+		{"NeverShow", "2027.4.0", false, false},
+		{"AlwaysShow", "2026.4.1", true, false},
+	} {
+		newest = c.newest
+		if c.mode != "" {
+			w.Must(200, http.MethodPut, "/api/upgradeconfiguration", `{"NotificationMode":"`+c.mode+`","AllowChecking":false}`)
+		}
+		var got octopus.ServerStatus
+		w.Get("/api/serverstatus").Into(&got)
+		if got.IsUpgradeAvailable != c.available || got.IsMajorMinorUpgrade != c.major || c.available && string(got.MaximumAvailableVersion) != c.newest || !c.available && got.MaximumAvailableVersion != "" {
+			t.Errorf("%q, %q: %+v", c.mode, c.newest, got)
+		}
+	}
+	if w.Get("/api/upgradeconfiguration").JSON()["AllowChecking"] != false || may() {
+		t.Error("it may be looked though somebody has forbidden it")
+	}
+}
+
 func TestSettings(t *testing.T) {
 	t.Parallel()
 	w := actiontest.New(t, routes)

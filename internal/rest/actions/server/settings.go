@@ -22,6 +22,7 @@ type setting struct {
 	a        *api
 	k        *resource.Kind
 	complete func(resource.Tree) // what does not come from the document
+	absent   func(resource.Tree) // defaults that depend on how the server was started
 }
 
 // settingRoutes are the settings of the server. Whoever is signed in may read
@@ -34,6 +35,8 @@ func (a *api) settingRoutes() []rest.Route {
 		switch k.Name {
 		case "featuresconfiguration":
 			s.complete = func(t resource.Tree) { t["IsBuiltInWorkerEnabled"] = a.BuiltinWorker }
+		case resources.UpgradeConfigurationKind:
+			s.absent = func(t resource.Tree) { t["AllowChecking"] = a.ChecksForUpgrades != nil && a.ChecksForUpgrades() }
 		case "serverconfiguration", "smtpconfiguration":
 			view = configure
 		case resources.BackupConfigurationKind:
@@ -122,6 +125,9 @@ func (s *setting) answer(r *rest.Request, doc *docstore.Doc) (any, error) {
 		s.k.Prepare(v)
 		if tree, err = s.k.Encode(v, nil); err == nil {
 			tree["Id"] = s.k.Prefix
+			if s.absent != nil {
+				s.absent(tree)
+			}
 		}
 	}
 	if err != nil {
@@ -139,6 +145,23 @@ func (s *setting) answer(r *rest.Request, doc *docstore.Doc) (any, error) {
 		return json.RawMessage(body), nil
 	}
 	return rest.Tagged{Body: json.RawMessage(body), Version: doc.Version}, nil
+}
+
+// MayCheckForUpgrades reports whether the server may look for newer versions of itself by
+// itself: it may until somebody forbids it.
+func MayCheckForUpgrades(ctx context.Context, tx *db.Tx, store *docstore.Store) (bool, error) {
+	c, err := upgradeConfiguration(ctx, tx, store)
+	return c == nil || c.AllowChecking, err
+}
+
+// upgradeConfiguration is what somebody has set, nil for nothing.
+func upgradeConfiguration(ctx context.Context, tx *db.Tx, store *docstore.Store) (*octopus.UpgradeConfiguration, error) {
+	var c octopus.UpgradeConfiguration
+	err := store.Load(ctx, tx, resources.UpgradeConfigurationKind, resources.UpgradeConfigurationID, &c)
+	if fault.Is(err, fault.NotFound) {
+		return nil, nil //nolint:nilnil // nothing is an answer
+	}
+	return &c, err
 }
 
 // InMaintenance reports whether the server is in maintenance mode.

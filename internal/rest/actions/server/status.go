@@ -15,6 +15,7 @@ import (
 
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/rest"
+	"github.com/takodeploy/tako/internal/version"
 	"github.com/takodeploy/tako/octopus"
 )
 
@@ -52,10 +53,41 @@ func (a *api) status(r *rest.Request) (any, error) {
 		}
 	}
 	err := a.DB.Read(r.Context(), func(tx *db.Tx) (err error) {
-		out.IsInMaintenanceMode, err = InMaintenance(r.Context(), tx, a.Store)
-		return err
+		if out.IsInMaintenanceMode, err = InMaintenance(r.Context(), tx, a.Store); err != nil {
+			return err
+		}
+		return a.newer(r.Context(), tx, &out)
 	})
 	return out, err
+}
+
+// newer tells of a newer version, as far as somebody wants to hear of it.
+func (a *api) newer(ctx context.Context, tx *db.Tx, out *octopus.ServerStatus) error {
+	if a.Newest == nil {
+		return nil
+	}
+	newest := a.Newest()
+	if newest == "" {
+		return nil
+	}
+	c, err := upgradeConfiguration(ctx, tx, a.Store)
+	if err != nil {
+		return err
+	}
+	mode := octopus.UpgradeAlwaysShow
+	if c != nil && c.NotificationMode != "" {
+		mode = c.NotificationMode
+	}
+	here, errHere := version.Parse(version.SemVer, a.Version)
+	there, errThere := version.Parse(version.SemVer, newest)
+	major := errHere == nil && errThere == nil && (here.Major != there.Major || here.Minor != there.Minor)
+	if mode == octopus.UpgradeNeverShow || mode == octopus.UpgradeShowMajorOnly && !major {
+		return nil
+	}
+	out.IsUpgradeAvailable, out.IsMajorMinorUpgrade = true, major
+	// No licence limits what one may upgrade to.
+	out.MaximumAvailableVersion, out.MaximumAvailableVersionCoveredByLicense = octopus.NullString(newest), octopus.NullString(newest)
+	return nil
 }
 
 func (a *api) health(r *rest.Request) (any, error) {
