@@ -429,6 +429,12 @@ func (w *world) server() {
 	if !r.Passed() {
 		w.t.Errorf("tasks that begin anew keep the upgrade from beginning: %v", r.Err())
 	}
+	w.exec(`DELETE FROM task WHERE seq > 901`)
+	for i, contract := range []string{"v1", "v1", "v2"} { // of which the second one has answered
+		w.exec(`INSERT INTO ticket (ticket, task, unit, agent, state, not_before, place, contract, answered) VALUES (?, 'ServerTasks-901', ?, '', 'open', 0, 'old-1', ?, ?)`, fmt.Sprint(i), fmt.Sprint(i), contract, i%2)
+	}
+	w.run(w.in, "tasks", preflight.Warn, "1 scripts are being started by agents that remember nothing: ServerTasks-901 on old-1")
+	w.exec(`DELETE FROM ticket`)
 	w.exec(`DELETE FROM task WHERE seq > 900`)
 
 	in = w.in

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/takodeploy/tako/internal/db"
+	"github.com/takodeploy/tako/internal/deploy"
 	"github.com/takodeploy/tako/internal/docstore"
 	"github.com/takodeploy/tako/internal/ident"
 	"github.com/takodeploy/tako/internal/secret"
@@ -92,31 +93,50 @@ func resumes(name octopus.TaskName) bool {
 	return name == octopus.TaskDeploy || name == octopus.TaskRunbookRun || name == octopus.TaskAdHocScript || name == octopus.TaskUpgrade
 }
 
-// tasks tells what runs, and what of it would begin anew.
-func (x *examination) tasks(ctx context.Context) error {
-	running, count := 0, 0
-	var anew []string
-	err := x.DB.Read(ctx, func(tx *db.Tx) error {
-		running, count, anew = 0, 0, nil
-		rows, err := tx.Query(ctx, `SELECT t.id, t.name FROM task t WHERE t.state IN ('Executing', 'Cancelling') ORDER BY t.seq`)
-		if err != nil {
+// each calls fn for the rows of a query of two texts.
+func each(ctx context.Context, tx *db.Tx, query string, fn func(a, b string)) error {
+	rows, err := tx.Query(ctx, query)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var a, b string
+		if err := rows.Scan(&a, &b); err != nil {
 			return err
 		}
-		defer rows.Close()
-		for rows.Next() {
-			var id, name string
-			if err := rows.Scan(&id, &name); err != nil {
-				return err
-			}
+		fn(a, b)
+	}
+	return rows.Err()
+}
+
+// tasks tells what runs, and what of it would begin anew.
+func (x *examination) tasks(ctx context.Context) error {
+	running, count, starting := 0, 0, 0
+	var anew, unsure []string
+	err := x.DB.Read(ctx, func(tx *db.Tx) error {
+		running, count, anew = 0, 0, nil
+		err := each(ctx, tx, `SELECT t.id, t.name FROM task t WHERE t.state IN ('Executing', 'Cancelling') ORDER BY t.seq`, func(id, name string) {
 			if running++; resumes(octopus.TaskName(name)) {
-				continue
+				return
 			}
 			if count++; len(anew) < maxNamed {
 				anew = append(anew, id+" ("+name+")")
 			}
+		})
+		if err != nil {
+			return err
 		}
-		return rows.Err()
+		starting, unsure = 0, nil
+		return each(ctx, tx, `SELECT k.task, k.place FROM ticket k WHERE k.state = 'open' AND k.contract = '`+string(deploy.ContractV1)+`' AND k.answered = 0 ORDER BY k.task, k.ticket`, func(task, place string) {
+			if starting++; len(unsure) < maxNamed {
+				unsure = append(unsure, task+" on "+place)
+			}
+		})
 	})
+	if err == nil && starting > 0 {
+		x.say(Warn, "Wait until they have answered: if their start gets lost, somebody has to say whether it ran.", "%d scripts are being started by agents that remember nothing: %s", starting, named(unsure, starting))
+	}
 	switch {
 	case err != nil:
 		return err
