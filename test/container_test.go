@@ -24,6 +24,7 @@ import (
 	"github.com/takodeploy/tako/internal/apptest"
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/durable"
+	"github.com/takodeploy/tako/internal/supervisor"
 )
 
 // image is what the last part of a Dockerfile makes: a root file system, and how a
@@ -166,7 +167,7 @@ func (im *image) start(t *testing.T, volume string, env ...string) *container {
 	c := &container{t: t, ended: make(chan struct{})}
 	uid, gid, _ := strings.Cut(im.user, ":")
 	args := append([]string{"--pid", "--mount", "--net", "--uts", "--ipc", "--fork", "--kill-child", "sh", "-c", contain, "sh", im.root, volume, im.volume, uid, gid}, im.command...)
-	c.cmd = exec.Command("unshare", args...) //nolint:noctx // it is ended by the test
+	c.cmd = exec.Command("unshare", args...)
 	c.cmd.Env = slices.Concat([]string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}, im.env, env)
 	c.cmd.Stdout, c.cmd.Stderr = c, c
 	if err := c.cmd.Start(); err != nil {
@@ -190,30 +191,25 @@ func (im *image) start(t *testing.T, volume string, env ...string) *container {
 // get asks for a path until it is answered with a status.
 func (c *container) get(path string, status int) {
 	c.t.Helper()
-	for until := time.Now().Add(2 * time.Minute); ; time.Sleep(10 * time.Millisecond) {
+	eventually(c.t, "GET "+path, func() bool {
+		select {
+		case <-c.ended:
+			c.t.Fatalf("the container has ended with %d:\n%s", c.cmd.ProcessState.ExitCode(), c.said())
+		default:
+		}
 		req, err := http.NewRequestWithContext(c.t.Context(), http.MethodGet, "http://127.0.0.1:8065"+path, http.NoBody)
 		if err != nil {
 			c.t.Fatal(err)
 		}
 		req.Header.Set("X-Octopus-ApiKey", apptest.AdminKey)
 		r, err := c.http.Do(req)
-		if err == nil {
-			_, _ = io.Copy(io.Discard, r.Body)
-			_ = r.Body.Close()
-			if r.StatusCode == status {
-				return
-			}
-			err = errors.New(r.Status)
+		if err != nil {
+			return false
 		}
-		select {
-		case <-c.ended:
-			c.t.Fatalf("the container has ended with %d:\n%s", c.cmd.ProcessState.ExitCode(), c.said())
-		default:
-		}
-		if time.Now().After(until) {
-			c.t.Fatalf("GET %s: %v\n%s", path, err, c.said())
-		}
-	}
+		_, _ = io.Copy(io.Discard, r.Body)
+		_ = r.Body.Close()
+		return r.StatusCode == status
+	})
 }
 
 // init is the process of the container that is the first within it.
@@ -305,8 +301,15 @@ func TestContainer(t *testing.T) {
 	if got, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.init())); !strings.Contains(string(got), "NSpid:\t"+strconv.Itoa(c.init())+"\t1\n") {
 		t.Errorf("it is not the first process of its container: %s", got)
 	}
+	noted(t, volume)
 	version := current(t, volume)
 	links(version, "")
+	if _, err := supervisor.Ask(t.Context(), volume, supervisor.Order{Do: "deep"}); err != nil {
+		t.Error(err)
+	}
+	if _, err := supervisor.Ask(t.Context(), volume, supervisor.Order{Do: "switch", Version: "2027.1.0"}); err == nil || !strings.Contains(err.Error(), "with that version's image") {
+		t.Errorf("a switch within a container: %v", err)
+	}
 
 	// Out of service until the next one serves.
 	down := time.Now()
@@ -337,8 +340,7 @@ func TestContainer(t *testing.T) {
 	note(t, volume, "2026.3.9")
 	c = im.start(t, volume, admin...)
 	c.get("/api/users/me", http.StatusOK)
-	for until := time.Now().Add(2 * time.Minute); current(t, volume) != version && time.Now().Before(until); time.Sleep(10 * time.Millisecond) {
-	}
+	noted(t, volume)
 	links(version, "2026.3.9")
 	c.stop()
 
@@ -351,6 +353,15 @@ func TestContainer(t *testing.T) {
 		t.Errorf("an older image: %d\n%s", code, c.said())
 	}
 	links("2027.1.0", "2026.3.9")
+}
+
+// noted waits until the entrypoint knows that its server serves: then the version is noted.
+func noted(t *testing.T, volume string) {
+	t.Helper()
+	eventually(t, "the server serves", func() bool {
+		r, err := supervisor.Ask(t.Context(), volume, supervisor.Order{Do: "status"})
+		return err == nil && r.Server != nil
+	})
 }
 
 // note makes a version the current one, as its image would.
@@ -391,7 +402,7 @@ func TestContainerCollects(t *testing.T) {
 	contained(t)
 	dir := apptest.ShortDir(t)
 	c := &container{t: t, ended: make(chan struct{})}
-	c.cmd = exec.Command("unshare", "--pid", "--mount-proc", "--fork", "--kill-child", apptest.Binary(t), "container", "--root", dir) //nolint:noctx // it is ended by the test
+	c.cmd = exec.Command("unshare", "--pid", "--mount-proc", "--fork", "--kill-child", apptest.Binary(t), "container", "--root", dir)
 	c.cmd.Env = append(os.Environ(), "TAKO_LISTEN=127.0.0.1:0", "TAKO_AGENT_LISTEN=off")
 	c.cmd.Stdout, c.cmd.Stderr = c, c
 	if err := c.cmd.Start(); err != nil {
@@ -399,14 +410,6 @@ func TestContainerCollects(t *testing.T) {
 	}
 	go func() { _ = c.cmd.Wait(); close(c.ended) }()
 	t.Cleanup(func() { _ = c.cmd.Process.Kill(); <-c.ended })
-	until := func(what string, ok func() bool) {
-		t.Helper()
-		for end := time.Now().Add(2 * time.Minute); !ok(); time.Sleep(10 * time.Millisecond) {
-			if time.Now().After(end) {
-				t.Fatalf("%s: it has not come to that:\n%s", what, c.said())
-			}
-		}
-	}
 	children := func() (all []string) {
 		raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", c.init(), c.init()))
 		if err != nil {
@@ -414,9 +417,9 @@ func TestContainerCollects(t *testing.T) {
 		}
 		return strings.Fields(string(raw))
 	}
-	until("the server starts", func() bool { return strings.Contains(c.said(), " is ready at ") })
+	eventually(t, "the server starts", func() bool { return strings.Contains(c.said(), " is ready at ") })
 	worker := 0
-	until("the worker is the first process's", func() bool {
+	eventually(t, "the worker is the first process's", func() bool {
 		for _, pid := range children() {
 			if args, err := os.ReadFile("/proc/" + pid + "/cmdline"); err == nil && bytes.Contains(args, []byte("--builtin")) {
 				worker, _ = strconv.Atoi(pid)
@@ -427,7 +430,7 @@ func TestContainerCollects(t *testing.T) {
 	if err := syscall.Kill(worker, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	until("the worker is collected", func() bool { return !slices.Contains(children(), strconv.Itoa(worker)) })
+	eventually(t, "the worker is collected", func() bool { return !slices.Contains(children(), strconv.Itoa(worker)) })
 	if code := c.stop(); code != 0 {
 		t.Errorf("%d\n%s", code, c.said())
 	}

@@ -277,7 +277,7 @@ func TestInstalledServer(t *testing.T) {
 	}
 	t.Cleanup(func() { apptest.StopWorker(t, at("var/lib/tako/data")) })
 	words := strings.Fields(supervise)
-	cmd := exec.Command(words[0], words[1:]...) //nolint:noctx,gosec // it is ended by the test; the words are the installer's
+	cmd := exec.Command(words[0], words[1:]...) //nolint:gosec // the words are the installer's
 	cmd.Env = append(os.Environ(), "TAKO_AGENT_LISTEN=off")
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {

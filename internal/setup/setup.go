@@ -362,7 +362,7 @@ func (i *install) giveAll(names ...string) error {
 	if err != nil {
 		return err
 	}
-	defer root.Close()
+	defer root.Close() //nolint:errcheck // a handle
 	for _, name := range names {
 		err := fs.WalkDir(root.FS(), name, func(path string, _ fs.DirEntry, err error) error {
 			if err != nil {

@@ -115,10 +115,7 @@ func (s *Supervisor) runImage(ctx context.Context, image Image) error {
 	ready := make(chan error, 1)
 	reaching, stop := context.WithCancel(ctx)
 	go func() { ready <- c.serves(reaching) }()
-	defer func() { // c is ours again
-		stop()
-		c.close()
-	}()
+	defer func() { stop(); c.close() }()
 	done, late := ctx.Done(), (<-chan time.Time)(nil)
 	for {
 		select {
@@ -141,16 +138,24 @@ func (s *Supervisor) runImage(ctx context.Context, image Image) error {
 		case <-c.gone:
 			stop()
 			if ready != nil {
-				<-ready
+				s.log.Debug("it did not come to serve", "err", <-ready)
 			}
 			if ctx.Err() != nil && how.Exited() && how.ExitStatus() == 0 {
 				return nil
 			}
 			return &EndedError{how}
 		case o := <-s.orders:
+			var err error
+			switch o.Do {
+			case "status":
+			case "deep":
+				err = s.deep(ctx)
+			default:
+				err = fmt.Errorf("this server runs in a container, whose image has version %s; to run another version, start the container with that version's image", image.Version)
+			}
 			r := s.report()
-			if o.Do != "status" {
-				r.Error = fmt.Sprintf("this server runs in a container, whose image has version %s; to run another version, start the container with that version's image", image.Version)
+			if err != nil {
+				r.Error = err.Error()
 			}
 			o.done <- r
 		}
