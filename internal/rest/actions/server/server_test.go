@@ -118,7 +118,7 @@ func TestNewerVersions(t *testing.T) {
 	newest := ""
 	w := actiontest.New(t, func(w *actiontest.World) []rest.Route {
 		return server.Routes(server.Config{
-			DB: w.DB, Store: w.Store, Version: "2026.4.0", Node: "here", Started: time.Now(), Thumbprint: thumbprint,
+			DB: w.DB, Store: w.Store, Version: "2026.4.0", Node: "here", Started: time.Now(),
 			Newest: func() string { return newest }, ChecksForUpgrades: func() bool { return true },
 		})
 	})
