@@ -3,10 +3,16 @@ package test
 import (
 	"context"
 	"io"
+	"net"
 	"net/http"
+	"net/url"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/takodeploy/tako/internal/apptest"
@@ -119,4 +125,111 @@ func TestBadVersions(t *testing.T) {
 			}
 		})
 	}
+}
+
+// gate stands before a PostgreSQL server, and can be shut.
+type gate struct {
+	url string
+
+	mu    sync.Mutex
+	shut  bool
+	conns []net.Conn
+}
+
+func newGate(t *testing.T, database string) *gate {
+	t.Helper()
+	u, err := url.Parse(database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = ln.Close() })
+	g := &gate{url: (&url.URL{Scheme: "postgres", User: u.User, Host: ln.Addr().String(), Path: u.Path, RawQuery: "sslmode=disable"}).String()}
+	socket := filepath.Join(u.Query().Get("host"), ".s.PGSQL.5432")
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return // the test has ended
+			}
+			to, err := new(net.Dialer).DialContext(context.WithoutCancel(t.Context()), "unix", socket)
+			if err != nil || !g.keep(c, to) {
+				_ = c.Close()
+				continue
+			}
+			go func() { _, _ = io.Copy(to, c); _ = to.Close() }()
+			go func() { _, _ = io.Copy(c, to); _ = c.Close() }()
+		}
+	}()
+	return g
+}
+
+func (g *gate) keep(conns ...net.Conn) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.conns = append(g.conns, conns...)
+	return !g.shut
+}
+
+// close shuts the gate, and cuts every connection; open lets new ones through.
+func (g *gate) close() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.shut = true
+	for _, c := range g.conns {
+		_ = c.Close()
+	}
+	g.conns = nil
+}
+
+func (g *gate) open() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.shut = false
+}
+
+// TestDatabaseIsAwayOnProbation takes the database away while a new version is watched:
+// the old one could do nothing either, so nobody goes back.
+func TestDatabaseIsAwayOnProbation(t *testing.T) {
+	t.Parallel()
+	if !slices.Contains(apptest.Dialects(), db.Postgres) {
+		t.Skip("PostgreSQL is not under test")
+	}
+	var g *gate
+	u := newUpgraded(t, db.Postgres, func(p *apptest.Process) {
+		g = newGate(t, p.Database)
+		p.Database = g.url
+	})
+	u.site.publish(t, next, nextProgram(t))
+	cmd := exec.CommandContext(t.Context(), apptest.Binary(t), u.args("--yes", "--probation", "1s")...)
+	once := t.TempDir()
+	const edge = "upgrade-begun-probation"
+	cmd.Env = append(os.Environ(), "TAKO_FAILPOINT="+edge+":stall=1h", "TAKO_FAILPOINT_ONCE="+once)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it has switched", func() bool { _, err := os.Stat(filepath.Join(once, edge)); return err == nil })
+	g.close()
+	owner, err := upgrade.Owner(u.Root)
+	if err != nil || owner < 2 {
+		t.Fatalf("nobody carries it out: %d %v", owner, err)
+	}
+	if err := syscall.Kill(owner, syscall.SIGKILL); err != nil { // another one watches
+		t.Fatal(err)
+	}
+	eventually(t, "both versions are known to be unwell", func() bool {
+		raw, err := os.ReadFile(filepath.Join(u.Root, "upgrade", "worker.log"))
+		return err == nil && strings.Contains(string(raw), "would not be either") || u.last().State != upgrade.Switched
+	})
+	if got := u.last(); got.State != upgrade.Switched || got.Failed != "" {
+		t.Errorf("while the database was away it became %s: %s", got.State, got.Error)
+	}
+	g.open()
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("the upgrade ended with %v, as %s: %s", err, u.last().State, u.last().Error)
+	}
+	u.serves(next)
 }

@@ -93,7 +93,8 @@ type upgraded struct {
 	fault string
 }
 
-func newUpgraded(t *testing.T, dialect db.Dialect) *upgraded {
+// newUpgraded starts one; change may change it before.
+func newUpgraded(t *testing.T, dialect db.Dialect, change ...func(*apptest.Process)) *upgraded {
 	t.Helper()
 	u := &upgraded{Process: apptest.NewProcess(t, dialect), t: t, site: newFeedSite(t), fault: filepath.Join(t.TempDir(), "fault")}
 	u.Supervised()
@@ -103,6 +104,9 @@ func newUpgraded(t *testing.T, dialect db.Dialect) *upgraded {
 		}
 	})
 	u.Env = []string{"TAKO_TEST_FAULT=" + u.fault}
+	for _, fn := range change {
+		fn(u.Process)
+	}
 	// A connection that stays open stays with the former server.
 	u.HTTP = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	u.Start()
