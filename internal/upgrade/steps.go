@@ -35,7 +35,7 @@ func (c *Coordinator) work(ctx context.Context, t *Txn, do Do) (any, error) {
 	case Expanded:
 		return c.expand(ctx, t)
 	case Switched:
-		return nil, c.serve(ctx, t.Plan.To)
+		return nil, c.serve(ctx, t, t.Plan.To)
 	case Probation:
 		return nil, c.watch(ctx, t)
 	case Finalized:
@@ -230,7 +230,7 @@ func (c *Coordinator) expand(ctx context.Context, t *Txn) (any, error) {
 }
 
 // serve has a version serve, if it does not yet.
-func (c *Coordinator) serve(ctx context.Context, version string) error {
+func (c *Coordinator) serve(ctx context.Context, t *Txn, version string) error {
 	r, err := c.ask(ctx, supervisor.Order{Do: "status"})
 	if err != nil {
 		return err
@@ -241,16 +241,17 @@ func (c *Coordinator) serve(ctx context.Context, version string) error {
 	if _, err := c.ask(ctx, supervisor.Order{Do: "switch", Version: version}); err != nil {
 		return err
 	}
-	return c.until(ctx, version)
+	return c.until(ctx, t, version)
 }
 
 func serves(r supervisor.Report, version string) bool {
 	return r.Current == version && r.Server != nil && r.Server.Version == version && r.Server.Stage == control.Serving
 }
 
-// until waits until a version serves and is well.
-func (c *Coordinator) until(ctx context.Context, version string) error {
-	late := time.Now().Add(time.Minute)
+// until waits until a version serves and is well, as long as patience, and as long as
+// the old version could do nothing either.
+func (c *Coordinator) until(ctx context.Context, t *Txn, version string) error {
+	late := time.Now().Add(patience)
 	for {
 		r, err := c.ask(ctx, supervisor.Order{Do: "deep"})
 		if err == nil && serves(r, version) {
@@ -259,11 +260,15 @@ func (c *Coordinator) until(ctx context.Context, version string) error {
 		if r.Current != "" && r.Current != version {
 			return fmt.Errorf("version %s could not stay alive: the supervisor went back to %s", version, r.Current)
 		}
+		if err == nil {
+			err = fmt.Errorf("the current version is %s", r.Current)
+		}
 		if time.Now().After(late) {
-			if err == nil {
-				err = fmt.Errorf("the current version is %s", r.Current)
+			if !c.shared(ctx, t) {
+				return fmt.Errorf("version %s does not serve as it should: %w", version, err)
 			}
-			return fmt.Errorf("version %s does not serve as it should: %w", version, err)
+			c.sayOnce("the server is not well, and version " + t.Plan.From + " would not be either: " + err.Error())
+			late = time.Now().Add(patience)
 		}
 		if err := wait(ctx, c.cfg.Poll); err != nil {
 			return err
@@ -275,7 +280,7 @@ func (c *Coordinator) until(ctx context.Context, version string) error {
 var errGivenUp = errors.New("the upgrade was given up")
 
 func (c *Coordinator) rollBack(ctx context.Context, t *Txn, because string) error {
-	if err := c.serve(ctx, t.Plan.From); err != nil {
+	if err := c.serve(ctx, t, t.Plan.From); err != nil {
 		return err
 	}
 	if t.Rollback || t.Abort {

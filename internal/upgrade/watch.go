@@ -120,7 +120,8 @@ func (c *Coordinator) watch(ctx context.Context, t *Txn) error {
 	}
 }
 
-// patience is how long the old version may take to look at the database.
+// patience is how long a version may take to be well once it serves, and the old one to
+// look at the database.
 const patience = 20 * time.Second
 
 // shared reports whether the old version could not do its work now either, as when the
