@@ -26,7 +26,7 @@ func nextProgram(t *testing.T) []byte {
 	return raw
 }
 
-var buildNext = sync.OnceValues(func() ([]byte, error) { //nolint:gochecknoglobals // built once for all tests
+var buildNext = sync.OnceValues(func() ([]byte, error) { // built once for all tests
 	dir, err := os.MkdirTemp("", "tako-next")
 	if err != nil {
 		return nil, err
@@ -67,7 +67,7 @@ var buildNext = sync.OnceValues(func() ([]byte, error) { //nolint:gochecknogloba
 		return nil, err
 	}
 	out := filepath.Join(dir, "tako")
-	cmd := exec.Command("go", "build", "-overlay", filepath.Join(dir, "overlay.json"), "-ldflags", "-s -w -X main.version="+next, "-o", out, "./cmd/tako") //nolint:noctx // it is for all tests, not for one
+	cmd := exec.Command("go", "build", "-overlay", filepath.Join(dir, "overlay.json"), "-ldflags", "-s -w -X main.version="+next, "-o", out, "./cmd/tako") // without a context: it is for all tests, not for one
 	cmd.Dir, cmd.Env = root, append(os.Environ(), "CGO_ENABLED=0")
 	if said, err := cmd.CombinedOutput(); err != nil {
 		return nil, &exec.Error{Name: "go build: " + string(said), Err: err}

@@ -84,7 +84,7 @@ func (p *Proxy) serve(w http.ResponseWriter, r *http.Request) {
 		p.tunnels = append(p.tunnels, r.URL.Host)
 		p.mu.Unlock()
 		r.Header.Del("Proxy-Authorization")
-		forward := httputil.ReverseProxy{Director: func(*http.Request) {}, Transport: &http.Transport{DialContext: egress.Dialer(net.Dialer{}), DisableKeepAlives: true}}
+		forward := httputil.ReverseProxy{Rewrite: func(*httputil.ProxyRequest) {}, Transport: &http.Transport{DialContext: egress.Dialer(net.Dialer{}), DisableKeepAlives: true}}
 		forward.ServeHTTP(w, r)
 		return
 	}

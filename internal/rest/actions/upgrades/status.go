@@ -160,16 +160,14 @@ func (a *api) document(all []journal.Entry, t *upgrade.Txn, last bool) octopus.U
 	if !out.IsEnded {
 		out.Doing, out.DoingSince = octopus.NullString(t.Doing), octopus.OptionalTime(t.DoingSince)
 	}
-	switch t.State {
-	case upgrade.Committed:
-		if !t.NoReturn() {
-			due := t.Due()
-			if t.Finalize {
-				due = now
-			}
-			out.FinalizesAt = octopus.OptionalTime(due)
+	if t.State == upgrade.Committed && !t.NoReturn() {
+		due := t.Due()
+		if t.Finalize {
+			due = now
 		}
-	case upgrade.Switched:
+		out.FinalizesAt = octopus.OptionalTime(due)
+	}
+	if t.State == upgrade.Switched {
 		out.ProbationEnds = octopus.OptionalTime(t.At.Add(t.Plan.Probation))
 	}
 	steps := upgrade.Steps(all, t)

@@ -123,7 +123,7 @@ func (s *site) audit(category octopus.EventCategory) (told []string) {
 	return told
 }
 
-var toCommitted = []upgrade.State{upgrade.Staged, upgrade.Preflight, upgrade.BackedUp, upgrade.Rehearsed, upgrade.Expanded, upgrade.Switched, upgrade.Probation, upgrade.Committed} //nolint:gochecknoglobals // a constant
+var toCommitted = []upgrade.State{upgrade.Staged, upgrade.Preflight, upgrade.BackedUp, upgrade.Rehearsed, upgrade.Expanded, upgrade.Switched, upgrade.Probation, upgrade.Committed}
 
 // TestWithoutSupervisor: what there is can be looked at, and a command says what is
 // missing.
