@@ -39,10 +39,10 @@ unit: build
 	TAKO_TEST_BINARY=$(CURDIR)/bin/tako go test -timeout 20m ./...
 
 # The race detector makes the pure-Go SQLite thirty times slower: it goes over the
-# packages whose concurrency is their own, at small sizes.
+# packages whose concurrency is their own, at small sizes and on PostgreSQL.
 RACE := ./internal/agent ./internal/deploy ./internal/tasks ./internal/orchestrator ./internal/octostache ./internal/variables ./internal/lifecycle ./internal/failpoint ./internal/blob ./internal/halibut/...
 race:
-	CGO_ENABLED=1 go test -race -short -parallel 4 -timeout 15m $(RACE)
+	CGO_ENABLED=1 go test -race -short -parallel 8 -timeout 15m $(RACE)
 
 lint: tools
 	@files=$$($(GOFUMPT) -l cmd internal octopus examples test); if [ -n "$$files" ]; then echo "not formatted by gofumpt:"; echo "$$files"; exit 1; fi

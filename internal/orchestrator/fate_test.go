@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/takodeploy/tako/internal/db"
+	"github.com/takodeploy/tako/internal/db/dbtest"
 	"github.com/takodeploy/tako/internal/deploy"
 	"github.com/takodeploy/tako/internal/failpoint"
 	"github.com/takodeploy/tako/octopus"
@@ -93,10 +94,7 @@ var serverEdges = []string{
 func TestServerEdges(t *testing.T) {
 	t.Parallel()
 	for _, mode := range []string{"kill", "err"} {
-		for _, dialect := range []db.Dialect{db.SQLite, db.Postgres} {
-			if testing.Short() && (mode == "kill") == (dialect == db.Postgres) {
-				continue // one of each, for the race detector
-			}
+		for _, dialect := range dbtest.Dialects() {
 			t.Run(mode+"/"+dialect.String(), func(t *testing.T) {
 				t.Parallel()
 				for _, edge := range serverEdges {

@@ -20,6 +20,7 @@ import (
 
 	"github.com/takodeploy/tako/internal/agent"
 	"github.com/takodeploy/tako/internal/db"
+	"github.com/takodeploy/tako/internal/db/dbtest"
 	"github.com/takodeploy/tako/internal/deploy"
 	"github.com/takodeploy/tako/internal/failpoint"
 	"github.com/takodeploy/tako/internal/fault"
@@ -418,7 +419,7 @@ func TestUnknownFateKeepsTheMachine(t *testing.T) {
 // next one keeps its places in line, runs nothing twice and nothing beside others.
 func TestMachineEdges(t *testing.T) {
 	t.Parallel()
-	for _, dialect := range []db.Dialect{db.SQLite, db.Postgres} {
+	for _, dialect := range dbtest.Dialects() {
 		edges := []string{"machine-queued", "machine-locked", "intent-committed", "start-sent", "result-committed"}
 		if dialect == db.Postgres || testing.Short() {
 			edges = edges[:2]

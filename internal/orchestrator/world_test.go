@@ -377,7 +377,7 @@ func newWorld(t testing.TB, dialect db.Dialect) *world {
 // each runs a test on both databases.
 func each(t *testing.T, fn func(t *testing.T, w *world)) {
 	t.Helper()
-	for _, dialect := range []db.Dialect{db.SQLite, db.Postgres} {
+	for _, dialect := range dbtest.Dialects() {
 		t.Run(dialect.String(), func(t *testing.T) {
 			t.Parallel()
 			fn(t, newWorld(t, dialect))
