@@ -160,7 +160,7 @@ func TestDiskFull(t *testing.T) {
 	}
 	// A process that another test is just starting has the removed file open until it has
 	// begun, and the file its room.
-	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); ; <-time.After(time.Millisecond) {
 		_, err := d.Put(t.Context(), bytes.NewReader([]byte("again")), 1<<20)
 		if err == nil {
 			break
