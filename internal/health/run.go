@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/takodeploy/tako/internal/db"
+	"github.com/takodeploy/tako/internal/deploy"
 	"github.com/takodeploy/tako/internal/docstore"
 	"github.com/takodeploy/tako/internal/failpoint"
 	"github.com/takodeploy/tako/internal/fault"
@@ -95,7 +96,7 @@ func (t *Task) Run(ctx context.Context, l *tasks.Lease) error {
 	}
 	for id, f := range r.p.began {
 		if _, over := r.p.over[id]; !over && f.Agent != "" {
-			r.open[id] = tasks.Ticket{ID: string(r.job.ticket(id)), Unit: id, Agent: f.Agent, State: tasks.TicketCancel}
+			r.open[id] = r.unasked(id, f)
 		}
 	}
 	err = r.checkAll(ctx)
@@ -124,6 +125,17 @@ func (r *run) canceled() bool {
 
 func (*run) line(activity string, category octopus.LogCategory, format string, args ...any) tasks.Line {
 	return tasks.Line{Activity: activity, Category: category, At: time.Now().UTC(), Text: fmt.Sprintf(format, args...)}
+}
+
+// unasked is what becomes of a script that may have been sent to an agent which has not
+// answered this process: one of another make is not told before the start has arrived.
+func (r *run) unasked(id string, f fact) tasks.Ticket {
+	h := targets.Health{Agent: f.Agent, Contract: f.Contract, Unsure: true}
+	t, _ := h.Ticket(r.job.ticket(id), id)
+	if f.Contract == "" {
+		t.NotBefore = 0 // of a version that did not note it
+	}
+	return t
 }
 
 // left is what becomes of the scripts of machines whose checks nobody waits for.
@@ -211,7 +223,7 @@ func (r *run) check(ctx context.Context, m Machine) error {
 		f := fact{Machine: m.ID, At: time.Now().UTC(), Skipped: skipped}
 		return r.over(ctx, f, nil, r.line(node, octopus.LogInfo, "%s %s, and was not checked.", m.Name, skipped))
 	}
-	if err := r.begin(ctx, m.ID, "", now.Name); err != nil {
+	if err := r.begin(ctx, m.ID, "", "", now.Name); err != nil {
 		return err
 	}
 	policy := resources.HealthPolicyOf(r.policies, now.MachinePolicyID)
@@ -219,9 +231,16 @@ func (r *run) check(ctx context.Context, m Machine) error {
 	h, err := targets.Examine(ctx, targets.Examination{
 		Agents: r.cfg.Agents, Machine: m.ID, Style: now.Endpoint.CommunicationStyle, OnlyConnect: r.job.OnlyConnect || policy.OnlyConnect,
 		Script: policy.Script, Ticket: ticket, Timeout: cmp.Or(r.job.MachineTimeout, targets.CheckTimeout), Retry: policy.Retry(now.HealthStatus),
-		Begin: func(ctx context.Context, agent string) error { return r.begin(ctx, m.ID, agent, now.Name) },
+		Begin: func(ctx context.Context, agent string, contract deploy.Contract) error {
+			return r.begin(ctx, m.ID, agent, contract, now.Name)
+		},
 	})
 	if err != nil {
+		if t, ok := h.Ticket(ticket, m.ID); ok { // what was heard of it counts, where it is broken off
+			r.mu.Lock()
+			r.open[m.ID] = t
+			r.mu.Unlock()
+		}
 		return err
 	}
 	found := h.Found(m.Kind, m.ID, r.l.ID, r.l.Service().Version())
@@ -269,14 +288,14 @@ func (r *run) upgrade(ctx context.Context, tx *db.Tx) error {
 
 // begin notes that the check of a machine begins, and before its script is sent that
 // it may be. The name is the machine's, for people.
-func (r *run) begin(ctx context.Context, id, agent, name string) error {
+func (r *run) begin(ctx context.Context, id, agent string, contract deploy.Contract, name string) error {
 	r.mu.Lock()
 	before, known := r.p.began[id]
 	r.mu.Unlock()
 	if known && before.Agent == agent {
 		return nil
 	}
-	f := fact{Machine: id, At: time.Now().UTC(), Began: true, Agent: agent}
+	f := fact{Machine: id, At: time.Now().UTC(), Began: true, Agent: agent, Contract: contract}
 	if known {
 		f.At = before.At
 		if agent == "" {
@@ -285,7 +304,7 @@ func (r *run) begin(ctx context.Context, id, agent, name string) error {
 	}
 	b := tasks.Batch{Facts: []any{f}}
 	if agent != "" {
-		b.Tickets = []tasks.Ticket{{ID: string(r.job.ticket(id)), Unit: id, Agent: agent, State: tasks.TicketOpen, Place: name}}
+		b.Tickets = []tasks.Ticket{{ID: string(r.job.ticket(id)), Unit: id, Agent: agent, State: tasks.TicketOpen, Place: name, Contract: string(contract)}}
 	}
 	if err := r.l.Commit(ctx, b); err != nil {
 		return err
@@ -293,7 +312,7 @@ func (r *run) begin(ctx context.Context, id, agent, name string) error {
 	r.mu.Lock()
 	r.p.began[id] = f
 	if agent != "" {
-		r.open[id] = tasks.Ticket{ID: string(r.job.ticket(id)), Unit: id, Agent: agent, State: tasks.TicketCancel}
+		r.open[id] = r.unasked(id, f)
 	}
 	r.mu.Unlock()
 	if agent == "" {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/takodeploy/tako/internal/agent"
 	"github.com/takodeploy/tako/internal/db"
+	"github.com/takodeploy/tako/internal/deploy"
 	"github.com/takodeploy/tako/internal/ident"
 	"github.com/takodeploy/tako/internal/tasks"
 	"github.com/takodeploy/tako/octopus"
@@ -65,9 +66,11 @@ type fact struct {
 	Machine string    `json:"machine"`
 	At      time.Time `json:"at"`
 	// Began says that its check has begun; else it is over, and the rest tells how.
-	Began  bool                 `json:"began,omitempty"`
-	Agent  string               `json:"agent,omitempty"` // that a script was sent to
-	Status octopus.HealthStatus `json:"status,omitempty"`
+	Began bool   `json:"began,omitempty"`
+	Agent string `json:"agent,omitempty"` // that a script was sent to
+	// Contract is that of the agent.
+	Contract deploy.Contract      `json:"contract,omitempty"`
+	Status   octopus.HealthStatus `json:"status,omitempty"`
 	// Skipped is why it was not checked.
 	Skipped string `json:"skipped,omitempty"`
 	// MayBeAway says that its not being available is no failure.

@@ -272,16 +272,16 @@ func (a *attempt) conclude(ctx context.Context, result deploy.Result, b tasks.Ba
 	case deploy.Succeeded, deploy.Skipped:
 	}
 	if a.ticket != "" {
-		t := tasks.Ticket{ID: string(a.ticket), Unit: a.id, Agent: a.agent.Name, State: tasks.TicketComplete}
+		t := tasks.Ticket{ID: string(a.ticket), Unit: a.id, Agent: a.agent.Name, State: tasks.TicketComplete, Answered: a.acked}
 		switch {
 		case result.Outcome == deploy.Unknown && a.canceled():
 			t.State = tasks.TicketCancel // the janitor goes on until it has ended
 			if a.agent.Contract != deploy.ContractTako && !a.acked {
-				t.NotBefore = time.Now().Add(tasks.StartSettles).UnixMicro()
+				t.NotBefore = time.Now().Add(a.r.o.settles).UnixMicro()
 			}
 		case result.Outcome == deploy.Unknown:
 			t.State = tasks.TicketOpen // until it is known what becomes of it
-		case a.agent.Contract != deploy.ContractTako && (a.sent != 1 || a.lost > 0):
+		case a.agent.Contract != deploy.ContractTako && (a.sent != 1 || a.lost > 0 || a.resumed): // by whom it was sent, too, that wrote its intent
 			t.NotBefore = time.Now().Add(lateStart).UnixMicro()
 		}
 		b.Tickets = append(b.Tickets, t)

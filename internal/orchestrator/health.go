@@ -131,8 +131,8 @@ func (a *attempt) check(ctx context.Context, c *checkup, full bool) error {
 	c.health, err = targets.Examine(ctx, targets.Examination{
 		Agents: a.r.o.cfg.Checks, Machine: c.machine.ID, Style: c.now.Endpoint.CommunicationStyle,
 		OnlyConnect: !full || c.now.Policy.OnlyConnect, Script: c.now.Policy.Script, Ticket: c.ticket,
-		Begin: func(ctx context.Context, agent string) error {
-			return a.r.l.Commit(ctx, tasks.Batch{Tickets: []tasks.Ticket{{ID: string(c.ticket), Unit: a.id, Agent: agent, State: tasks.TicketOpen, Place: c.machine.Name}}})
+		Begin: func(ctx context.Context, agent string, contract deploy.Contract) error {
+			return a.r.l.Commit(ctx, tasks.Batch{Tickets: []tasks.Ticket{{ID: string(c.ticket), Unit: a.id, Agent: agent, State: tasks.TicketOpen, Place: c.machine.Name, Contract: string(contract)}}})
 		},
 	})
 	return err

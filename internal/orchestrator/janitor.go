@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 
@@ -25,7 +26,9 @@ type Janitor struct {
 
 	mu   sync.Mutex
 	told map[string]*telling
-	wg   sync.WaitGroup
+	// ending are the scripts whose end is repeated, and when each was due first.
+	ending map[string]time.Time
+	wg     sync.WaitGroup
 }
 
 // telling is what the janitor has to do with one agent.
@@ -36,7 +39,7 @@ type telling struct {
 
 // NewJanitor makes a janitor.
 func NewJanitor(s *tasks.Service, agents Agents, log *slog.Logger) *Janitor {
-	return &Janitor{tasks: s, agents: agents, log: log, told: map[string]*telling{}}
+	return &Janitor{tasks: s, agents: agents, log: log, told: map[string]*telling{}, ending: map[string]time.Time{}}
 }
 
 // Times and bounds of the janitor.
@@ -47,6 +50,10 @@ const (
 	sweepMost  = time.Minute
 	sweepCall  = 20 * time.Second // what an agent may take for one ticket
 	sweepMany  = 64               // agents at a time
+	// endAgain is when the end of a script is repeated whose start may come late.
+	endAgain = time.Minute
+	// endingFor is how long such a script is remembered whose agent does not answer.
+	endingFor = 24 * time.Hour
 )
 
 // Run sweeps until ctx ends.
@@ -160,6 +167,12 @@ func (j *Janitor) tell(ctx context.Context, t tasks.Ticket) (done bool, err erro
 	if err != nil {
 		return false, err
 	}
+	other := t.Contract == string(deploy.ContractV1) || t.Contract == string(deploy.ContractV2)
+	repeat := other && !t.Answered && t.State == tasks.TicketCancel
+	var until time.Time
+	if repeat {
+		until = j.firstDue(t).Add(lateStart)
+	}
 	request := agent.StatusRequest{Ticket: agent.Ticket(t.ID)}
 	var status agent.Status
 	switch {
@@ -173,12 +186,36 @@ func (j *Janitor) tell(ctx context.Context, t tasks.Ticket) (done bool, err erro
 	if err != nil || status.State != agent.Complete {
 		return false, err
 	}
-	if other := t.Contract == string(deploy.ContractV1) || t.Contract == string(deploy.ContractV2); other && !t.Answered && t.State == tasks.TicketCancel {
-		// A start that comes late would run what the agent has forgotten.
-		return false, j.tasks.CompleteTicketLater(ctx, t.ID, time.Now().Add(lateStart).UnixMicro())
+	if left := time.Until(until); repeat && left > 0 {
+		// A start that comes late still runs there what was unknown just now, and once it is
+		// forgotten also what was ended.
+		return false, j.tasks.PostponeTicket(ctx, t.ID, time.Now().Add(min(left, endAgain)).UnixMicro())
 	}
 	if err := a.CompleteScript(ctx, agent.Ticket(t.ID)); err != nil {
 		return false, err
 	}
+	if repeat {
+		j.mu.Lock()
+		delete(j.ending, t.ID)
+		j.mu.Unlock()
+	}
 	return true, failpoint.Hit("complete-sent")
+}
+
+// firstDue is when a script was due that is ended again and again. Another server, or this
+// one after a restart, counts from when it first meets it, which only takes longer.
+func (j *Janitor) firstDue(t tasks.Ticket) time.Time {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if at, known := j.ending[t.ID]; known {
+		return at
+	}
+	now := time.Now()
+	maps.DeleteFunc(j.ending, func(_ string, at time.Time) bool { return now.Sub(at) > endingFor })
+	at := now
+	if t.NotBefore > 0 {
+		at = time.UnixMicro(t.NotBefore)
+	}
+	j.ending[t.ID] = at
+	return at
 }

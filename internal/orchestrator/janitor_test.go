@@ -41,37 +41,31 @@ func TestTicketsOfOtherMakes(t *testing.T) {
 		})
 		w.cancel(id) // nobody runs it: it ends at once
 		w.ends(id, octopus.TaskCanceled)
-		due := func(ticket string) (state string, in time.Duration) {
-			w.read(func(ctx context.Context, tx *db.Tx) error {
-				var at int64
-				err := tx.QueryRow(ctx, `SELECT k.state, k.not_before FROM ticket k WHERE k.ticket = ?`, ticket).Scan(&state, &at)
-				in = max(0, time.Until(time.UnixMicro(at)))
-				return err
-			})
-			return state, in
-		}
 		for _, k := range tickets {
-			state, in := due(k.name)
+			state, in := w.due(k.name)
 			if state != "cancel" || k.waits != (in > tasks.StartSettles-time.Minute) || !k.waits && in != 0 {
 				t.Errorf("%s: %s in %s", k.name, state, in)
 			}
 		}
 		// Their time has come.
-		w.write(func(ctx context.Context, tx *db.Tx) error {
-			_, err := tx.Exec(ctx, `UPDATE ticket SET not_before = 0 WHERE task = ?`, id)
-			return err
-		})
-		w.serve("a")
-		await(t, "all were ended, and those that answered are forgotten", func() bool {
-			return w.count(`SELECT count(*) FROM ticket WHERE state = 'cancel'`) == 0 && w.count(`SELECT count(*) FROM ticket`) == 2
+		w.dueSince(id, 0)
+		stop := w.serve("a")
+		await(t, "those that answered are forgotten, and the others told once", func() bool {
+			again := w.count(`SELECT count(*) FROM ticket WHERE not_before > ?`, db.Micros(time.Now()))
+			return again == 2 && w.count(`SELECT count(*) FROM ticket`) == 2
 		})
 		for _, k := range tickets {
 			if !k.waits {
 				continue
 			}
-			if state, in := due(k.name); state != "complete" || in < 10*time.Minute {
+			if state, in := w.due(k.name); state != "cancel" || in > time.Minute {
 				t.Errorf("%s: %s in %s", k.name, state, in)
 			}
 		}
+		stop()
+		// A quarter of an hour after they were due first they are forgotten.
+		w.dueSince(id, 16*time.Minute)
+		w.serve("b")
+		await(t, "all are forgotten", func() bool { return w.count(`SELECT count(*) FROM ticket`) == 0 })
 	})
 }

@@ -9,6 +9,7 @@
 package orchestrator
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -16,6 +17,7 @@ import (
 	"io"
 	"log/slog"
 	"strings"
+	"time"
 
 	"github.com/takodeploy/tako/internal/blob"
 	"github.com/takodeploy/tako/internal/db"
@@ -105,6 +107,9 @@ type Config struct {
 	Earlier func(ctx context.Context, p *deploy.Plan, feedID, packageID, version string) ([]Package, error)
 	// Offline makes the bundles of offline drops; nil refuses them.
 	Offline *Offline
+	// StartSettles is how long a start that no agent of another make has answered may
+	// still be arriving there; 0 is tasks.StartSettles.
+	StartSettles time.Duration
 	// Mail may be nil: then steps that send e-mails fail.
 	Mail Mail
 	Log  *slog.Logger
@@ -112,9 +117,10 @@ type Config struct {
 
 // Orchestrator runs deployment tasks. It is a tasks.Runner.
 type Orchestrator struct {
-	cfg    Config
-	log    *slog.Logger
-	deltas chan struct{} // has one for each difference that is being made
+	cfg     Config
+	log     *slog.Logger
+	settles time.Duration // Config.StartSettles
+	deltas  chan struct{} // has one for each difference that is being made
 }
 
 var (
@@ -131,7 +137,7 @@ func New(cfg Config) *Orchestrator {
 	if cfg.Checks == nil {
 		cfg.Checks = cfg.Agents
 	}
-	return &Orchestrator{cfg: cfg, log: log, deltas: make(chan struct{}, deltasAtOnce)}
+	return &Orchestrator{cfg: cfg, log: log, settles: cmp.Or(cfg.StartSettles, tasks.StartSettles), deltas: make(chan struct{}, deltasAtOnce)}
 }
 
 // Ended is called when a deployment's task ends, whoever ended it.

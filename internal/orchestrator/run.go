@@ -14,6 +14,7 @@ import (
 
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/deploy"
+	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/octostache"
 	"github.com/takodeploy/tako/internal/tasks"
 	"github.com/takodeploy/tako/octopus"
@@ -424,7 +425,13 @@ func (r *run) settled(f deploy.Fact) (tasks.Ticket, bool) {
 	if u.Intent == nil || u.Intent.Ticket == "" {
 		return tasks.Ticket{}, false
 	}
-	return tasks.Ticket{ID: u.Intent.Ticket, Unit: f.Unit.Key() + "#" + strconv.Itoa(u.Attempt), Agent: u.Intent.Agent, State: tasks.TicketComplete}, true
+	t := tasks.Ticket{ID: u.Intent.Ticket, Unit: f.Unit.Key() + "#" + strconv.Itoa(u.Attempt), Agent: u.Intent.Agent, State: tasks.TicketComplete}
+	// Where no machine's lock waits for it there is time enough for a start that was sent
+	// twice, too.
+	if mayArrive(&u) || u.Intent.Contract != deploy.ContractTako && u.Intent.Mutex == "" {
+		t.NotBefore = time.Now().Add(lateStart).UnixMicro()
+	}
+	return t, true
 }
 
 // cancel writes that the deployment is to end. The units hear of it by themselves.
@@ -448,6 +455,8 @@ func (r *run) finish(ctx context.Context, outcome deploy.Outcome) error {
 		switch err := r.bundles(ctx, &b); {
 		case ctx.Err() != nil:
 			return ctx.Err()
+		case fault.Is(err, fault.Unavailable):
+			return fmt.Errorf("make the bundles of offline drops: %w", err) // it passes: all is done again but what is in the journal
 		case err != nil:
 			r.log.Warn("make the bundles of offline drops", "err", err)
 			message := r.vars.mask(publicText(err, "The bundle of an offline drop could not be made because of a failure of the server; its log has the details."))

@@ -96,6 +96,9 @@ func (r *run) start(ctx context.Context, unit deploy.Unit, n int) error {
 		return a.serve(ctx)
 	}
 	if m := r.machine(unit.Lane); m != nil && m.Offline {
+		if err := a.stillEnabled(ctx); err != nil {
+			return a.notPrepared(ctx, err)
+		}
 		return a.pack(ctx, place)
 	}
 	a.target = place == deploy.OnTarget
@@ -194,6 +197,14 @@ func (a *attempt) reach(ctx context.Context, find func(context.Context) (targets
 	}
 }
 
+// mayArrive reports whether the start of a unit's latest attempt, which no agent has
+// answered, may still arrive at one of another make: such an agent must not be asked about
+// the script meanwhile, nor told to end it (tasks.StartSettles), and must not be told to
+// forget it, since it would run what arrives after that.
+func mayArrive(u *deploy.UnitState) bool {
+	return u.Intent.Contract != deploy.ContractTako && !u.Acked
+}
+
 // endEarlier makes sure that a script whose fate was unknown does not run, and
 // never will, before the unit is run again.
 func (a *attempt) endEarlier(ctx context.Context) error {
@@ -203,6 +214,12 @@ func (a *attempt) endEarlier(ctx context.Context) error {
 	if u.Result == nil || u.Result.Outcome != deploy.Unknown || u.Intent.Ticket == "" {
 		return nil
 	}
+	late := mayArrive(&u)
+	if late {
+		if err := a.letArrive(ctx, u.Ended); err != nil {
+			return err
+		}
+	}
 	byName := func(ctx context.Context) (targets.Agent, error) { return a.r.o.cfg.Agents.ByName(ctx, u.Intent.Agent) }
 	for pause := firstPause; !a.canceled(); pause = min(2*pause, 5*time.Second) {
 		old, err := a.reach(ctx, byName)
@@ -211,10 +228,11 @@ func (a *attempt) endEarlier(ctx context.Context) error {
 			status, err = old.CancelScript(ctx, agent.StatusRequest{Ticket: agent.Ticket(u.Intent.Ticket), Wait: time.Second})
 			if err == nil && status.State == agent.Complete {
 				earlier := a.unit.Key() + "#" + strconv.Itoa(u.Attempt)
-				return a.r.l.Commit(ctx, tasks.Batch{
-					Tickets: []tasks.Ticket{{ID: u.Intent.Ticket, Unit: earlier, Agent: u.Intent.Agent, State: tasks.TicketComplete}},
-					Unlock:  []string{earlier},
-				})
+				t := tasks.Ticket{ID: u.Intent.Ticket, Unit: earlier, Agent: u.Intent.Agent, State: tasks.TicketComplete}
+				if late {
+					t.NotBefore = time.Now().Add(lateStart).UnixMicro()
+				}
+				return a.r.l.Commit(ctx, tasks.Batch{Tickets: []tasks.Ticket{t}, Unlock: []string{earlier}})
 			}
 		}
 		if err != nil && ctx.Err() == nil {
@@ -223,6 +241,29 @@ func (a *attempt) endEarlier(ctx context.Context) error {
 		if !a.pause(ctx, pause) {
 			return ctx.Err()
 		}
+	}
+	return nil
+}
+
+// letArrive waits until a start that nobody waited for any more at a time has arrived or
+// never will, or until the task is canceled.
+func (a *attempt) letArrive(ctx context.Context, since time.Time) error {
+	// Not longer than that, whatever has become of the clock.
+	wait := min(time.Until(since.Add(a.r.o.settles)), a.r.o.settles)
+	if wait <= 0 {
+		return nil
+	}
+	text := a.line(octopus.LogWait, "Waiting for %s before the script is run again: its earlier start was not answered, and may still be arriving at the agent.", max(wait.Round(time.Second), time.Second))
+	if err := a.r.l.Commit(ctx, tasks.Batch{Lines: []tasks.Line{text}}); err != nil {
+		return err
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-a.r.l.Canceled:
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 	return nil
 }
@@ -315,6 +356,9 @@ func (a *attempt) mask() error { return a.r.vars.maskFor(a) }
 func (a *attempt) refuse(ctx context.Context, err error) error {
 	if a.canceled() && ctx.Err() == nil {
 		return nil // nothing has begun, and nothing will
+	}
+	if m := a.r.machine(a.unit.Lane); m != nil && m.Offline && fault.Is(err, fault.Unavailable) {
+		return err // no agent is away, but something of our own, and that passes
 	}
 	var public *steps.Error
 	message := ""

@@ -99,6 +99,9 @@ type scenario struct {
 	ReachFor time.Duration
 	// CancelIn is when a cancellation is over at the latest, as usual for zero.
 	CancelIn time.Duration
+	// Settles is how long a start that was not answered may still be arriving, as usual for
+	// zero.
+	Settles time.Duration
 }
 
 type plainVariable struct {
@@ -299,7 +302,7 @@ func newServerOf(ctx context.Context, dir string, d *db.DB, node string, log *sl
 		return nil, err
 	}
 	runners := map[octopus.TaskName]tasks.Runner{
-		octopus.TaskDeploy: orchestrator.New(orchestrator.Config{DB: d, Source: source{dir}, Agents: agents, Blobs: blobs, Sealer: box, Log: log, Earlier: source{dir}.earlier, TakesWork: takesWork(dir), Offline: offline(dir)}),
+		octopus.TaskDeploy: orchestrator.New(orchestrator.Config{DB: d, Source: source{dir}, Agents: agents, Blobs: blobs, Sealer: box, Log: log, Earlier: source{dir}.earlier, TakesWork: takesWork(dir), Offline: passing(dir, offline(dir)), StartSettles: sc.Settles}),
 	}
 	timing := brisk
 	timing.Cancel = sc.CancelIn

@@ -54,8 +54,12 @@ type Health struct {
 	// itself; each is "" where that is not known.
 	Version, System, Shell, ShellVersion, Architecture string
 
-	hello agent.Hello
+	hello    agent.Hello
+	answered bool // a start of the script
 }
+
+// Platform is that of the agent's program, "linux/arm64"; "" where that is not known.
+func (h *Health) Platform() string { return h.hello.Program.Platform }
 
 // Upgradable reports whether the agent can be brought to the server's version.
 func (h *Health) Upgradable(serverVersion string) bool {
@@ -87,11 +91,15 @@ const lateStart = 15 * time.Minute
 // Ticket is what becomes of the script of a check whose result is stored, or will never
 // be; ok is false where there is none.
 func (h *Health) Ticket(ticket agent.Ticket, unit string) (t tasks.Ticket, ok bool) {
-	t = tasks.Ticket{ID: string(ticket), Unit: unit, Agent: h.Agent, State: tasks.TicketComplete}
+	t = tasks.Ticket{ID: string(ticket), Unit: unit, Agent: h.Agent, State: tasks.TicketComplete, Contract: string(h.Contract), Answered: h.answered}
+	other := h.Contract != deploy.ContractTako
 	switch {
 	case !h.Over:
 		t.State = tasks.TicketCancel
-	case h.Unsure && h.Contract != deploy.ContractTako:
+		if other && h.Unsure && !h.answered {
+			t.NotBefore = time.Now().Add(tasks.StartSettles).UnixMicro()
+		}
+	case h.Unsure && other:
 		t.NotBefore = time.Now().Add(lateStart).UnixMicro()
 	}
 	return t, h.Agent != ""
@@ -161,9 +169,9 @@ type Examination struct {
 	// it may take; 0 is CheckTimeout. An agent that cannot be reached is tried again
 	// until Retry has passed, or was away for that long already (AbsentError).
 	Timeout, Retry time.Duration
-	// Begin is called before the script is sent to the agent of a name, maybe again
-	// with the same one. Its error ends the examination.
-	Begin func(ctx context.Context, agent string) error
+	// Begin is called before the script is sent to an agent, by its name and its contract,
+	// maybe again with the same one. Its error ends the examination.
+	Begin func(ctx context.Context, agent string, contract deploy.Contract) error
 
 	known Health    // of the script, from one try to the next
 	until time.Time // the agent must be reached, in tries after the first one; zero before
@@ -241,7 +249,7 @@ func (e *Examination) once(ctx context.Context, timeout time.Duration) (h Health
 		return h, false, nil
 	}
 	if e.Begin != nil {
-		if err := e.Begin(ctx, a.Name); err != nil {
+		if err := e.Begin(ctx, a.Name, a.Contract); err != nil {
 			return e.known, false, err
 		}
 		e.known.Agent = a.Name
@@ -261,7 +269,7 @@ func (e *Examination) once(ctx context.Context, timeout time.Duration) (h Health
 		}
 		return away(err)
 	}
-	e.known.Over = false
+	e.known.Over, e.known.answered = false, true
 	c.health = e.known
 	for {
 		c.read(status.Entries)

@@ -22,6 +22,7 @@ import (
 	"github.com/takodeploy/tako/internal/deploy"
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/targets"
+	"github.com/takodeploy/tako/internal/tasks"
 	"github.com/takodeploy/tako/octopus"
 )
 
@@ -100,6 +101,74 @@ func TestExaminationOfAbsent(t *testing.T) {
 		if tried := asked > 1; tried != (retry > away) {
 			t.Errorf("%s of %s: asked %d times", away, retry, asked)
 		}
+	}
+}
+
+// scripted answers starts and questions in the order of its errors; the end of one that is
+// answered is not heard of.
+type scripted struct {
+	agent.API
+	starts []error
+	ends   bool
+}
+
+func (*scripted) Hello(context.Context) (agent.Hello, error) { return agent.Hello{}, nil }
+
+func (s *scripted) StartScript(context.Context, agent.StartRequest) (agent.Status, error) {
+	err := s.starts[0]
+	s.starts = s.starts[1:]
+	return agent.Status{State: agent.Running}, err
+}
+
+func (s *scripted) GetStatus(context.Context, agent.StatusRequest) (agent.Status, error) {
+	if s.ends {
+		return agent.Status{State: agent.Complete}, nil
+	}
+	return agent.Status{}, fault.New(fault.Invalid, "Nothing is told.")
+}
+
+// TestTicketsOfExaminations: what an agent is told about the script of a check depends on
+// what it has answered. One of another make is left alone while its start may be arriving.
+func TestTicketsOfExaminations(t *testing.T) {
+	t.Parallel()
+	refused := fault.New(fault.Invalid, "No.")
+	for name, c := range map[string]struct {
+		contract deploy.Contract
+		starts   []error
+		ends     bool
+		want     tasks.Ticket
+		in       time.Duration
+	}{
+		"ours, unanswered":   {deploy.ContractTako, []error{refused}, false, tasks.Ticket{State: tasks.TicketCancel}, 0},
+		"other, unanswered":  {deploy.ContractV2, []error{refused}, false, tasks.Ticket{State: tasks.TicketCancel}, tasks.StartSettles},
+		"other, answered":    {deploy.ContractV2, []error{nil}, false, tasks.Ticket{State: tasks.TicketCancel, Answered: true}, 0},
+		"other, ended":       {deploy.ContractV2, []error{nil}, true, tasks.Ticket{State: tasks.TicketComplete, Answered: true}, 0},
+		"other, sent twice":  {deploy.ContractV2, []error{agent.ErrUnanswered, nil}, true, tasks.Ticket{State: tasks.TicketComplete, Answered: true}, 15 * time.Minute},
+		"other, twice, lost": {deploy.ContractV2, []error{agent.ErrUnanswered, nil}, false, tasks.Ticket{State: tasks.TicketCancel, Answered: true}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			api := &scripted{starts: c.starts, ends: c.ends}
+			began := deploy.Contract("")
+			h, err := targets.Examine(t.Context(), targets.Examination{
+				Machine: "Machines-1", Style: octopus.StyleListening, Ticket: "t", Retry: time.Minute,
+				Agents: finder(func(name string) (targets.Agent, error) {
+					return targets.Agent{API: api, Name: name, Contract: c.contract}, nil
+				}),
+				Begin: func(_ context.Context, _ string, contract deploy.Contract) error {
+					began = contract
+					return nil
+				},
+			})
+			if err != nil || began != c.contract {
+				t.Fatalf("began with %q: %v", began, err)
+			}
+			got, ok := h.Ticket("t", "unit")
+			in := time.Until(time.UnixMicro(got.NotBefore))
+			if want := c.in; !ok || got.State != c.want.State || got.Answered != c.want.Answered || got.Contract != string(c.contract) || (got.NotBefore == 0) != (want == 0) || want > 0 && (in > want || in < want-time.Minute) {
+				t.Errorf("the agent is told %+v in %s", got, in)
+			}
+		})
 	}
 }
 

@@ -101,15 +101,6 @@ func (s *Service) PostponeTicket(ctx context.Context, id string, notBefore int64
 	})
 }
 
-// CompleteTicketLater has the janitor tell an agent at a later time that it may forget a
-// script, which has been ended. Until then its machine's lock stays.
-func (s *Service) CompleteTicketLater(ctx context.Context, id string, notBefore int64) error {
-	return s.cfg.DB.WriteEngine(ctx, func(tx *db.Tx) error {
-		_, err := tx.Exec(ctx, `UPDATE ticket SET state = 'complete', not_before = ? WHERE ticket = ?`, notBefore, id)
-		return err
-	})
-}
-
 // CloseTickets forgets tickets whose agents have forgotten them: their scripts have
 // ended, and what is still held of machine locks for them is free then.
 func (s *Service) CloseTickets(ctx context.Context, closed []Ticket) error {
