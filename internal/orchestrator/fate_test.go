@@ -116,7 +116,8 @@ func dieAt(t *testing.T, w *world, edge, mode string) {
 	steps := w.counted()
 	held := edge == "ack-committed" || edge == "logs-fetched"
 	if held {
-		steps = w.counted("\n" + w.hold("two") + "true") // longer than a start waits for its script
+		// Longer than a start waits for its script, and with news all the time.
+		steps = w.counted(fmt.Sprintf("\n"+`until test -e '%s'; do echo "held line on"; sleep 0.2; done; true`, filepath.Join(w.dir, "go-two")))
 	}
 	id := w.queue(false, steps...)
 	exited := make(chan error, 1)

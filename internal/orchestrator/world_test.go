@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -14,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -62,6 +64,13 @@ func TestMain(m *testing.M) {
 	}
 	if dir := os.Getenv(childEnv); dir != "" {
 		exit(childServer(dir))
+	}
+	// The tests wait for other processes, mostly, and keep no processor busy.
+	flag.Parse()
+	if parallel := flag.Lookup("test.parallel"); parallel.Value.String() == parallel.DefValue {
+		if err := parallel.Value.Set(strconv.Itoa(max(8, runtime.GOMAXPROCS(0)))); err != nil {
+			exit(err)
+		}
 	}
 	os.Exit(m.Run())
 }
