@@ -242,7 +242,8 @@ func (a *App) wire(ctx context.Context, opt Options, p parts) error {
 	runners[octopus.TaskClone] = runners[octopus.TaskBackup]
 	runners[octopus.TaskAdHocScript] = orchestrator.New(orchestrator.Config{DB: a.db, Source: releases.Scripts{Service: service}, Agents: a.targets, Blobs: p.blobs, Sealer: p.keys, Log: a.log})
 	runners[octopus.TaskHealth] = health.New(health.Config{
-		DB: a.db, Store: p.store, Agents: a.targets.Checking(), Log: a.log,
+		DB: a.db, Store: p.store, Agents: a.targets.Checking(), Programs: a.programs, Log: a.log,
+		Settled: func(context.Context) (bool, error) { return a.upgrades.settled() },
 		Upgrade: func(ctx context.Context, tx *db.Tx, space ident.SpaceID, machines []health.Machine) error {
 			return renewal.Queue(ctx, tx, a.tasks, space, machines)
 		},

@@ -10,6 +10,7 @@ import (
 	"github.com/takodeploy/tako/internal/rest/actions/server"
 	upgraderoutes "github.com/takodeploy/tako/internal/rest/actions/upgrades"
 	"github.com/takodeploy/tako/internal/upgrade"
+	"github.com/takodeploy/tako/internal/upgrade/journal"
 	"github.com/takodeploy/tako/internal/upgrade/lookout"
 	"github.com/takodeploy/tako/internal/upgrade/stage"
 )
@@ -79,6 +80,20 @@ func (a *App) prepareUpgrades(life context.Context, opt Options, exe string, sto
 		}
 	}
 	return u
+}
+
+// settled reports whether the version that serves stays: whether there is no upgrade
+// from which its supervisor may still go back. Without a supervisor there is none.
+func (u *upgrades) settled() (bool, error) {
+	if u.root == "" {
+		return true, nil
+	}
+	j, err := journal.Open(upgrade.Dir(u.root))
+	if err != nil {
+		return false, err
+	}
+	t, err := upgrade.Last(j.Entries())
+	return err == nil && (t == nil || t.Settled()), err
 }
 
 func (u *upgrades) newest() string {

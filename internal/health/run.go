@@ -22,6 +22,7 @@ import (
 	"github.com/takodeploy/tako/internal/ident"
 	"github.com/takodeploy/tako/internal/resources"
 	"github.com/takodeploy/tako/internal/targets"
+	"github.com/takodeploy/tako/internal/targets/program"
 	"github.com/takodeploy/tako/internal/tasks"
 	"github.com/takodeploy/tako/octopus"
 )
@@ -35,7 +36,15 @@ type Config struct {
 	// Upgrade queues what upgrades the agents of machines whose policies want that; nil
 	// leaves them as they are.
 	Upgrade func(ctx context.Context, tx *db.Tx, space ident.SpaceID, machines []Machine) error
-	Log     *slog.Logger
+	// Settled reports whether the server's version stays: that its last upgrade is not one
+	// that may still be taken back. Until then no policy has an agent upgraded, which would
+	// be newer than a server that goes back. Nil is yes; that the data of the version before
+	// is still written is seen without it.
+	Settled func(ctx context.Context) (bool, error)
+	// Programs has the programs that agents are upgraded to; a policy upgrades none for
+	// whose platform there is none. Nil leaves that to be found out by the upgrade.
+	Programs *program.Finder
+	Log      *slog.Logger
 }
 
 // Task runs the tasks named Health.
@@ -263,7 +272,13 @@ func (r *run) check(ctx context.Context, m Machine) error {
 	if h.Status == octopus.Unavailable && policy.MayBeAway {
 		category = octopus.LogWarning
 	}
-	f := fact{Machine: m.ID, At: time.Now().UTC(), Status: h.Status, MayBeAway: policy.MayBeAway, Upgrade: policy.Upgrades && h.Upgradable(server)}
+	f := fact{Machine: m.ID, At: time.Now().UTC(), Status: h.Status, MayBeAway: policy.MayBeAway}
+	if policy.Upgrades && h.Upgradable(server) {
+		why := r.noProgram(h.Platform())
+		if f.Upgrade = why == ""; !f.Upgrade {
+			lines = append(lines, r.line(node, octopus.LogWarning, "Its agent is not upgraded, as its machine policy wants. %s", why))
+		}
+	}
 	var t *tasks.Ticket
 	if one, ok := h.Ticket(ticket, m.ID); ok {
 		t = &one
@@ -271,19 +286,53 @@ func (r *run) check(ctx context.Context, m Machine) error {
 	return r.over(ctx, f, t, append(lines, r.line(node, category, "%s", text))...)
 }
 
-// upgrade queues the upgrade of the agents that their policies want upgraded, in the
-// transaction that ends the task.
-func (r *run) upgrade(ctx context.Context, tx *db.Tx) error {
-	var some []Machine
+// noProgram is a sentence that says why agents of a platform cannot be upgraded, "" if
+// they can, as far as this server knows.
+func (r *run) noProgram(platform string) string {
+	system, arch, ok := strings.Cut(platform, "/")
+	if r.cfg.Programs == nil || !ok {
+		return ""
+	}
+	_, err := r.cfg.Programs.Find(program.Platform{OS: system, Arch: arch})
+	if !fault.Is(err, fault.Unsupported) {
+		return "" // what else there is, the upgrade tells
+	}
+	return strings.Join(fault.Messages(err), " ")
+}
+
+// upgrades are the machines whose policies want their agents upgraded; why is a sentence
+// that says why that is not yet to be.
+func (r *run) upgrades(ctx context.Context) (some []Machine, why string) {
 	for _, m := range r.job.Machines {
 		if r.p.over[m.ID].Upgrade {
 			some = append(some, m)
 		}
 	}
 	if len(some) == 0 || r.cfg.Upgrade == nil {
-		return nil
+		return nil, ""
 	}
-	return r.cfg.Upgrade(ctx, tx, r.l.Space, some)
+	settled, err := r.settled(ctx)
+	switch {
+	case err != nil:
+		r.log.Warn("look whether the server's version stays", "task", r.l.ID, "err", err)
+		return nil, fmt.Sprintf("The agents of %d machines are not upgraded yet, as their machine policies want: it cannot be told whether this version of the server stays; the server's log has the reason.", len(some))
+	case !settled:
+		return nil, fmt.Sprintf("The agents of %d machines are not upgraded yet, as their machine policies want: the upgrade of the server itself is not finalized and may be taken back. The first check after that upgrades them.", len(some))
+	}
+	return some, ""
+}
+
+// settled reports whether the version of this server stays: it is the one whose data is
+// written, and no upgrade that brought it may be taken back.
+func (r *run) settled(ctx context.Context) (bool, error) {
+	m, err := r.cfg.DB.Meta(ctx)
+	if err != nil || m.ActiveLevel < db.BinaryLevels().Level {
+		return false, err
+	}
+	if r.cfg.Settled == nil {
+		return true, nil
+	}
+	return r.cfg.Settled(ctx)
 }
 
 // begin notes that the check of a machine begins, and before its script is sent that
@@ -368,7 +417,13 @@ func (r *run) end(ctx context.Context) error {
 	}
 	b := tasks.Batch{Lines: append(lines, r.line(r.l.ID, octopus.LogInfo, "Checked %d of %d machines: %d healthy, %d with warnings, %d not healthy, %d not available.",
 		checked, len(r.job.Machines), counts[octopus.Healthy], counts[octopus.HealthyWarnings], counts[octopus.Unhealthy], counts[octopus.Unavailable]))}
-	b.Also = r.upgrade
+	some, why := r.upgrades(ctx)
+	if why != "" {
+		b.Lines = append(b.Lines, r.line(r.l.ID, octopus.LogInfo, "%s", why))
+	}
+	if len(some) > 0 {
+		b.Also = func(ctx context.Context, tx *db.Tx) error { return r.cfg.Upgrade(ctx, tx, r.l.Space, some) }
+	}
 	if len(missing) == 0 {
 		return r.l.Finish(ctx, octopus.TaskSuccess, "", b)
 	}

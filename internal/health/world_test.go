@@ -54,6 +54,10 @@ type world struct {
 	cfg   tasks.Config
 	env   string
 
+	// reach and config change what is found, and how the tasks are run; nil leaves that.
+	reach  func(targets.Agent) targets.Agent
+	config func(*health.Config)
+
 	agent *agent.Service
 	mu    sync.Mutex
 	away  map[string]bool // ids of machines that do not answer
@@ -68,7 +72,11 @@ func (w *world) ByName(_ context.Context, name string) (targets.Agent, error) {
 	if w.away[name] {
 		return targets.Agent{}, fmt.Errorf("dial: %w", agent.ErrNotSent)
 	}
-	return targets.Agent{API: w.agent, Name: name, Contract: deploy.ContractTako}, nil
+	a := targets.Agent{API: w.agent, Name: name, Contract: deploy.ContractTako}
+	if w.reach != nil {
+		a = w.reach(a)
+	}
+	return a, nil
 }
 
 func (w *world) isAway(id string, away bool) {
@@ -116,7 +124,11 @@ func (w *world) serve(node string) (stop func()) {
 	w.t.Helper()
 	cfg := w.cfg
 	cfg.Node = node
-	cfg.Runners = map[octopus.TaskName]tasks.Runner{octopus.TaskHealth: health.New(health.Config{DB: w.d, Store: w.store, Agents: w, Log: dbtest.Log(w.t)})}
+	checks := health.Config{DB: w.d, Store: w.store, Agents: w, Log: dbtest.Log(w.t)}
+	if w.config != nil {
+		w.config(&checks)
+	}
+	cfg.Runners = map[octopus.TaskName]tasks.Runner{octopus.TaskHealth: health.New(checks)}
 	queue, err := tasks.Open(w.t.Context(), cfg)
 	check(w.t, err)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(w.t.Context()))

@@ -251,3 +251,16 @@ func (t *Txn) NoReturn() bool { return t.noReturn }
 
 // Serves tells that the new version may be the one that serves.
 func (t *Txn) Serves() bool { return t.State.reached(Switched) || t.Doing == Switched }
+
+// Settled tells that the version which serves stays: the switch is not begun, there is no
+// way back from it any more, or there was one and it was gone.
+func (t *Txn) Settled() bool {
+	switch t.State {
+	case Finalized, Aborted, RolledBack:
+		return true
+	case NeedsOperator:
+		return false
+	case Planned, Staged, Preflight, BackedUp, Rehearsed, Expanded, Switched, Probation, Committed:
+	}
+	return !t.Serves()
+}

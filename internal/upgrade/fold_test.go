@@ -286,3 +286,33 @@ func TestAnyCourse(t *testing.T) {
 		}
 	})
 }
+
+func TestSettled(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		book *book
+		want bool
+	}{
+		"begun":                {newBook(), true},
+		"expanded":             {at(Expanded), true},
+		"switching":            {at(Expanded).begin(Switched), false},
+		"on probation":         {at(Switched), false},
+		"committed":            {at(Committed), false},
+		"going back":           {at(Committed).wish(WishRollback).begin(RolledBack), false},
+		"went back":            {at(Committed).done(RolledBack), true},
+		"finalized":            {at(Finalized), true},
+		"given up before":      {at(Staged).done(Aborted), true},
+		"somebody has to help": {at(Switched).fail(Probation).fail(RolledBack).done(NeedsOperator), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			txn, err := Last(c.book.entries)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := txn.Settled(); got != c.want {
+				t.Errorf("settled is %t", got)
+			}
+		})
+	}
+}
