@@ -138,7 +138,9 @@ func TestStatementsDoNotGrowWithRows(t *testing.T) {
 		return answer, statements.Load() - before
 	}
 	// What the server does by itself meanwhile only adds: the least of several
-	// readings is what the request took. The first fills caches.
+	// readings is what the request took. The first fills caches. A slow machine
+	// may be busy with its own work for many readings; a path that asks for each
+	// row never gets to enough, however often it is read.
 	least := func(who, path string, times int, enough int64) int64 {
 		_, n := read(who, path)
 		for range times {
@@ -166,7 +168,7 @@ func TestStatementsDoNotGrowWithRows(t *testing.T) {
 	}
 	f.crowd("many", 27)
 	for r, n := range few {
-		if many := least(r.who, r.path, 20, n); many > n {
+		if many := least(r.who, r.path, 2000, n); many > n {
 			t.Errorf("GET %s by %s: %d statements with three rows, %d with thirty", r.path, r.who, n, many)
 		}
 	}
