@@ -106,7 +106,27 @@ func StartWith(t testing.TB, dialect db.Dialect, opt Options) *Server {
 		}
 		StopWorker(t, cfg.Data)
 	})
+	expand(t, cfg.Data, cfg.Database)
 	return &Server{Client: &Client{URL: a.URL(), Key: AdminKey}, Data: cfg.Data, Database: cfg.Database, App: a}
+}
+
+// expand has the program that TAKO_TEST_EXPAND names, if it names one, bring the schema
+// of a server that has just started to its own level. All tests of this version then go
+// over the schema of a later one, which is how this version works from the moment that an
+// upgrade begins.
+func expand(t testing.TB, data, database string) {
+	t.Helper()
+	program := os.Getenv("TAKO_TEST_EXPAND")
+	if program == "" {
+		return
+	}
+	args := []string{"database", "expand", "--data", data}
+	if database != "" {
+		args = append(args, "--database", database)
+	}
+	if out, err := exec.CommandContext(t.Context(), program, args...).CombinedOutput(); err != nil {
+		t.Fatalf("%s %v: %v\n%s", program, args, err, out)
+	}
 }
 
 // ShortDir is a temporary directory with a path short enough for a unix socket.

@@ -39,6 +39,9 @@ type Process struct {
 	// Root is that of the supervisor which runs the server, "" for none. Set it by
 	// Supervised.
 	Root string
+	// Program is the path of the program to run, "" for the one that is built of these
+	// sources.
+	Program string
 	// Within is a command line that the program's is appended to and that becomes it.
 	Within []string
 
@@ -78,7 +81,7 @@ func (p *Process) Supervised() {
 // Install gives the supervised server another version, which is this program again.
 func (p *Process) Install(version string) {
 	p.t.Helper()
-	if err := supervisor.Install(p.Root, version, Binary(p.t)); err != nil {
+	if err := supervisor.Install(p.Root, version, p.program()); err != nil {
 		p.t.Fatal(err)
 	}
 }
@@ -106,6 +109,14 @@ func (p *Process) Servers() (pids []int) {
 	return pids
 }
 
+func (p *Process) program() string {
+	p.t.Helper()
+	if p.Program != "" {
+		return p.Program
+	}
+	return Binary(p.t)
+}
+
 // readyWithin is how long a start may take on a busy machine.
 const readyWithin = 2 * time.Minute
 
@@ -119,7 +130,7 @@ func (p *Process) Start() {
 	if p.Database != "" {
 		args = append(args, "--database", p.Database)
 	}
-	args = append(slices.Concat(p.Within, []string{Binary(p.t)}), args...)
+	args = append(slices.Concat(p.Within, []string{p.program()}), args...)
 	p.cmd = exec.Command(args[0], args[1:]...) //nolint:noctx // it is killed by the test, not by a context
 	p.cmd.Env = append(os.Environ(), append([]string{"TAKO_ADMIN_USERNAME=admin", "TAKO_ADMIN_API_KEY=" + AdminKey}, p.Env...)...)
 	stdout, err := p.cmd.StdoutPipe()
@@ -155,7 +166,11 @@ func (p *Process) Start() {
 		if !ok {
 			p.t.Fatalf("the server did not start:\n%s", p.Output())
 		}
+		first := p.URL == ""
 		p.URL = url
+		if first {
+			expand(p.t, p.Data, p.Database)
+		}
 	case <-time.After(readyWithin):
 		p.t.Fatalf("the server is not ready after %s:\n%s", readyWithin, p.Output())
 	}
