@@ -235,7 +235,11 @@ func backupVerifyCommand() *cobra.Command {
 restores the database into a scratch place, reads it whole, counts the rows of every
 table and opens every secret; on PostgreSQL it needs a role that may create databases.
 Level 3 also brings the copy's schema to this version's level, starts the program on the
-copy, with nothing running but the API, and reads from it.`,
+copy, with nothing running but the API, and reads from it.
+
+Exit codes: 0 proven; 3 the backup is damaged, and the mark "proven" was taken away; 4 the
+backup is as good as before, but this version of the program did not work on the copy;
+75 another process works on the backups, try again; 1 it could not be looked at.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if level < backup.LevelFiles || level > backup.LevelBoot {
 				return usageError{fmt.Errorf("--level is %d; use 1 to 3", level)}

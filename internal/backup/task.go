@@ -172,6 +172,10 @@ func reason(err error) string {
 	if errors.As(err, &damaged) {
 		return damaged.Error()
 	}
+	var boot *BootError
+	if errors.As(err, &boot) {
+		return boot.Error()
+	}
 	if fault.KindOf(err) != fault.Internal {
 		return strings.Join(fault.Messages(err), " ")
 	}

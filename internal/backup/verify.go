@@ -137,6 +137,27 @@ func (e *DamagedError) Error() string {
 	return text + ". Take a new backup, and restore from another one"
 }
 
+// ExitCode tells a damaged backup from one that could not be looked at.
+func (e *DamagedError) ExitCode() int { return 3 }
+
+// BootError says that this program did not work on a copy of a backup. It says nothing
+// against the backup, whose proof stays as it is.
+type BootError struct {
+	ID  string
+	Err error
+}
+
+// Error says what did not work.
+func (e *BootError) Error() string {
+	return fmt.Sprintf("the program did not work on a copy of backup %s: %v. The backup is not to blame, and what was proven of it before still holds; look for the reason in this version of the program", e.ID, e.Err)
+}
+
+// Unwrap gives what the program failed with.
+func (e *BootError) Unwrap() error { return e.Err }
+
+// ExitCode tells a program that does not work from a damaged backup.
+func (e *BootError) ExitCode() int { return 4 }
+
 type problems struct {
 	named []string
 	more  int
@@ -158,7 +179,8 @@ func (p *problems) err(id string) error {
 }
 
 // Verify proves a backup, and notes the proof beside it. Damage is a *DamagedError,
-// which takes an earlier proof back.
+// which takes an earlier proof back. A *BootError, that this program does not work on the
+// copy, leaves an earlier proof alone.
 func (s *Store) Verify(ctx context.Context, id string, opt VerifyOptions) (_ Verified, err error) {
 	started := time.Now()
 	if opt.Log == nil {
@@ -451,6 +473,9 @@ func verifyDatabase(ctx context.Context, c *Copy, path string, opt *VerifyOption
 		}
 	}
 	d, err := db.Open(ctx, c.Database, db.Options{MustExist: true, Log: opt.Log})
+	if isOurs(ctx, err) {
+		return err
+	}
 	if err != nil {
 		found.add("the database does not open: %v", err)
 		return nil
@@ -466,11 +491,21 @@ func verifyDatabase(ctx context.Context, c *Copy, path string, opt *VerifyOption
 	if err := secret.PutMasterKey(c.Data, c.Master); err != nil {
 		return err
 	}
-	if err := opt.Boot(ctx, *c); err != nil {
-		found.add("the program on the restored copy: %v", err)
-	}
-	return nil
+	return c.blame(ctx, opt.Boot(ctx, *c))
 }
+
+// blame makes a failure of the program on a copy one of the program, unless it is a
+// trouble of this machine.
+func (c *Copy) blame(ctx context.Context, err error) error {
+	if err == nil || isOurs(ctx, err) {
+		return err
+	}
+	return &BootError{c.Manifest.ID, err}
+}
+
+// older reports whether the schema of a copy is of a level that this program has yet to
+// expand: what fails on it may be the program's fault.
+func (c *Copy) older() bool { return c.Manifest.SchemaLevel < db.BinaryLevels().Level }
 
 func loadInto(ctx context.Context, url string, m *Manifest, path string) error {
 	d, err := db.Open(ctx, url, db.Options{Readers: 2})
@@ -484,6 +519,9 @@ func loadInto(ctx context.Context, url string, m *Manifest, path string) error {
 func inspect(ctx context.Context, d *db.DB, c *Copy, opt *VerifyOptions, found *problems) error {
 	m := &c.Manifest
 	damage, err := d.Integrity(ctx)
+	if isOurs(ctx, err) {
+		return err
+	}
 	if err != nil {
 		found.add("the database cannot be read: %v", err)
 		return nil
@@ -496,6 +534,9 @@ func inspect(ctx context.Context, d *db.DB, c *Copy, opt *VerifyOptions, found *
 		rows, err = t.CountRows(ctx)
 		return err
 	})
+	if isOurs(ctx, err) {
+		return err
+	}
 	if err != nil {
 		found.add("the database cannot be read: %v", err)
 		return nil
@@ -509,14 +550,26 @@ func inspect(ctx context.Context, d *db.DB, c *Copy, opt *VerifyOptions, found *
 		return err
 	}
 	box, err := secret.Open(ctx, d, secret.Source{Text: secret.Text(c.Master.Reveal())})
-	if err != nil {
+	var wrong *secret.WrongKeyError
+	switch {
+	case err == nil:
+	case isOurs(ctx, err), c.older() && !errors.As(err, &wrong) && len(found.named) == 0:
+		return c.blame(ctx, err)
+	default:
 		found.add("the secrets do not open: %v", err)
 		return nil
 	}
-	if canary, err := box.Open(ctx, m.ID, "canary", m.Canary); err != nil || string(canary) != m.ID {
+	canary, err := box.Open(ctx, m.ID, "canary", m.Canary)
+	if isOurs(ctx, err) {
+		return err
+	}
+	if err != nil || string(canary) != m.ID {
 		found.add("the canary does not open: %v", err)
 	}
 	h, err := box.Check(ctx, opt.Places())
+	if err != nil && c.older() && len(found.named) == 0 {
+		return c.blame(ctx, err)
+	}
 	if err != nil {
 		return err
 	}
