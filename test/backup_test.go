@@ -406,7 +406,11 @@ func TestRestoreInPlace(t *testing.T) {
 				}
 				checkKeys(t, s)
 			}
-			out := mustOnServer(t, s, "", "backup", "restore", id, "--recovery-key-file", kit)
+			// On PostgreSQL nobody hears that it was committed: the database tells.
+			out, errOut, code := onServer(t, s, []string{"TAKO_FAILPOINT=restore-committed:err"}, "", "backup", "restore", id, "--recovery-key-file", kit)
+			if code != 0 {
+				t.Fatalf("restore: exit code %d\n%s%s", code, out, errOut)
+			}
 			if !strings.Contains(out, "2 deployments of the replaced database are newer") {
 				t.Errorf("restore says %q", out)
 			}

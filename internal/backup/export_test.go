@@ -1,4 +1,18 @@
 package backup
 
+import (
+	"context"
+	"errors"
+)
+
 // Kept are the backups that stay.
 var Kept = kept
+
+// Unheard is what a restore does whose COMMIT was sent, and no answer came; it looks once.
+func Unheard(ctx context.Context, opt RestoreOptions, r *Restored, former string) error {
+	begun, err := newLife()
+	if err != nil {
+		return err
+	}
+	return begun.settle(ctx, &opt, r, former, 0, &undecidedError{errors.New("psql: killed")})
+}

@@ -104,20 +104,24 @@ func dump(ctx context.Context, src Source, m *Manifest, path, hashes string) err
 
 // load restores a dump into a database in one transaction: all of it is there
 // afterwards, or nothing has changed. What stands in the schema is kept under
-// another name, which is returned; "" when there was nothing.
-func load(ctx context.Context, d *db.DB, m *Manifest, path string, reincarnate bool) (kept string, err error) {
+// another name, which is returned; "" when there was nothing. begun is the new life that
+// the database begins with it; nil for a copy that is thrown away.
+func load(ctx context.Context, d *db.DB, m *Manifest, path string, begun *life) (kept string, err error) {
 	_, err = d.Meta(ctx)
 	if err != nil && !errors.Is(err, db.ErrNoSchema) {
 		return "", err
 	}
 	begin := ""
+	if begun != nil {
+		begin = fmt.Sprintf("SELECT pg_advisory_xact_lock(%d);\n", begun.lock)
+	}
 	if err == nil {
 		kept = "before_restore_" + strings.ToLower(time.Now().UTC().Format("20060102T150405")+"_"+rand.Text()[:4])
 		begin += fmt.Sprintf("ALTER SCHEMA %s RENAME TO %s;\nCREATE SCHEMA %s;\n", quoted(m.Schema), quoted(kept), quoted(m.Schema))
 	}
 	end := ""
-	if reincarnate {
-		end = strings.Join(tasks.HoldSQL(quoted(m.Schema), m.ID, m.Created, time.Now()), ";\n") + ";\n" + db.ReincarnateSQL(quoted(m.Schema), rand.Text()) + end
+	if begun != nil {
+		end = strings.Join(tasks.HoldSQL(quoted(m.Schema), m.ID, m.Created, time.Now()), ";\n") + ";\n" + db.ReincarnateSQL(quoted(m.Schema), begun.incarnation) + end
 		for _, table := range livingTables() {
 			end = fmt.Sprintf("DELETE FROM %s.%s;\n", quoted(m.Schema), table) + end
 		}
@@ -125,8 +129,15 @@ func load(ctx context.Context, d *db.DB, m *Manifest, path string, reincarnate b
 	return kept, loadScript(ctx, d, m, path, begin, end)
 }
 
+// undecidedError is a failure after the COMMIT of a transaction was sent: it may have had
+// its effect all the same.
+type undecidedError struct{ cause error }
+
+func (e *undecidedError) Error() string { return e.cause.Error() }
+func (e *undecidedError) Unwrap() error { return e.cause }
+
 // loadScript restores a dump in one transaction, between the statements of begin and
-// end.
+// end. An *undecidedError leaves open whether it was committed.
 func loadScript(ctx context.Context, d *db.DB, m *Manifest, path, begin, end string) error {
 	server, err := d.Server(ctx)
 	if err != nil {
@@ -172,18 +183,23 @@ func loadScript(ctx context.Context, d *db.DB, m *Manifest, path, begin, end str
 		err = failpoint.Hit("restore-loaded")
 	}
 	// Without its COMMIT the transaction is undone.
-	if err == nil && sendErr == nil {
+	sent := err == nil && sendErr == nil
+	if sent {
 		_, sendErr = io.WriteString(in, end)
 	}
 	sendErr = errors.Join(sendErr, in.Close())
 	waitErr := failed("psql", psql.Wait(), psqlSaid)
-	if sendErr != nil && waitErr != nil {
-		return waitErr // it tells why the pipe broke
+	if sent && sendErr == nil && waitErr == nil {
+		err = failpoint.Hit("restore-committed")
 	}
-	if err := errors.Join(err, waitErr, sendErr); err != nil {
-		return err
+	if waitErr != nil {
+		sendErr = nil // psql tells why the pipe broke
 	}
-	return nil
+	err = errors.Join(err, waitErr, sendErr)
+	if err != nil && sent {
+		return &undecidedError{err}
+	}
+	return err
 }
 
 // livingTables have a row for each running process; those of the former life are gone.

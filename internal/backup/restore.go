@@ -248,14 +248,6 @@ func putKey(opt *RestoreOptions, r *Restored, master secret.MasterKey) error {
 	return secret.PutMasterKey(opt.Data, master)
 }
 
-// putKeyBack undoes putKey, for a database that was not replaced.
-func putKeyBack(opt *RestoreOptions, r *Restored) error {
-	if r.KeptKey == "" {
-		return nil
-	}
-	return os.Rename(r.KeptKey, filepath.Join(opt.Data, secret.FileName))
-}
-
 // keep links a file under another name, in the place of what had that name.
 func keep(path, as string) error {
 	if err := os.Remove(as); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -451,53 +443,4 @@ func sqlitePath(url string) (string, bool) {
 		return "", false
 	}
 	return url[len(scheme):], true
-}
-
-func (s *Store) restorePostgres(ctx context.Context, dir string, opt *RestoreOptions, r *Restored, master secret.MasterKey) (err error) {
-	if _, lite := sqlitePath(opt.Database); lite {
-		return fault.New(fault.Invalid, "The backup is of PostgreSQL; name the database to restore into with --database postgres://...")
-	}
-	d, err := db.Open(ctx, opt.Database, db.Options{Log: opt.Log})
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, d.Close()) }()
-	_, err = d.Meta(ctx)
-	switch {
-	case errors.Is(err, db.ErrNoSchema):
-	case err != nil:
-		return err
-	default:
-		r.Replaced = true
-		live, err := tasks.LiveNodes(ctx, d, opt.RunDir)
-		if err != nil {
-			return err
-		}
-		if len(live) > 0 {
-			return fault.New(fault.Conflict, "%d servers run on %s, or did within the last minute; stop them first.", len(live), d)
-		}
-		if err := r.newer(ctx, d); err != nil {
-			return err
-		}
-	}
-	temp, err := workDir(filepath.Join(opt.Data, "restore"))
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(filepath.Dir(temp))) }()
-	staged := filepath.Join(temp, "database")
-	if err := s.files(ctx, dir, opt, r, staged); err != nil {
-		return err
-	}
-	if err := putKey(opt, r, master); err != nil {
-		return err
-	}
-	if err := failpoint.Hit("restore-marked"); err != nil {
-		return err
-	}
-	tellOf(opt.Progress, "restoring the database", 0)
-	if r.Kept, err = load(ctx, d, &r.Manifest, staged, true); err != nil {
-		return errors.Join(err, putKeyBack(opt, r))
-	}
-	return failpoint.Hit("restore-swapped")
 }

@@ -512,7 +512,7 @@ func loadInto(ctx context.Context, url string, m *Manifest, path string) error {
 	if err != nil {
 		return err
 	}
-	_, err = load(ctx, d, m, path, false)
+	_, err = load(ctx, d, m, path, nil)
 	return errors.Join(err, d.Close())
 }
 
