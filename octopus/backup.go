@@ -27,6 +27,13 @@ type Backup struct {
 	VerifiedBy    NullString `json:"VerifiedBy"`
 	// VerifiedMilliseconds is how long the proof took.
 	VerifiedMilliseconds int64 `json:"VerifiedMilliseconds"`
+	// IsPinned tells that retention does not remove it: PinReason says why, and
+	// PinnedUntil until when, null for as long as nobody unpins it. PinnedForUpgrade is
+	// the id of the upgrade that it was taken for.
+	IsPinned         bool       `json:"IsPinned"`
+	PinReason        NullString `json:"PinReason"`
+	PinnedUntil      *Time      `json:"PinnedUntil"`
+	PinnedForUpgrade NullString `json:"PinnedForUpgrade"`
 	// Problem says why it cannot be read; null for one that can.
 	Problem NullString `json:"Problem"`
 }

@@ -28,7 +28,7 @@ encrypted to the recovery kit (see 'tako key') and to the server's own key.
 
 A PostgreSQL database needs pg_dump, pg_restore and psql of its own version.`,
 	}
-	cmd.AddCommand(backupCreateCommand(), backupListCommand(), backupVerifyCommand(), backupRestoreCommand(), backupReleaseCommand(), backupPruneCommand())
+	cmd.AddCommand(backupCreateCommand(), backupListCommand(), backupVerifyCommand(), backupRestoreCommand(), backupReleaseCommand(), backupPruneCommand(), backupPinCommand(), backupUnpinCommand())
 	return cmd
 }
 
@@ -134,16 +134,24 @@ func backupCreateCommand() *cobra.Command {
 	var o offline
 	var level int
 	var format form
+	var flags pinFlags
 	cmd := &cobra.Command{
 		Use: "create", Short: "Take a backup, and prove it", Args: cobra.NoArgs,
-		Example: "  tako backup create\n  tako backup create --verify 3 --backups /mnt/backups",
+		Long: `Takes a backup and proves it, as 'tako backup verify' does and with its exit codes.
+--keep-until, --reason and --for-upgrade pin it (see 'tako backup pin'); of the backups of
+one upgrade only the last stays pinned.`,
+		Example: "  tako backup create\n  tako backup create --verify 3 --backups /mnt/backups\n  tako backup create --keep-until 2027-01-31 --reason \"before the audit\"",
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			pin, err := flags.pin(time.Now())
+			if err != nil {
+				return usageError{err}
+			}
 			if level < 0 || level > backup.LevelBoot {
 				return usageError{fmt.Errorf("--verify is %d; use 0 to 3", level)}
 			}
 			return o.backups(cmd, func(b *app.Backups) error {
 				m := newMeter(cmd)
-				made, err := b.Create(cmd.Context(), m.tell)
+				made, err := b.Create(cmd.Context(), pin, m.tell)
 				m.end()
 				if err != nil {
 					return err
@@ -172,6 +180,7 @@ func backupCreateCommand() *cobra.Command {
 	}
 	o.flags(cmd)
 	cmd.Flags().IntVar(&level, "verify", backup.LevelDatabase, "how to prove it: 0 not at all, 1 files, 2 database and secrets, 3 start the program on it")
+	flags.add(cmd, "keep-until")
 	outputFlag(cmd, &format)
 	return cmd
 }
@@ -205,7 +214,7 @@ func backupListCommand() *cobra.Command {
 					return printJSON(cmd.OutOrStdout(), all)
 				}
 				w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
-				fmt.Fprintln(w, "ID\tVERSION\tDATABASE\tBLOBS\tPROVEN")
+				fmt.Fprintln(w, "ID\tVERSION\tDATABASE\tBLOBS\tPROVEN\tPINNED")
 				for _, one := range all {
 					proven := "not yet"
 					if one.Verified != nil {
@@ -214,7 +223,7 @@ func backupListCommand() *cobra.Command {
 					if one.Problem != "" {
 						proven = one.Problem
 					}
-					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", one.ID, one.Version, backup.Size(one.Database.Size), backup.Size(one.BlobBytes), proven)
+					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", one.ID, one.Version, backup.Size(one.Database.Size), backup.Size(one.BlobBytes), proven, pinned(one.Pin))
 				}
 				return w.Flush()
 			})
@@ -389,7 +398,7 @@ func backupPruneCommand() *cobra.Command {
 		Use: "prune", Short: "Remove old backups", Args: cobra.NoArgs,
 		Long: `Removes all backups but the newest of each of the last days and weeks that have one,
 and then what no backup refers to any more. The newest backup and the newest that was
-proven always stay.`,
+proven always stay, and so does what is pinned ('tako backup pin').`,
 		Example: "  tako backup prune --dry-run\n  tako backup prune --keep-daily 14 --keep-weekly 8",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if keep.Daily < 0 || keep.Weekly < 0 {

@@ -95,7 +95,7 @@ Cut short, the same command makes the copy anew. The server and its backups are 
 			defer m.end()
 			req.Progress = m.tell
 			if len(args) == 0 {
-				made, err := b.Create(cmd.Context(), m.tell)
+				made, err := b.Create(cmd.Context(), nil, m.tell)
 				if err != nil {
 					return err
 				}

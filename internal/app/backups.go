@@ -70,13 +70,18 @@ func (a *App) backupRunner(opt Options, p parts) *backup.Task {
 	})
 }
 
-// Create takes a backup.
-func (b *Backups) Create(ctx context.Context, progress func(backup.Progress)) (m backup.Manifest, err error) {
+// Create takes a backup. pin keeps it from being pruned; nil for retention alone.
+func (b *Backups) Create(ctx context.Context, pin *backup.Pin, progress func(backup.Progress)) (m backup.Manifest, err error) {
 	keys, err := OpenKeys(ctx, b.cfg, b.opt)
 	if err != nil {
 		return m, err
 	}
 	defer func() { err = errors.Join(err, keys.Close()) }()
+	return b.create(ctx, keys.db, keys.Box, pin, progress)
+}
+
+// create takes a backup of a database that is open.
+func (b *Backups) create(ctx context.Context, d *db.DB, keys *secret.Box, pin *backup.Pin, progress func(backup.Progress)) (m backup.Manifest, err error) {
 	blobs, err := blob.OpenDir(filepath.Join(b.cfg.Data, "blobs"))
 	if err != nil {
 		return m, err
@@ -85,8 +90,8 @@ func (b *Backups) Create(ctx context.Context, progress func(backup.Progress)) (m
 		return m, err
 	}
 	return b.Store.Create(ctx, backup.Source{
-		DB: keys.db, Keys: keys.Box, Blobs: blobs, RunDir: runDir(b.cfg), Temp: tempDir(b.cfg), Version: b.opt.Version, Config: b.cfg.Print(),
-		Log: b.opt.Log, Progress: progress,
+		DB: d, Keys: keys, Blobs: blobs, RunDir: runDir(b.cfg), Temp: tempDir(b.cfg), Version: b.opt.Version, Config: b.cfg.Print(),
+		Pin: pin, Log: b.opt.Log, Progress: progress,
 	})
 }
 

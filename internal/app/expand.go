@@ -3,8 +3,12 @@ package app
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"log/slog"
+	"os"
+	"time"
 
+	"github.com/takodeploy/tako/internal/backup"
 	"github.com/takodeploy/tako/internal/config"
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/instance"
@@ -24,14 +28,34 @@ func Expand(ctx context.Context, cfg config.Config, opt Options, step func(id st
 }
 
 // Finalize switches on the data formats of this program's level. From then on programs of
-// a level below what they need can no longer write.
+// a level below what they need can no longer write. The backups of upgrades, which were
+// kept until now, are kept for another two weeks.
 func Finalize(ctx context.Context, cfg config.Config, opt Options) (db.Meta, error) {
-	return changeSchema(ctx, cfg, opt, func(d *db.DB) error {
+	m, err := changeSchema(ctx, cfg, opt, func(d *db.DB) error {
 		if err := db.CheckStart(ctx, d, db.BinaryLevels()); err != nil {
 			return err
 		}
 		return db.Finalize(ctx, d)
 	})
+	if err != nil {
+		return m, err
+	}
+	if err := endUpgrades(cfg.Backups); err != nil && opt.Log != nil {
+		// What is kept for too long is no reason to fail.
+		opt.Log.Warn("the backups of upgrades stay until somebody unpins them", "err", err)
+	}
+	return m, nil
+}
+
+func endUpgrades(dir string) error {
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		return nil // no backup was ever taken here
+	}
+	s, err := backup.Open(dir)
+	if err != nil {
+		return err
+	}
+	return s.EndUpgrades(time.Now().Add(backup.AfterUpgrade))
 }
 
 // CheckSchema looks whether this program can work on a server's database as it is now, and

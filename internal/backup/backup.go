@@ -14,6 +14,7 @@
 //	    blobs.txt              the hash and size of each blob, sorted
 //	    manifest.json          what it is: versions, counts, hashes; without secrets
 //	    VERIFIED               that, when and how it was proven; written last
+//	    KEEP                   why, and until when, it is not pruned; if somebody wants it
 //	  blobs/<keys>/ab/<hash>.age
 //
 // Blobs are encrypted one by one and shared between the backups that are under the
@@ -120,6 +121,8 @@ type Verified struct {
 type Backup struct {
 	Manifest
 	Verified *Verified
+	// Pin keeps it from being pruned, also when that has ended; nil for none.
+	Pin *Pin
 	// Stored is what it takes on disk without its blobs.
 	Stored  int64
 	Problem string
@@ -248,7 +251,7 @@ func (s *Store) List() ([]Backup, error) {
 			b.Problem = err.Error()
 		}
 		b.ID = e.Name()
-		b.Verified = readVerified(dir)
+		b.Verified, b.Pin = readVerified(dir), readPin(dir)
 		for _, name := range []string{databaseFile, blobsFile, manifestFile} {
 			if info, err := os.Stat(filepath.Join(dir, name)); err == nil {
 				b.Stored += info.Size()

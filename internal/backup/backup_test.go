@@ -489,16 +489,20 @@ func TestRetention(t *testing.T) {
 	all[100].Verified = &backup.Verified{Level: 1}
 	all[110].Verified = &backup.Verified{Level: 1}
 	all[119].Problem = "damaged"
+	now := time.Date(2026, 11, 27, 21, 0, 0, 0, time.UTC)
+	all[1].Pin = &backup.Pin{Upgrade: "u"} // that of an upgrade, and a scheduled one later on its day
+	all[31].Pin = &backup.Pin{Until: now.Add(time.Second)}
+	all[33].Pin = &backup.Pin{Until: now}
 	var got []string
-	stays := backup.Kept(all, backup.DefaultRetention())
+	stays := backup.Kept(all, backup.DefaultRetention(), now)
 	for _, b := range all {
 		if stays[b.ID] {
 			got = append(got, b.ID[:11])
 		}
 	}
 	want := []string{
-		"20261127T20", "20261126T20", "20261125T20", "20261124T20", "20261123T20", "20261122T20", "20261121T20", // seven days
-		"20261115T20", "20261108T20", // of the weeks before, the last days
+		"20261127T20", "20261127T08", "20261126T20", "20261125T20", "20261124T20", "20261123T20", "20261122T20", "20261121T20", // seven days
+		"20261115T20", all[31].ID[:11], "20261108T20", // of the weeks before, the last days
 		all[100].ID[:11], all[119].ID[:11],
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

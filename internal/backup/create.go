@@ -40,7 +40,10 @@ type Source struct {
 	Temp string
 	// Version of the program, and its settings without secrets.
 	Version, Config string
-	Log             *slog.Logger
+	// Pin keeps the backup from being pruned; nil for retention alone. Earlier backups
+	// of the same upgrade lose theirs.
+	Pin *Pin
+	Log *slog.Logger
 	// Progress is told now and then; may be nil.
 	Progress func(Progress)
 }
@@ -124,6 +127,11 @@ func (s *Store) Create(ctx context.Context, src Source) (_ Manifest, err error) 
 	if err := writeManifest(dir, &m); err != nil {
 		return m, err
 	}
+	if src.Pin != nil {
+		if err := src.Pin.write(dir); err != nil {
+			return m, err
+		}
+	}
 	if err := failpoint.Hit("backup-listed"); err != nil {
 		return m, err
 	}
@@ -135,6 +143,9 @@ func (s *Store) Create(ctx context.Context, src Source) (_ Manifest, err error) 
 	}
 	if err := durable.SyncDir(s.dir); err != nil {
 		return m, err
+	}
+	if err := s.replaced(&m, src.Pin); err != nil {
+		src.Log.Warn("an earlier backup of the same upgrade is still pinned", "err", err)
 	}
 	return m, failpoint.Hit("backup-done")
 }

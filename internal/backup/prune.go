@@ -31,7 +31,8 @@ type Pruned struct {
 
 // Prune removes the backups that retention does not keep, and the blobs that none
 // of the others has. The newest backup and the newest that was proven are always
-// kept, and so is what cannot be read: somebody should look at it first.
+// kept, and so is what is pinned, and what cannot be read: somebody should look at it
+// first.
 func (s *Store) Prune(keep Retention, dryRun bool) (Pruned, error) {
 	unlock, err := s.lock(unix.LOCK_EX)
 	if err != nil {
@@ -43,7 +44,7 @@ func (s *Store) Prune(keep Retention, dryRun bool) (Pruned, error) {
 		return Pruned{}, err
 	}
 	var p Pruned
-	stays := kept(all, keep)
+	stays := kept(all, keep, time.Now())
 	for _, b := range all {
 		if !stays[b.ID] {
 			p.Backups = append(p.Backups, b.ID)
@@ -70,13 +71,14 @@ func (s *Store) Prune(keep Retention, dryRun bool) (Pruned, error) {
 	return p, s.sweep(&p)
 }
 
-// kept are the ids of the backups that stay; all is sorted, the newest first.
-func kept(all []Backup, keep Retention) map[string]bool {
+// kept are the ids of the backups that stay; all is sorted, the newest first. What is
+// pinned stays even if a newer one of its day has its place.
+func kept(all []Backup, keep Retention, now time.Time) map[string]bool {
 	stays := map[string]bool{}
 	days, weeks := map[string]bool{}, map[string]bool{}
 	proven := false
 	for i, b := range all {
-		if b.Problem != "" || i == 0 {
+		if b.Problem != "" || i == 0 || b.Pin.Keeps(now) {
 			stays[b.ID] = true
 		}
 		if b.Problem != "" {

@@ -153,7 +153,7 @@ func (w *world) facts() *verify.Document {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	m, err := b.Create(w.t.Context(), nil)
+	m, err := b.Create(w.t.Context(), nil, nil)
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -5,6 +5,7 @@ package backups
 import (
 	"net/http"
 	"reflect"
+	"time"
 
 	"github.com/takodeploy/tako/internal/backup"
 	"github.com/takodeploy/tako/internal/db"
@@ -106,6 +107,10 @@ func document(r *rest.Request, b *backup.Backup) octopus.Backup {
 	}
 	if v := b.Verified; v != nil {
 		doc.VerifiedLevel, doc.VerifiedAt, doc.VerifiedBy, doc.VerifiedMilliseconds = v.Level, octopus.OptionalTime(v.At), octopus.NullString(v.By), v.Took.Milliseconds()
+	}
+	if p := b.Pin; p.Keeps(time.Now()) {
+		doc.IsPinned, doc.PinReason, doc.PinnedForUpgrade = true, octopus.NullString(p.Reason), octopus.NullString(p.Upgrade)
+		doc.PinnedUntil = octopus.OptionalTime(p.Until)
 	}
 	return doc
 }

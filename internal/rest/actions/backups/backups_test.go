@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/takodeploy/tako/internal/apptest"
+	"github.com/takodeploy/tako/internal/backup"
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/db/dbtest"
 	"github.com/takodeploy/tako/internal/instance"
@@ -78,6 +79,19 @@ func TestBackups(t *testing.T) {
 			}
 			if rest := apptest.Get[octopus.Page[octopus.Backup]](t, s.Client, path+"?skip=1"); len(rest.Items) != 0 || rest.TotalResults != 1 {
 				t.Errorf("the second page is %+v", rest)
+			}
+			if b.IsPinned || b.PinReason != "" || b.PinnedUntil != nil {
+				t.Errorf("a backup that nobody has pinned is %+v", b)
+			}
+			store, err := backup.Open(filepath.Join(s.Data, "backups"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := store.Pin(b.ID, backup.Pin{Reason: "audit", Upgrade: "u-1", Until: time.Now().Add(time.Hour)}); err != nil {
+				t.Fatal(err)
+			}
+			if now := apptest.Get[octopus.Backup](t, s.Client, path+"/"+b.ID); !now.IsPinned || now.PinReason != "audit" || now.PinnedForUpgrade != "u-1" || now.PinnedUntil == nil {
+				t.Errorf("a pinned backup is %+v", now)
 			}
 			s.Refused(t, http.StatusBadRequest, http.MethodPost, path, `{"Level":4}`)
 			s.Refused(t, http.StatusNotFound, http.MethodGet, path+"/20200101T000000Z-aaaa", nil)
@@ -243,8 +257,8 @@ func TestClones(t *testing.T) {
 				}
 				return dbtest.EmptyURL(t, dialect)
 			}
-			body := func(backup, dir, database string) string {
-				text, err := json.Marshal(octopus.CloneRequest{BackupID: backup, Directory: dir, Database: database})
+			body := func(from, dir, database string) string {
+				text, err := json.Marshal(octopus.CloneRequest{BackupID: from, Directory: dir, Database: database})
 				if err != nil {
 					t.Fatal(err)
 				}
