@@ -48,6 +48,9 @@ func OpenBackups(cfg config.Config, opt Options) (*Backups, error) {
 	return &Backups{s, cfg, opt}, err
 }
 
+// ownDirectories are those of the server itself, in which there is no test instance.
+func ownDirectories(cfg config.Config) []string { return []string{cfg.Data, cfg.Backups} }
+
 // openBackups opens the directory of backups that the server itself uses.
 func (a *App) openBackups() (*backup.Store, error) { return backup.Open(a.cfg.Backups) }
 
@@ -66,6 +69,7 @@ func (a *App) backupRunner(opt Options, p parts) *backup.Task {
 		Source: backup.Source{DB: a.db, Keys: p.keys, Blobs: p.blobs, RunDir: runDir(a.cfg), Temp: tempDir(a.cfg), Version: opt.Version, Config: a.cfg.Print(), Log: a.log},
 		Verify: backup.VerifyOptions{Temp: tempDir(a.cfg), Server: a.db, Places: allPlaces, Boot: apart.boot, Version: opt.Version, Log: a.log},
 		Clone:  backup.CloneOptions{Places: allPlaces, Documents: docstore.New(p.store.Kinds(), nil), Log: a.log},
+		Own:    ownDirectories(a.cfg),
 		Log:    a.log,
 	})
 }

@@ -50,7 +50,9 @@ func routes(a *App, version string, store *docstore.Store, service *releases.Ser
 		DB: a.db, Store: store, Auth: a.auth, Thumbprint: a.thumbprint, ServerURI: a.cfg.ServerURI, CommsPort: a.agentPort(),
 		Maintenance: func(ctx context.Context, tx *db.Tx) (bool, error) { return server.InMaintenance(ctx, tx, store) },
 	})...)
-	all = append(all, backups.Routes(a.db, a.tasks, a.openBackups, a.cfg.Data, a.cfg.Backups)...)
+	all = append(all, backups.Routes(backups.Config{
+		DB: a.db, Queue: a.tasks, Open: a.openBackups, Own: ownDirectories(a.cfg), Database: a.cfg.Database, CloneHosts: a.cfg.CloneHosts(),
+	})...)
 	all = append(all, upgraderoutes.Routes(a.upgradeRoutes(version))...)
 	return all
 }

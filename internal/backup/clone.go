@@ -92,6 +92,8 @@ func (s *Store) clone(ctx context.Context, dir string, opt *CloneOptions) (c Clo
 		return c, err
 	}
 	defer unlock()
+	release := func() {} // gives the database of the copy back, when it is emptied again
+	defer func() { release() }()
 	var undo func() error // empties the database again, once there is something in it
 	defer func() {
 		if err == nil {
@@ -136,7 +138,7 @@ func (s *Store) clone(ctx context.Context, dir string, opt *CloneOptions) (c Clo
 	if lite {
 		err = s.cloneSQLite(ctx, dir, opt, &c)
 	} else {
-		undo, err = s.clonePostgres(ctx, dir, opt, &c, former)
+		undo, err = s.clonePostgres(ctx, dir, opt, &c, former, &release)
 	}
 	if err != nil {
 		return c, err
@@ -154,36 +156,61 @@ func (s *Store) clone(ctx context.Context, dir string, opt *CloneOptions) (c Clo
 // prepareCopy takes the directory of a copy for this process. former is the marker of a
 // copy whose making was cut short there, and made says that the directory is new.
 func prepareCopy(data string) (former *instance.Marker, made bool, unlock func(), err error) {
-	entries, err := os.ReadDir(data)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		if err := os.MkdirAll(data, 0o700); err != nil {
-			return nil, false, nil, notOurs(data, err)
-		}
-		made = true
-	case err != nil:
-		return nil, false, nil, notOurs(data, err)
-	case len(entries) > 0:
-		former, err = instance.Read(data)
+	f, made, err := takeDirectory(data)
+	if err != nil {
+		return nil, false, nil, err
+	}
+	defer func() {
 		if err != nil {
+			err = errors.Join(err, f.Close())
+		}
+	}()
+	// Nobody else changes it from here on.
+	entries, err := os.ReadDir(data)
+	if err != nil {
+		return nil, false, nil, notOurs(data, err)
+	}
+	if len(entries) > 0 {
+		if former, err = instance.Read(data); err != nil {
 			return nil, false, nil, err
 		}
 		if former == nil || !former.Unfinished {
 			return nil, false, nil, fault.New(fault.Conflict, "%s is not empty; name a new directory for the copy.", data)
 		}
 	}
-	f, err := os.Open(data)
-	if err != nil {
-		return nil, made, nil, err
+	return former, made, func() { _ = f.Close() }, nil // the lock goes with it
+}
+
+// takeDirectory makes a directory, if it is not there, and locks it.
+func takeDirectory(data string) (f *os.File, made bool, err error) {
+	if err := os.MkdirAll(filepath.Dir(data), 0o700); err != nil {
+		return nil, false, notOurs(data, err)
+	}
+	err = os.Mkdir(data, 0o700)
+	made = err == nil
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, false, notOurs(data, err)
+	}
+	if f, err = os.Open(data); err != nil {
+		return nil, false, notOurs(data, err)
 	}
 	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if err == nil {
+		// Whoever had the lock before may have taken the directory away again.
+		var locked, there fs.FileInfo
+		if locked, err = f.Stat(); err == nil {
+			if there, err = os.Stat(data); errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(locked, there) {
+				err = unix.EWOULDBLOCK
+			}
+		}
+	}
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		err = fault.New(fault.Conflict, "Another process makes a copy in %s just now.", data)
 	}
 	if err != nil {
-		return nil, made, nil, errors.Join(err, f.Close())
+		return nil, false, errors.Join(err, f.Close())
 	}
-	return former, made, func() { _ = f.Close() }, nil // the lock goes with it
+	return f, made, nil
 }
 
 // notOurs names a directory that this process cannot have for a copy.
@@ -259,8 +286,9 @@ func (s *Store) cloneSQLite(ctx context.Context, dir string, opt *CloneOptions, 
 
 // clonePostgres makes the copy in a schema beside the one that a server uses, which gets
 // its name when all is done: until then a server finds an empty database. undo empties it
-// again, whatever ctx is; nil when nothing was changed.
-func (s *Store) clonePostgres(ctx context.Context, dir string, opt *CloneOptions, c *Cloned, former *instance.Marker) (undo func() error, err error) {
+// again, whatever ctx is; nil when nothing was changed. Until release is called, nobody else
+// makes a copy there.
+func (s *Store) clonePostgres(ctx context.Context, dir string, opt *CloneOptions, c *Cloned, former *instance.Marker, release *func()) (undo func() error, err error) {
 	d, err := db.Open(ctx, opt.Database, db.Options{Log: opt.Log})
 	if err != nil && fault.KindOf(err) == fault.Internal && ctx.Err() == nil {
 		err = &fault.Error{Kind: fault.Unavailable, Message: fmt.Sprintf("The database of the copy does not open (%v); name a new, empty one that the server may use.", err), Cause: err}
@@ -274,6 +302,14 @@ func (s *Store) clonePostgres(ctx context.Context, dir string, opt *CloneOptions
 		return nil, err
 	}
 	m := &c.Manifest
+	unlock, got, err := d.TryLock(ctx, "clone into "+server.Schema)
+	if err == nil && !got {
+		err = fault.New(fault.Conflict, "Another process makes a copy in %s just now.", d)
+	}
+	if err != nil {
+		return nil, err
+	}
+	*release = unlock
 	own, staging := quoted(m.Schema), quoted(m.Schema+"_cloning")
 	begin := "DROP SCHEMA IF EXISTS " + staging + " CASCADE;\n"
 	mine, err := isCopy(ctx, d, former)
@@ -307,14 +343,13 @@ func (s *Store) clonePostgres(ctx context.Context, dir string, opt *CloneOptions
 	if err := failpoint.Hit("clone-loaded"); err != nil {
 		return undo, err
 	}
-	at, err := url.Parse(opt.Database)
+	at, query, _ := strings.Cut(opt.Database, "?") // several hosts are no URL to net/url
+	q, err := url.ParseQuery(query)
 	if err != nil {
-		return undo, err
+		return undo, errors.New("the parameters in the URL of the copy's database cannot be read")
 	}
-	q := at.Query()
 	q.Set("search_path", staging)
-	at.RawQuery = q.Encode()
-	copied, err := db.Open(ctx, at.String(), db.Options{Log: opt.Log})
+	copied, err := db.Open(ctx, at+"?"+q.Encode(), db.Options{Log: opt.Log})
 	if err != nil {
 		return undo, err
 	}

@@ -6,11 +6,13 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"testing"
 
 	"github.com/takodeploy/tako/internal/backup"
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/db/dbtest"
 	"github.com/takodeploy/tako/internal/docstore"
+	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/instance"
 	"github.com/takodeploy/tako/internal/releases"
 	"github.com/takodeploy/tako/internal/resource"
@@ -18,8 +20,8 @@ import (
 	"github.com/takodeploy/tako/internal/secret"
 )
 
-// cloneOnFullDisk lets the disk run full at each stage of a clone that writes to it.
-func (w *world) cloneOnFullDisk(id, disk string, full func(stage string) func(backup.Progress)) {
+// cloneOptions are those of a copy in a directory.
+func (w *world) cloneOptions(into, database string) backup.CloneOptions {
 	w.t.Helper()
 	kinds, err := resource.NewSet(append(resources.All(), releases.Kinds()...)...)
 	if err != nil {
@@ -29,8 +31,80 @@ func (w *world) cloneOnFullDisk(id, disk string, full func(stage string) func(ba
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	return backup.CloneOptions{Data: into, Database: database, Keys: keys, Places: secret.Places, Documents: docstore.New(kinds, nil), Log: dbtest.Log(w.t)}
+}
+
+// TestTwoClonesAtOnce makes a copy where another one is being made: the same directory, and
+// on PostgreSQL the same database. The first is not disturbed.
+func TestTwoClonesAtOnce(t *testing.T) {
+	t.Parallel()
+	dbtestRun(t, func(t *testing.T, w *world) {
+		m := w.mustCreate()
+		into := filepath.Join(w.dir, "copy")
+		database := ""
+		others := []backup.CloneOptions{w.cloneOptions(into, "")}
+		if w.db.Dialect() == db.Postgres {
+			database = dbtest.EmptyURL(t, db.Postgres)
+			others = []backup.CloneOptions{w.cloneOptions(into, dbtest.EmptyURL(t, db.Postgres)), w.cloneOptions(into+"-2", database)}
+		}
+		opt := w.cloneOptions(into, database)
+		tried := false
+		opt.Progress = func(p backup.Progress) {
+			if p.Stage != "disarming the copy" || tried {
+				return
+			}
+			tried = true
+			for _, other := range others {
+				if _, err := w.store.Clone(t.Context(), m.ID, other); !fault.Is(err, fault.Conflict) || !strings.Contains(err.Error(), "just now") {
+					t.Errorf("a second copy in %s: %v", other.Data, err)
+				}
+			}
+		}
+		c, err := w.store.Clone(t.Context(), m.ID, opt)
+		if err != nil || !tried {
+			t.Fatalf("the first copy: %v, and a second one was tried: %v", err, tried)
+		}
+		if got, err := instance.Read(into); err != nil || got.Unfinished || got.ID != c.Instance.ID {
+			t.Errorf("the first copy's marker is %+v, %v", got, err)
+		}
+		if _, err := os.Stat(into + "-2"); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("the second copy left its directory: %v", err)
+		}
+	})
+}
+
+// TestInsideThroughLinks finds the server's own directory behind links.
+func TestInsideThroughLinks(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	own := filepath.Join(dir, "own")
+	link, ownLink, dangling := filepath.Join(dir, "link"), filepath.Join(dir, "own-link"), filepath.Join(dir, "dangling")
+	if err := os.Mkdir(own, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, to := range map[string]string{link: own, ownLink: own, dangling: filepath.Join(own, "new")} {
+		if err := os.Symlink(to, name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for path, want := range map[string]string{
+		own: ownLink, filepath.Join(own, "new"): ownLink, filepath.Join(link, "new", "below"): ownLink, link: ownLink,
+		filepath.Join(dir, "new"): "", own + "-too": "", filepath.Join(dir, "..", "x"): "",
+	} {
+		if got, err := backup.InsideReal(path, []string{ownLink}); got != want || err != nil {
+			t.Errorf("%s is inside %q, %v, want %q", path, got, err, want)
+		}
+	}
+	if got, err := backup.InsideReal(filepath.Join(dangling, "x"), []string{own}); err == nil {
+		t.Errorf("a link to what is not there is inside %q, want an error", got)
+	}
+}
+
+// cloneOnFullDisk lets the disk run full at each stage of a clone that writes to it.
+func (w *world) cloneOnFullDisk(id, disk string, full func(stage string) func(backup.Progress)) {
+	w.t.Helper()
 	into := filepath.Join(disk, "copy")
-	opt := backup.CloneOptions{Data: into, Database: "sqlite:" + filepath.Join(into, "tako.db"), Keys: keys, Places: secret.Places, Documents: docstore.New(kinds, nil), Log: dbtest.Log(w.t)}
+	opt := w.cloneOptions(into, "sqlite:"+filepath.Join(into, "tako.db"))
 	stages := []string{"decrypting the database", "restoring packages, artifacts and logs"}
 	if w.db.Dialect() == db.Postgres {
 		opt.Database = dbtest.EmptyURL(w.t, db.Postgres) // on another disk

@@ -1,11 +1,18 @@
 package backup
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/takodeploy/tako/internal/failpoint"
+	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/instance"
 	"github.com/takodeploy/tako/octopus"
 )
@@ -47,6 +54,11 @@ func (t *Task) clone(ctx context.Context, r *taskLog, s *Store, job *CloneJob) (
 		r.say(octopus.LogInfo, "The test instance %s is there already.", m.ID)
 		return fmt.Sprintf(says, m.ID, job.Directory, id), r.err
 	}
+	if own, err := insideReal(job.Directory, t.cfg.Own); err != nil {
+		return "", err
+	} else if own != "" {
+		return "", fault.New(fault.Invalid, "%s is within %s of the server itself; name another directory.", job.Directory, own)
+	}
 	keys, err := t.cfg.Keys(ctx)
 	if err != nil {
 		return "", err
@@ -69,6 +81,48 @@ func (t *Task) clone(ctx context.Context, r *taskLog, s *Store, job *CloneJob) (
 		r.say(octopus.LogInfo, "%s: %d, %s", one.What, one.Count, one.How)
 	}
 	return fmt.Sprintf(says, c.Instance.ID, job.Directory, id), r.err
+}
+
+// Inside is the first of some directories that a path is, or is below; "" for none. All are
+// absolute. Links are not looked at.
+func Inside(path string, dirs []string) string {
+	for _, dir := range dirs {
+		if rel, err := filepath.Rel(dir, path); err == nil && rel != ".." && !strings.HasPrefix(rel, "../") {
+			return dir
+		}
+	}
+	return ""
+}
+
+// insideReal is Inside with links followed, as far as what they lead to is there.
+func insideReal(path string, dirs []string) (string, error) {
+	path, err := resolved(path)
+	if err != nil {
+		return "", notOurs(path, err)
+	}
+	for _, dir := range dirs {
+		at, err := resolved(dir)
+		if err != nil {
+			return "", err
+		}
+		if Inside(path, []string{at}) != "" {
+			return dir, nil
+		}
+	}
+	return "", nil
+}
+
+// resolved follows the links of a path, of which the end may not be there yet.
+func resolved(path string) (string, error) {
+	at, err := filepath.EvalSymlinks(path)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return cmp.Or(at, path), err
+	}
+	if info, err := os.Lstat(path); err == nil && info.Mode()&fs.ModeSymlink != 0 {
+		return path, fmt.Errorf("%s is a link to what is not there", path)
+	}
+	parent, err := resolved(filepath.Dir(path))
+	return filepath.Join(parent, filepath.Base(path)), err
 }
 
 // Changed is one kind of thing that is otherwise in a copy.

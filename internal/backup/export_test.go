@@ -8,6 +8,9 @@ import (
 // Kept are the backups that stay.
 var Kept = kept
 
+// InsideReal is the first of some directories that a path is in, through links.
+var InsideReal = insideReal
+
 // Unheard is what a restore does whose COMMIT was sent, and no answer came; it looks once.
 func Unheard(ctx context.Context, opt RestoreOptions, r *Restored, former string) error {
 	begun, err := newLife()

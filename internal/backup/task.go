@@ -63,7 +63,9 @@ type TaskConfig struct {
 	Verify VerifyOptions
 	// Clone is how test instances are made; what is the task's own is left out.
 	Clone CloneOptions
-	Log   *slog.Logger
+	// Own are the directories of the server, in which no test instance is made.
+	Own []string
+	Log *slog.Logger
 }
 
 // Task runs the tasks named Backup and Clone, on the node that has claimed them.

@@ -35,6 +35,9 @@ type Config struct {
 	Database string `koanf:"database" help:"sqlite:PATH or postgres://USER@HOST/NAME; SQLite in the data directory unless set"`
 	// Backups is the directory of backups; "" is backups in Data.
 	Backups string `koanf:"backups" help:"directory for backups, best on another disk; backups in the data directory unless set"`
+	// CloneDatabaseHosts are the database servers, beside the server's own, that the API
+	// may have test instances made on: HOST or HOST:PORT, with commas between.
+	CloneDatabaseHosts string `koanf:"clone_database_hosts" help:"database servers, beside the server's own, on which the API may make test instances: HOST or HOST:PORT, commas between"`
 	// TLSCert and TLSKey are PEM files; both or none.
 	TLSCert string `koanf:"tls_cert" help:"PEM file with the certificate chain, to serve HTTPS"`
 	TLSKey  string `koanf:"tls_key" help:"PEM file with the certificate's key"`
@@ -227,10 +230,25 @@ func (c *Config) check() error {
 	if c.Backups == "" {
 		c.Backups = filepath.Join(c.Data, "backups")
 	}
+	if abs, err := filepath.Abs(c.Backups); err != nil {
+		errs = append(errs, err)
+	} else {
+		c.Backups = abs
+	}
 	if c.Database == "" {
 		c.Database = "sqlite:" + filepath.Join(c.Data, "tako.db")
 	}
 	return errors.Join(errs...)
+}
+
+// CloneHosts is CloneDatabaseHosts as a list.
+func (c Config) CloneHosts() (all []string) {
+	for one := range strings.SplitSeq(c.CloneDatabaseHosts, ",") {
+		if one = strings.TrimSpace(one); one != "" {
+			all = append(all, one)
+		}
+	}
+	return all
 }
 
 // Print lists the settings as a configuration file, without the secrets.

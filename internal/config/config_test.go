@@ -35,6 +35,18 @@ func TestOrder(t *testing.T) {
 	}
 }
 
+// TestRelative makes directories absolute, by which they are compared.
+func TestRelative(t *testing.T) {
+	t.Parallel()
+	c, err := config.Load("", []string{"TAKO_CLONE_DATABASE_HOSTS=a, b:5433,"}, map[string]string{"data": "d", "backups": "b"})
+	if err != nil || !filepath.IsAbs(c.Data) || !filepath.IsAbs(c.Backups) || filepath.Base(c.Backups) != "b" {
+		t.Errorf("data in %s, backups in %s, %v", c.Data, c.Backups, err)
+	}
+	if got := strings.Join(c.CloneHosts(), "|"); got != "a|b:5433" {
+		t.Errorf("hosts for test instances: %s", got)
+	}
+}
+
 // TestNoAgents switches the port of agents off by either word.
 func TestNoAgents(t *testing.T) {
 	t.Parallel()

@@ -14,10 +14,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/url"
 	"os"
 	"path/filepath"
-	"strings"
+	"slices"
 	"time"
 
 	"github.com/takodeploy/tako/internal/db"
@@ -112,25 +111,25 @@ func ShutIn(data, database string) (*Marker, error) {
 	if m.Mode != Quarantine {
 		return m, nil
 	}
-	if err := egress.Quarantine(append(hosts(database), m.Allow...)...); err != nil {
+	own, err := hosts(database)
+	if err != nil {
+		return nil, err
+	}
+	if err := egress.Quarantine(append(own, m.Allow...)...); err != nil {
 		return nil, fmt.Errorf("%s: %w", filepath.Join(data, FileName), err)
 	}
 	return m, nil
 }
 
-// hosts are those of a database's URL.
-func hosts(database string) []string {
-	u, err := url.Parse(database)
-	if err != nil || !strings.HasPrefix(u.Scheme, "postgres") {
-		return nil
-	}
-	var all []string
-	for _, host := range []string{u.Hostname(), u.Query().Get("host")} {
-		if host != "" && !strings.HasPrefix(host, "/") {
-			all = append(all, host)
+// hosts are those that a database's URL leads to, but for sockets.
+func hosts(database string) (all []string, err error) {
+	found, err := db.Endpoints(database)
+	for _, e := range found {
+		if !e.Local() && !slices.Contains(all, e.Host) {
+			all = append(all, e.Host)
 		}
 	}
-	return all
+	return all, err
 }
 
 // Row is what a database says of itself when it is a copy in quarantine.

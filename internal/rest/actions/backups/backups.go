@@ -18,17 +18,30 @@ import (
 
 const administer = string(octopus.PermAdministerSystem)
 
+// Config of Routes.
+type Config struct {
+	DB    *db.DB
+	Queue *tasks.Service
+	// Open opens the directory of backups of this node.
+	Open func() (*backup.Store, error)
+	// Own are the directories of the server, in which there is no test instance.
+	Own []string
+	// Database is the URL of the server's own database. Test instances get theirs on the
+	// same server, or on one of CloneHosts, which are HOST or HOST:PORT.
+	Database   string
+	CloneHosts []string
+}
+
 type api struct {
+	Config
 	db    *db.DB
 	queue *tasks.Service
 	open  func() (*backup.Store, error)
-	own   []string
 }
 
-// Routes are the operations on backups; open opens the directory of this node's, and own
-// are the directories of the server, in which there is no test instance.
-func Routes(d *db.DB, queue *tasks.Service, open func() (*backup.Store, error), own ...string) []rest.Route {
-	a := &api{d, queue, open, own}
+// Routes are the operations on backups.
+func Routes(cfg Config) []rest.Route {
+	a := &api{cfg, cfg.DB, cfg.Queue, cfg.Open}
 	page := []rest.Param{{Name: "skip", Type: rest.Number, About: "how many to leave out"}, {Name: "take", Type: rest.Number, About: "how many to give; 30 unless said"}}
 	task, one, ask := reflect.TypeFor[octopus.Task](), reflect.TypeFor[octopus.Backup](), reflect.TypeFor[octopus.BackupRequest]()
 	return []rest.Route{

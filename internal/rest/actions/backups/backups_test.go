@@ -330,6 +330,8 @@ func TestClones(t *testing.T) {
 			if dialect == db.Postgres {
 				databases = map[string]string{
 					"": "Database is empty", "mysql://h/d": "Database is no URL of a PostgreSQL database", "postgres://u:hunter2@h/d": "has a password in it", "postgres://u@h/d?password=hunter2": "has a password in it",
+					"postgres://u@h/d?sslpassword=hunter2": "has a password in it", "postgres://u@h/d?service=x": "it may have the parameters",
+					"postgres://u@elsewhere/d": "Database is on elsewhere:5432", strings.Replace(s.Database, "?", "?port=1&", 1): "clone_database_hosts",
 				}
 			}
 			for bad, says := range databases {

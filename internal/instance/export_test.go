@@ -1,0 +1,4 @@
+package instance
+
+// Hosts are those that a database's URL leads to.
+var Hosts = hosts
