@@ -318,12 +318,7 @@ func openDatabase(ctx context.Context, cfg config.Config, opt Options, marker *i
 			return nil, errors.Join(err, d.Close())
 		}
 	}
-	err = db.CheckStart(ctx, d, db.BinaryLevels())
-	var start *db.StartError
-	if errors.Is(err, db.ErrNoSchema) || errors.As(err, &start) && start.NeedsMigrate() {
-		err = db.Migrate(ctx, d, db.MigrateOptions{By: opt.Version})
-	}
-	if err != nil {
+	if err := bringUp(ctx, cfg, opt, d, log); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
 	return d, nil

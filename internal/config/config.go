@@ -61,6 +61,9 @@ type Config struct {
 	// UpgradeCheckInterval, which is a minute or more.
 	UpgradeCheck         bool          `koanf:"upgrade_check" help:"look at the feed of releases from time to time, if one is named; nothing is installed by itself"`
 	UpgradeCheckInterval time.Duration `koanf:"upgrade_check_interval" help:"how often to look at the feed of releases, such as 24h"`
+	// NoExpand has a server refuse to start on the schema of an earlier version, which it
+	// would back up and expand.
+	NoExpand bool `koanf:"no_expand" help:"do not start on the schema of an earlier version, instead of backing it up and expanding it"`
 	// LogLevel is debug, info, warn or error; LogFormat text or json.
 	LogLevel  string `koanf:"log_level" help:"debug, info, warn or error"`
 	LogFormat string `koanf:"log_format" help:"text or json"`
