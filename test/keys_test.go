@@ -356,6 +356,21 @@ func TestMasterKeyLostAndFound(t *testing.T) {
 	s.Stop()
 	path := filepath.Join(s.Data, "master.key")
 	was := masterKey(t, s)
+	type keys struct {
+		MasterKeyID  string
+		RecoveryKeys []struct{ Confirmed *time.Time }
+		Secrets      int
+		Dead         []string
+		Problems     []string
+	}
+	shown := decode[keys](t, []byte(mustOnServer(t, s, "", "key", "show", "--output", "json")))
+	checked := decode[keys](t, []byte(mustOnServer(t, s, "", "key", "check", "--output", "json")))
+	if shown.MasterKeyID == "" || len(shown.RecoveryKeys) != 1 || shown.RecoveryKeys[0].Confirmed == nil || checked.MasterKeyID != shown.MasterKeyID || checked.Secrets == 0 || checked.Dead == nil || len(checked.Problems) != 0 {
+		t.Errorf("key show tells %+v, key check %+v", shown, checked)
+	}
+	if _, errOut, code := onServer(t, s, nil, "", "key", "show", "--reveal", "--output", "json"); code != 2 {
+		t.Errorf("--reveal as JSON: %d %s", code, errOut)
+	}
 	if out := mustOnServer(t, s, "", "key", "show"); strings.Contains(out, was) {
 		t.Error("show prints the key itself")
 	}

@@ -63,10 +63,14 @@ func (o *offline) keys(cmd *cobra.Command, fn func(ctx context.Context, k *app.K
 func keyShowCommand() *cobra.Command {
 	var o offline
 	var reveal bool
+	var format form
 	cmd := &cobra.Command{
 		Use: "show", Short: "Name the keys; with --reveal, print the master key itself", Args: cobra.NoArgs,
-		Example: "  tako key show\n  tako key show --reveal > master-key.txt",
+		Example: "  tako key show\n  tako key show --output json\n  tako key show --reveal > master-key.txt",
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if reveal && format == formJSON {
+				return usageError{errors.New("--reveal prints the master key and nothing else; leave --output out")}
+			}
 			return o.keys(cmd, func(ctx context.Context, k *app.Keys) error {
 				out := cmd.OutOrStdout()
 				if reveal {
@@ -77,11 +81,14 @@ func keyShowCommand() *cobra.Command {
 					_, err = fmt.Fprintln(out, master.Reveal())
 					return err
 				}
-				fmt.Fprintf(out, "Master key:   %s\n", k.MasterID())
 				all, err := k.Recoveries(ctx)
 				if err != nil {
 					return err
 				}
+				if format == formJSON {
+					return printJSON(out, keysShown{k.MasterID(), recoveriesShown(all)})
+				}
+				fmt.Fprintf(out, "Master key:   %s\n", k.MasterID())
 				printRecoveries(out, all)
 				return nil
 			})
@@ -89,7 +96,45 @@ func keyShowCommand() *cobra.Command {
 	}
 	o.flags(cmd)
 	cmd.Flags().BoolVar(&reveal, "reveal", false, "print the master key itself, and nothing else")
+	outputFlag(cmd, &format)
 	return cmd
+}
+
+// keysShown is what `tako key show --output json` prints: names of keys, and none of them.
+type keysShown struct {
+	MasterKeyID  string
+	RecoveryKeys []recoveryShown
+}
+
+// recoveryShown is one recovery key. Confirmed is null until somebody has shown that they
+// keep its kit.
+type recoveryShown struct {
+	ID        string
+	Created   time.Time
+	Confirmed *time.Time
+}
+
+func recoveriesShown(all []secret.Recovery) []recoveryShown {
+	out := []recoveryShown{}
+	for _, r := range all {
+		one := recoveryShown{ID: r.ID, Created: r.Created}
+		if !r.Confirmed.IsZero() {
+			one.Confirmed = &r.Confirmed
+		}
+		out = append(out, one)
+	}
+	return out
+}
+
+// healthShown is what `tako key check --output json` prints. DoNotOpen counts the secrets
+// that nobody can open, of which Dead names the first; Problems are the sentences by which
+// the exit code is 1.
+type healthShown struct {
+	keysShown
+	DataKeys, Secrets, DoNotOpen, UnderOlderDataKey int
+	Dead                                            []string
+	IsRotating                                      bool
+	Problems                                        []string
 }
 
 func printRecoveries(out io.Writer, all []secret.Recovery) {
@@ -222,6 +267,7 @@ The machine is lost:           tako backup restore BACKUP --recovery-key-file ki
 
 func keyCheckCommand() *cobra.Command {
 	var o offline
+	var format form
 	cmd := &cobra.Command{
 		Use: "check", Short: "Open every secret, and say which do not open", Args: cobra.NoArgs,
 		Long: "Opens every sealed value of the database and names those that do not open. The exit\ncode is 1 if there are any, if a rotation is unfinished, or if the recovery kit was\nnever confirmed.",
@@ -231,22 +277,41 @@ func keyCheckCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return printHealth(cmd.OutOrStdout(), h)
+				return printHealth(cmd.OutOrStdout(), h, format)
 			})
 		},
 	}
 	o.flags(cmd)
+	outputFlag(cmd, &format)
 	return cmd
 }
 
-func printHealth(out io.Writer, h secret.Health) error {
+func printHealth(out io.Writer, h secret.Health, format form) error {
+	wrong := problemsOf(h)
+	if format == formJSON {
+		shown := healthShown{
+			keysShown: keysShown{h.MasterID, recoveriesShown(h.Recoveries)}, DataKeys: h.DataKeys, Secrets: h.Values, DoNotOpen: h.DeadCount,
+			UnderOlderDataKey: h.Older, Dead: []string{}, IsRotating: h.Rotating, Problems: []string{},
+		}
+		for _, r := range h.Dead {
+			shown.Dead = append(shown.Dead, r.String())
+		}
+		for _, err := range wrong {
+			shown.Problems = append(shown.Problems, err.Error())
+		}
+		return errors.Join(append(wrong, printJSON(out, shown))...)
+	}
 	fmt.Fprintf(out, "Master key:   %s, with %d data keys\n", h.MasterID, h.DataKeys)
 	printRecoveries(out, h.Recoveries)
 	fmt.Fprintf(out, "Secrets:      %d, of which %d do not open; %d are under an older data key\n", h.Values, h.DeadCount, h.Older)
 	for _, r := range h.Dead {
 		fmt.Fprintf(out, "  does not open: %s\n", r)
 	}
-	var wrong []error
+	return errors.Join(wrong...)
+}
+
+// problemsOf is what is wrong with the keys.
+func problemsOf(h secret.Health) (wrong []error) {
 	if h.DeadCount > 0 {
 		wrong = append(wrong, fmt.Errorf("%d secrets do not open", h.DeadCount))
 	}
@@ -256,7 +321,7 @@ func printHealth(out io.Writer, h secret.Health) error {
 	if len(h.Recoveries) == 0 || h.Recoveries[0].Confirmed.IsZero() {
 		wrong = append(wrong, errors.New("the recovery kit was never confirmed; run `tako key recovery-kit`"))
 	}
-	return errors.Join(wrong...)
+	return wrong
 }
 
 func keyRotateCommand() *cobra.Command {

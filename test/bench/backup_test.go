@@ -1,7 +1,10 @@
 package bench
 
 import (
+	"cmp"
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -15,41 +18,105 @@ import (
 	"github.com/takodeploy/tako/internal/db"
 )
 
-// BenchmarkBackup takes, proves and restores a backup of a server with a large database,
-// beside what copying the file takes, and the longest time that a writer waits meanwhile.
-// Figures are for 1 GiB.
+// BenchmarkBackup takes, proves and restores a backup of a server with a large database on
+// both kinds of it, and the longest time that a writer waits meanwhile. Figures are for
+// 1 GiB: of the file on SQLite, of what pg_database_size says on PostgreSQL. On SQLite they
+// stand beside what copying the file takes, on PostgreSQL beside pg_dump alone.
 func BenchmarkBackup(b *testing.B) {
 	p, _ := large(b)
-	path := filepath.Join(p.Data, "tako.db")
-	info, err := os.Stat(path)
-	if err != nil {
-		b.Fatal(err)
+	for _, dialect := range apptest.Dialects() {
+		b.Run(dialect.String(), func(b *testing.B) {
+			if dialect == db.SQLite {
+				reportBackup(b, p, copyAlone(b, p))
+				return
+			}
+			to := apptest.NewProcess(b, dialect)
+			timed(b, "database", "copy", "--data", p.Data, "--to", to.Database, "--to-data", to.Data)
+			reportBackup(b, to, dumpAlone(b, to))
+		})
 	}
-	perGiB := func(d time.Duration) float64 { return ms(d) / 1000 * float64(1<<30) / float64(info.Size()) }
+}
 
+// copyAlone is what it takes to copy a file, and to copy it by SQLite's own means.
+func copyAlone(b *testing.B, p *apptest.Process) map[string]time.Duration {
+	b.Helper()
 	start := time.Now()
-	copyFile(b, path, filepath.Join(b.TempDir(), "copy.db")) // nobody has the database open
+	copyFile(b, filepath.Join(p.Data, "tako.db"), filepath.Join(b.TempDir(), "copy.db")) // nobody has the database open
 	cp := time.Since(start)
-	d, err := db.Open(b.Context(), "sqlite:"+path, db.Options{MustExist: true})
-	if err != nil {
-		b.Fatal(err)
-	}
+	d := opened(b, p)
 	start = time.Now()
 	if err := d.CopyTo(b.Context(), filepath.Join(b.TempDir(), "backup.db")); err != nil {
 		b.Fatal(err)
 	}
 	lite := time.Since(start)
+	if err := d.Close(); err != nil {
+		b.Fatal(err)
+	}
+	return map[string]time.Duration{"s-cp": cp, "s-sqlite-backup": lite}
+}
+
+// dumpAlone is what pg_dump takes, as somebody would call it.
+func dumpAlone(b *testing.B, p *apptest.Process) map[string]time.Duration {
+	b.Helper()
+	d := opened(b, p)
+	server, err := d.Server(b.Context())
+	if err := errors.Join(err, d.Close()); err != nil {
+		b.Fatal(err)
+	}
+	program := "pg_dump"
+	for _, dir := range []string{os.Getenv("TAKO_TEST_PG_BIN"), fmt.Sprintf("/usr/lib/postgresql/%d/bin", server.Major)} {
+		if at := filepath.Join(dir, "pg_dump"); dir != "" {
+			if _, err := os.Stat(at); err == nil {
+				program = at
+				break
+			}
+		}
+	}
+	cmd := exec.CommandContext(b.Context(), program, "--format=custom", "--compress=1", "--file="+filepath.Join(b.TempDir(), "dump"))
+	cmd.Env = append(os.Environ(), server.Env...)
+	start := time.Now()
+	if out, err := cmd.CombinedOutput(); err != nil {
+		b.Fatalf("pg_dump: %v\n%s", err, out)
+	}
+	return map[string]time.Duration{"s-pg-dump": time.Since(start)}
+}
+
+// opened opens the database of a server beside it.
+func opened(b *testing.B, p *apptest.Process) *db.DB {
+	b.Helper()
+	d, err := db.Open(b.Context(), cmp.Or(p.Database, "sqlite:"+filepath.Join(p.Data, "tako.db")), db.Options{MustExist: true})
+	if err != nil {
+		b.Fatal(err)
+	}
+	return d
+}
+
+// reportBackup measures the backups of a server that has stopped. beside is reported with it.
+func reportBackup(b *testing.B, p *apptest.Process, beside map[string]time.Duration) {
+	b.Helper()
+	d := opened(b, p)
+	bytes, err := d.Size(b.Context())
+	if err != nil {
+		b.Fatal(err)
+	}
+	perGiB := func(d time.Duration) float64 { return ms(d) / 1000 * float64(1<<30) / float64(bytes) }
+	on := func(p *apptest.Process, args ...string) time.Duration {
+		b.Helper()
+		args = append(args, "--data", p.Data)
+		if p.Database != "" {
+			args = append(args, "--database", p.Database)
+		}
+		return timed(b, args...)
+	}
 
 	p.Start()
 	awaitWorker(b, p)
 	idle := stall(b, d, func() { <-time.After(3 * time.Second) })
 	var create time.Duration
-	busy := stall(b, d, func() {
-		create = timed(b, "backup", "create", "--verify", "0", "--data", p.Data)
-	})
+	busy := stall(b, d, func() { create = on(p, "backup", "create", "--verify", "0") })
 	verify := map[string]time.Duration{}
 	for _, level := range []string{"1", "2", "3"} {
-		verify[level] = timed(b, "backup", "verify", "latest", "--level", level, "--data", p.Data)
+		verify[level] = on(p, "backup", "verify", "latest", "--level", level)
 	}
 	p.Stop()
 	if err := d.Close(); err != nil {
@@ -58,17 +125,18 @@ func BenchmarkBackup(b *testing.B) {
 
 	// On another machine the kit opens it.
 	kit := filepath.Join(b.TempDir(), "kit.txt")
-	timed(b, "key", "recovery-kit", "--data", p.Data, "--out", kit)
-	again := apptest.NewProcess(b, db.SQLite)
-	start = time.Now()
-	restore := timed(b, "backup", "restore", "latest", "--data", p.Data, "--into", again.Data, "--recovery-key-file", kit)
+	on(p, "key", "recovery-kit", "--out", kit)
+	again := apptest.NewProcess(b, dialectOf(p))
+	start := time.Now()
+	restore := on(again, "backup", "restore", "latest", "--backups", filepath.Join(p.Data, "backups"), "--recovery-key-file", kit)
 	again.Start()
 	again.Must(b, http.MethodGet, "/api/users/me", nil, nil)
 	serving := time.Since(start)
 
 	b.ReportMetric(0, "ns/op")
-	b.ReportMetric(perGiB(cp), "s-cp")
-	b.ReportMetric(perGiB(lite), "s-sqlite-backup")
+	for what, took := range beside {
+		b.ReportMetric(perGiB(took), what)
+	}
 	b.ReportMetric(perGiB(create), "s-create")
 	for level, took := range verify {
 		b.ReportMetric(perGiB(took), "s-verify-level-"+level)
@@ -77,6 +145,13 @@ func BenchmarkBackup(b *testing.B) {
 	b.ReportMetric(perGiB(serving), "s-restore-to-serving")
 	b.ReportMetric(ms(idle), "ms-longest-write-before")
 	b.ReportMetric(ms(busy), "ms-longest-write-during")
+}
+
+func dialectOf(p *apptest.Process) db.Dialect {
+	if p.Database != "" {
+		return db.Postgres
+	}
+	return db.SQLite
 }
 
 // BenchmarkDoctor examines the same server's data, and copies it to PostgreSQL.
