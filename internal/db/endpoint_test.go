@@ -14,12 +14,12 @@ func TestEndpoints(t *testing.T) {
 	t.Parallel()
 	type all = []db.Endpoint
 	for url, want := range map[string]all{
-		"sqlite:/var/lib/tako.db":                    nil,
-		"postgres://u:p@a/d":                         {{"a", 5432}},
-		"postgres://a,b:5433/d":                      {{"a", 5432}, {"b", 5433}},
+		"sqlite:/var/lib/tako.db":                       nil,
+		"postgres://u:p@a/d":                            {{"a", 5432}},
+		"postgres://a,b:5433/d":                         {{"a", 5432}, {"b", 5433}},
 		"postgresql://u@a:5432,b:5432/d?sslmode=prefer": {{"a", 5432}, {"b", 5432}},
-		"postgres://u@/d?host=c,/run/pg&port=5433":   {{"c", 5433}, {"/run/pg", 5433}},
-		"postgres://u@[::1]:5433/d":                  {{"::1", 5433}},
+		"postgres://u@/d?host=c,/run/pg&port=5433":      {{"c", 5433}, {"/run/pg", 5433}},
+		"postgres://u@[::1]:5433/d":                     {{"::1", 5433}},
 	} {
 		got, err := db.Endpoints(url)
 		if diff := cmp.Diff(want, got); diff != "" || err != nil {
