@@ -309,7 +309,13 @@ func (s *Store) lock(how int) (unlock func(), err error) {
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	return func() { _ = f.Close() }, nil // the lock goes with it
+	return func() { _ = unlockFile(f) }, nil
+}
+
+// unlockFile gives the lock of a file back and closes it. Closing alone would not do while
+// a child that is just being forked has a copy of it.
+func unlockFile(f *os.File) error {
+	return errors.Join(unix.Flock(int(f.Fd()), unix.LOCK_UN), f.Close())
 }
 
 // hold finds a backup and keeps it from being pruned until unlock.

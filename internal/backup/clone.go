@@ -162,7 +162,7 @@ func prepareCopy(data string) (former *instance.Marker, made bool, unlock func()
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, f.Close())
+			err = errors.Join(err, unlockFile(f))
 		}
 	}()
 	// Nobody else changes it from here on.
@@ -178,7 +178,7 @@ func prepareCopy(data string) (former *instance.Marker, made bool, unlock func()
 			return nil, false, nil, fault.New(fault.Conflict, "%s is not empty; name a new directory for the copy.", data)
 		}
 	}
-	return former, made, func() { _ = f.Close() }, nil // the lock goes with it
+	return former, made, func() { _ = unlockFile(f) }, nil
 }
 
 // takeDirectory makes a directory, if it is not there, and locks it.
