@@ -10,6 +10,8 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -22,7 +24,12 @@ type HTTPProxy struct {
 }
 
 // String is for messages, without the password.
-func (p HTTPProxy) String() string { return "the proxy " + p.Name + " (" + p.Addr + ")" }
+func (p HTTPProxy) String() string {
+	if p.Name == "" {
+		return "the proxy " + p.Addr
+	}
+	return "the proxy " + p.Name + " (" + p.Addr + ")"
+}
 
 // maxHead is what a proxy may say before there is a connection, in bytes.
 const maxHead = 64 << 10
@@ -38,6 +45,18 @@ func (e *RefusedError) Error() string {
 	return fmt.Sprintf("%s does not connect to %s: %s", e.Proxy, e.To, e.Reason)
 }
 
+// DownError says that a proxy itself cannot be reached, whoever was to be reached by it.
+type DownError struct {
+	Proxy string
+	Err   error // of the dialer
+}
+
+// Error names the proxy and the reason.
+func (e *DownError) Error() string { return fmt.Sprintf("reach %s: %v", e.Proxy, e.Err) }
+
+// Unwrap is the dialer's error.
+func (e *DownError) Unwrap() error { return e.Err }
+
 // Through gives a function that dials by way of a proxy, which d dials. The context
 // bounds both. A process in quarantine uses no proxy: what is behind one is elsewhere.
 func Through(p HTTPProxy, d net.Dialer) DialFunc {
@@ -48,7 +67,7 @@ func Through(p HTTPProxy, d net.Dialer) DialFunc {
 		}
 		c, err := dial(ctx, network, p.Addr)
 		if err != nil {
-			return nil, fmt.Errorf("reach %s: %w", p, err)
+			return nil, &DownError{Proxy: p.String(), Err: err}
 		}
 		stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
 		through, err := p.tunnel(c, address)
@@ -83,7 +102,9 @@ func (p HTTPProxy) tunnel(c net.Conn, address string) (net.Conn, error) {
 	r := bufio.NewReaderSize(head, 4096)
 	resp, err := http.ReadResponse(r, req)
 	if err != nil {
-		return nil, &RefusedError{Proxy: p.String(), To: address, Reason: "its answer is none of HTTP: " + err.Error()}
+		// Nothing of it is told: whoever may name a proxy could have us read to them what
+		// some other service says.
+		return nil, &RefusedError{Proxy: p.String(), To: address, Reason: "its answer is none of HTTP"}
 	}
 	_ = resp.Body.Close() // there is none where it connects, and nobody wants it elsewhere
 	switch {
@@ -92,7 +113,7 @@ func (p HTTPProxy) tunnel(c net.Conn, address string) (net.Conn, error) {
 	case resp.StatusCode == http.StatusProxyAuthRequired:
 		return nil, &RefusedError{Proxy: p.String(), To: address, Reason: "it does not take the user name and the password"}
 	case resp.StatusCode/100 != 2:
-		return nil, &RefusedError{Proxy: p.String(), To: address, Reason: "it answers " + resp.Status}
+		return nil, &RefusedError{Proxy: p.String(), To: address, Reason: "it answers " + status(resp.StatusCode)}
 	}
 	// The other side may have spoken already.
 	early := make([]byte, r.Buffered())
@@ -103,6 +124,11 @@ func (p HTTPProxy) tunnel(c net.Conn, address string) (net.Conn, error) {
 		return c, nil
 	}
 	return &spoken{Conn: c, early: early}, nil
+}
+
+// status is an answer in words of ours: its own may be anything.
+func status(code int) string {
+	return strings.TrimSpace(strconv.Itoa(code) + " " + http.StatusText(code))
 }
 
 // spoken is a connection whose first bytes were read already.

@@ -99,7 +99,8 @@ func TestThroughFails(t *testing.T) {
 		"wrong credentials": {egress.HTTPProxy{Addr: closed.Addr, Username: "tako", Password: "s3cret"}, true, "it does not take the user name and the password"},
 		"nobody behind":     {egress.HTTPProxy{Addr: closed.Addr, Username: "tako", Password: "pr0xy"}, true, "it answers 502 Bad Gateway"},
 		"a web site":        {egress.HTTPProxy{Addr: answers("HTTP/1.1 404 Not Found\r\nContent-Length: 1000000\r\n\r\n")}, true, "it answers 404 Not Found"},
-		"no HTTP":           {egress.HTTPProxy{Addr: answers("SSH-2.0-x\r\n\r\n")}, true, "its answer is none of HTTP"},
+		"its own words":     {egress.HTTPProxy{Addr: answers("HTTP/1.1 599 inner-s3cret\r\n\r\n")}, true, "it answers 599"},
+		"no HTTP":           {egress.HTTPProxy{Addr: answers("SSH-2.0-s3cret\r\n\r\n")}, true, "its answer is none of HTTP"},
 		"endless":           {egress.HTTPProxy{Addr: answers("HTTP/1.1 200 OK\r\nX: " + strings.Repeat("y", 1<<20))}, true, "its answer is none of HTTP"},
 		"nobody":            {egress.HTTPProxy{Addr: "127.0.0.1:1"}, false, "reach the proxy Gate (127.0.0.1:1)"},
 		"silence":           {egress.HTTPProxy{Addr: silent}, false, "context deadline exceeded"},
@@ -119,6 +120,10 @@ func TestThroughFails(t *testing.T) {
 				t.Fatal("connected")
 			}
 			var refused *egress.RefusedError
+			var down *egress.DownError
+			if errors.As(err, &down) != (name == "nobody") {
+				t.Errorf("that the proxy is down is said of: %v", err)
+			}
 			if errors.As(err, &refused) != c.refused || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "s3cret") {
 				t.Errorf("%v, want %q", err, c.want)
 			}

@@ -31,6 +31,10 @@ func Discover(ctx context.Context, addr string, dial DialFunc) (Thumbprint, erro
 	if errors.As(err, &refused) {
 		return "", &fault.Error{Kind: fault.Unavailable, Message: "Nobody answers at " + addr + ": " + refused.Error() + ".", Cause: err}
 	}
+	var down *egress.DownError
+	if errors.As(err, &down) {
+		return "", &fault.Error{Kind: fault.Unavailable, Message: "Nobody was asked at " + addr + ": " + down.Proxy + " cannot be reached. Is it running, and are its host and port right?", Cause: err}
+	}
 	if err != nil {
 		return "", &fault.Error{Kind: fault.Unavailable, Message: "Nobody answers at " + addr + ". Is the agent running there, and do firewalls let this server connect to it?", Cause: err}
 	}

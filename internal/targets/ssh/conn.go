@@ -53,7 +53,10 @@ func reason(err error) string {
 	var dns *net.DNSError
 	var op *net.OpError
 	var refused *egress.RefusedError
+	var down *egress.DownError
 	switch {
+	case errors.As(err, &down):
+		return down.Proxy + " does not answer for it: " + reason(down.Err)
 	case errors.As(err, &refused):
 		return refused.Proxy + " does not connect to it: " + refused.Reason
 	case errors.As(err, &dns):
@@ -62,7 +65,7 @@ func reason(err error) string {
 		return "it does not answer"
 	case errors.As(err, &op) && op.Err != nil:
 		text := op.Err.Error()
-		return text[strings.LastIndex(text, ": ")+1:]
+		return strings.TrimSpace(text[strings.LastIndex(text, ": ")+1:])
 	}
 	return err.Error()
 }
