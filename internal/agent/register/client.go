@@ -86,9 +86,10 @@ func NewClient(server, proxy *url.URL, cred Credentials) (*Client, error) {
 	}
 	return &Client{base: server, cred: cred, http: &http.Client{
 		Transport: transport, Jar: jar, Timeout: callTimeout,
-		// Credentials go to nobody but the server that was named.
+		// Credentials go to nobody but the server that was named, and never in clear from
+		// one that was named with https.
 		CheckRedirect: func(req *http.Request, via []*http.Request) error {
-			if len(via) >= 5 || req.URL.Host != via[0].URL.Host || via[0].Method != http.MethodGet {
+			if len(via) >= 5 || req.URL.Host != via[0].URL.Host || req.URL.Scheme != via[0].URL.Scheme || via[0].Method != http.MethodGet {
 				return fmt.Errorf("the server sends us on to %s; give that as --server if it is right", req.URL)
 			}
 			return nil
