@@ -241,18 +241,29 @@ func (a *otherAgent) ready(ctx context.Context, dir string) (string, error) {
 	return string(b), nil
 }
 
-// upload brings the program to a directory, and verifies it there.
+// sameHash is the part of a script, with a hash to be put in, that ends it when the file
+// $t has another one.
+const sameHash = "if command -v sha256sum >/dev/null 2>&1; then\n\ts=$(sha256sum <\"$t\")\n" +
+	"\ttest \"${s%%%% *}\" = %s || { rm -f \"$t\"; echo \"what arrived has another SHA-256\" >&2; exit 1; }\nfi\n"
+
+// upload brings the program to a directory, and verifies it there. What the agent says
+// of the file is compared before anything runs it, and so is its hash where there is
+// something to make one; that it verifies itself comes last.
 func (a *otherAgent) upload(ctx context.Context, dir string, p *program.Program) (string, error) {
-	up, err := a.UploadFile(ctx, dir+"new-"+strings.ToLower(rand.Text()), p.Open())
+	s1 := sha1.New() //nolint:gosec // as above
+	up, err := a.client.UploadFile(ctx, dir+"new-"+strings.ToLower(rand.Text()), p.Size, io.TeeReader(p.Open(), s1))
 	if err != nil {
-		return "", err
+		return "", translated(err)
+	}
+	if got := hex.EncodeToString(s1.Sum(nil)); up.Length != p.Size || !strings.EqualFold(up.Hash, got) {
+		return "", fmt.Errorf("%w: the program arrived with %d bytes and the SHA-1 %.50s; %d and %s were sent", agent.ErrUnanswered, up.Length, up.Hash, p.Size, got)
 	}
 	if !path.IsAbs(up.FullPath) {
 		return "", fault.New(fault.Unsupported, "The agent %s does not tell where an uploaded file is: it said %.100q.", a.name, up.FullPath)
 	}
 	where := path.Dir(up.FullPath) + "/" + agent.ProgramName
-	exit, said, err := a.ownScript(ctx, fmt.Sprintf("t=%s; p=%s\nchmod 700 \"$t\" && \"$t\" %s && mv -f \"$t\" \"$p\" || { rm -f \"$t\"; exit 1; }\n\"$p\" %s\n",
-		quote(up.FullPath), quote(where), strings.Join(agent.VerifyArgs(p.SHA256), " "), strings.Join(agent.PruneArgs(), " ")), "exit 1\n")
+	exit, said, err := a.ownScript(ctx, fmt.Sprintf("t=%s; p=%s\n"+sameHash+"chmod 700 \"$t\" && \"$t\" %s && mv -f \"$t\" \"$p\" || { rm -f \"$t\"; exit 1; }\n\"$p\" %s\n",
+		quote(up.FullPath), quote(where), p.SHA256, strings.Join(agent.VerifyArgs(p.SHA256), " "), strings.Join(agent.PruneArgs(), " ")), "exit 1\n")
 	if err != nil {
 		return "", err
 	}

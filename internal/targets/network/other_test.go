@@ -226,6 +226,15 @@ func TestOtherMakeUnfit(t *testing.T) {
 	if _, err := a.StartScript(t.Context(), agent.StartRequest{Ticket: "B", Body: "echo hi", Timeout: time.Minute}); !fault.Is(err, fault.Unsupported) || !strings.Contains(err.Error(), "not me") {
 		t.Errorf("another program: %v", err)
 	}
+	ran := filepath.Join(other.Home, "ran")
+	other.Instead = "#!/bin/sh\n: >'" + ran + "'\n"
+	if _, err := open(t, w).StartScript(t.Context(), agent.StartRequest{Ticket: "I", Body: "echo hi", Timeout: time.Minute}); !fault.Is(err, fault.Unsupported) || !strings.Contains(err.Error(), "what arrived has another SHA-256") {
+		t.Errorf("a file that was changed: %v", err)
+	}
+	if _, err := os.Stat(ran); err == nil {
+		t.Error("what is not ours was run")
+	}
+	other.Instead = ""
 	if _, err := a.HasPackage(t.Context(), "../../x"); !fault.Is(err, fault.Invalid) {
 		t.Errorf("no hash: %v", err)
 	}

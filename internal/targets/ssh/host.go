@@ -184,6 +184,7 @@ func programPath(p *program.Program) string {
 const (
 	exitMissing  = 121 // the program is not there
 	exitNotKept  = 122 // the program could not be written
+	exitOther    = 123 // what was written is not what was sent
 	exitNoExec   = 126 // it cannot be executed: the shell's
 	exitNotFound = 127 // the shell's, too
 )
@@ -250,14 +251,18 @@ func (h *host) find(ctx context.Context, c *conn) (*program.Program, error) {
 	return h.hosts.cfg.Programs.Find(platform)
 }
 
-// upload brings the program: whole and executable, or not at all.
+// upload brings the program: whole and executable, or not at all. It is compared before
+// it is run: by its size, and by its hash where the host has something to make one. That
+// it verifies itself is for hosts that have nothing.
 func (h *host) upload(ctx context.Context, c *conn, p *program.Program) error {
 	ctx, stop := context.WithTimeout(ctx, uploadFor)
 	defer stop()
 	begun := time.Now()
 	r, err := c.run(ctx, onHost(`umask 077; b="$d/bin/%[1]s"; t="$b/.new.$$"; mkdir -p "$b" && cat >"$t" && chmod 700 "$t" || { rm -f "$t"; exit %[2]d; }; `+
+		`s=$(wc -c <"$t"); test $s -eq %[5]d || { rm -f "$t"; echo "what arrived has" $s "bytes, not %[5]d" >&2; exit %[6]d; }; `+
+		`if command -v sha256sum >/dev/null 2>&1; then s=$(sha256sum <"$t"); test "${s%%%% *}" = %[1]s || { rm -f "$t"; echo "what arrived has another SHA-256" >&2; exit %[6]d; }; fi; `+
 		`"$t" %[3]s || { r=$?; rm -f "$t"; exit $r; }; mv -f "$t" %[4]s || exit %[2]d`,
-		p.SHA256, exitNotKept, strings.Join(agent.VerifyArgs(p.SHA256), " "), programPath(p)), p.Open())
+		p.SHA256, exitNotKept, strings.Join(agent.VerifyArgs(p.SHA256), " "), programPath(p), p.Size, exitOther), p.Open())
 	if err != nil {
 		return err
 	}

@@ -437,7 +437,9 @@ func TestUnfit(t *testing.T) {
 		"no room":           {"cat", "echo 'cat: write error: No space left on device' >&2; exit 1", "home directory is full", fault.Unavailable},
 		"no right to write": {"mkdir", "echo 'mkdir: read-only file system' >&2; exit 1", "read-only file system", fault.Unavailable},
 		"not executable":    {"chmod", "exit 0", "may not be executed", fault.Unsupported},
-		"half a program":    {"cat", "head -c 1000000", "could not be brought there", fault.Unavailable},
+		"half a program":    {"cat", "head -c 1000000", "what arrived has 1000000 bytes", fault.Unavailable},
+		"too much":          {"cat", `head -c 1000000000; echo more`, "bytes, not ", fault.Unavailable},
+		"another program":   {"cat", `size=$(wc -c); printf '#!/bin/sh\n: >"$HOME/ran"\n' | { head -c 100; head -c $((size - 25)) /dev/zero; }`, "what arrived has another SHA-256", fault.Unavailable},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -448,6 +450,9 @@ func TestUnfit(t *testing.T) {
 			}
 			if left, err := filepath.Glob(filepath.Join(s.Home, ".tako/bin/*/*")); err != nil || len(left) > 0 {
 				t.Errorf("%v is left: %v", left, err)
+			}
+			if exists(filepath.Join(s.Home, "ran")) {
+				t.Error("what is not ours was run")
 			}
 		})
 	}
@@ -608,6 +613,10 @@ func TestDiscover(t *testing.T) {
 	}
 	if _, err := ssh.Discover(t.Context(), nil, s.Host, 1); !fault.Is(err, fault.Unavailable) {
 		t.Errorf("no port: %v", err)
+	}
+	gate := ssh.Dialer(egress.Through(egress.HTTPProxy{Name: "Gate", Addr: "127.0.0.1:1"}, net.Dialer{}))
+	if _, err := ssh.Discover(t.Context(), gate, s.Host, s.Port); !fault.Is(err, fault.Unavailable) || !strings.Contains(err.Error(), "cannot be reached: the proxy Gate (127.0.0.1:1) does not answer for it: connection refused.") {
+		t.Errorf("no proxy: %v", err)
 	}
 }
 

@@ -32,6 +32,9 @@ type Agent struct {
 	// Windows has it run the bodies that are meant for Windows, of which it knows
 	// Write-Output alone.
 	Windows bool
+	// Instead, unless it is "", is what is on the disk in the place of an uploaded file,
+	// of which the answer knows nothing.
+	Instead string
 	// Uploads counts the files that were uploaded.
 	Uploads atomic.Int64
 
@@ -250,7 +253,10 @@ func (a *Agent) UploadFile(_ context.Context, name string, content *wire.DataStr
 	}
 	sum := sha1.New() //nolint:gosec // as above
 	n, err := io.Copy(io.MultiWriter(f, sum), content)
-	if err = errors.Join(err, f.Close()); err != nil {
+	if err = errors.Join(err, f.Close()); err == nil && a.Instead != "" {
+		err = os.WriteFile(path, []byte(a.Instead), 0o600)
+	}
+	if err != nil {
 		return tentacle.UploadResult{}, err
 	}
 	return tentacle.UploadResult{FullPath: path, Hash: hex.EncodeToString(sum.Sum(nil)), Length: n}, nil
