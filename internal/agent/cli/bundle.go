@@ -49,19 +49,24 @@ the environment variable ` + passwordVariable + `.`,
 	return cmd
 }
 
+// filePassword reads a password from a file, without the end of its line.
+func filePassword(file string) (string, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxPassword+1))
+	if err == nil && len(text) > maxPassword {
+		err = fmt.Errorf("%s has more than %d bytes; it is to have a password alone", file, maxPassword)
+	}
+	return strings.TrimRight(string(text), "\r\n"), err
+}
+
 // bundlePassword is the password of a bundle: of a file, of the environment, or typed.
 func bundlePassword(cmd *cobra.Command, file string) (string, error) {
 	if file != "" {
-		f, err := os.Open(file)
-		if err != nil {
-			return "", err
-		}
-		defer f.Close()
-		text, err := io.ReadAll(io.LimitReader(f, maxPassword+1))
-		if err == nil && len(text) > maxPassword {
-			err = fmt.Errorf("%s has more than %d bytes; it is to have a password alone", file, maxPassword)
-		}
-		return strings.TrimRight(string(text), "\r\n"), err
+		return filePassword(file)
 	}
 	if text, ok := os.LookupEnv(passwordVariable); ok {
 		return text, nil

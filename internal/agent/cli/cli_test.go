@@ -184,3 +184,41 @@ func TestService(t *testing.T) {
 	must(2, `--server-comms-port "0": give a port`, "poll-server", "--server", "http://x", "--api-key", "API-X", "--server-comms-port", "0", "--instance", "web")
 	must(0, "its home "+filepath.Join(dir, "home")+" is left", "delete-instance", "--instance", "WEB")
 }
+
+// TestProxyPassword takes the password of a proxy from where nobody else sees it.
+func TestProxyPassword(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv(instance.EnvDir, filepath.Join(dir, "agents"))
+	file := filepath.Join(dir, "password")
+	if err := os.WriteFile(file, []byte("of/the file\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	configured := func(want string, args ...string) {
+		t.Helper()
+		if code, out := run(program(), append([]string{"configure", "--instance", "web"}, args...)...); code != 0 {
+			t.Fatalf("%q: exit code %d: %s", args, code, out)
+		}
+		set, err := instance.Store{Dir: filepath.Join(dir, "agents")}.Load("web")
+		if err != nil || set.Proxy != want {
+			t.Errorf("%q: %q, %v; want %q", args, set.Proxy, err, want)
+		}
+	}
+	refused := func(says string, args ...string) {
+		t.Helper()
+		if code, out := run(program(), append([]string{"configure", "--instance", "web"}, args...)...); code != 2 || !strings.Contains(out, says) {
+			t.Errorf("%q: exit code %d: %s; want %q", args, code, out, says)
+		}
+	}
+	configured("http://me:of%2Fthe%20file@gate:3128", "--proxy", "http://me@gate:3128", "--proxy-password-file", file)
+	configured("http://me:of%2Fthe%20file@gate:3128", "--port", "10950")
+	configured("http://me@gate:3128", "--proxy", "http://me@gate:3128")
+	refused("goes with --proxy", "--proxy-password-file", file)
+	refused("goes with a user without a password", "--proxy", "http://gate:3128", "--proxy-password-file", file)
+	refused("goes with a user without a password", "--proxy", "http://me:too@gate:3128", "--proxy-password-file", file)
+	refused("no/such/file", "--proxy", "http://me@gate:3128", "--proxy-password-file", "/no/such/file")
+	t.Setenv("TAKO_AGENT_PROXY_PASSWORD", "surroundings")
+	configured("http://me:surroundings@gate:3128", "--proxy", "http://me@gate:3128")
+	configured("http://me:own@gate:3128", "--proxy", "http://me:own@gate:3128")
+	configured("http://gate:3128", "--proxy", "http://gate:3128")
+	configured("", "--proxy", "")
+}

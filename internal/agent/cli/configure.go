@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/url"
+	"os"
 	"path/filepath"
 	"strings"
 	"text/tabwriter"
@@ -23,6 +25,7 @@ type settingFlags struct {
 	set *pflag.FlagSet
 
 	home, app, listenAddress, proxy string
+	proxyPasswordFile               string
 	port, connections               int
 	noListen                        bool
 	trust, distrust                 []string
@@ -36,7 +39,8 @@ func addSettings(flags *pflag.FlagSet) *settingFlags {
 	flags.StringVar(&f.listenAddress, "listen-address", "", "IP address to listen on (default: all of this machine's)")
 	flags.BoolVar(&f.noListen, "no-listen", false, "do not listen: this instance only polls")
 	flags.IntVar(&f.connections, "connections", 0, "connections to each server that is polled (default: 5, or one for each CPU)")
-	flags.StringVar(&f.proxy, "proxy", "", "HTTP proxy through which servers are polled, http://[user:password@]host:port")
+	flags.StringVar(&f.proxy, "proxy", "", "HTTP proxy through which servers are polled, http://[user[:password]@]host:port; others on this machine can see what stands here")
+	flags.StringVar(&f.proxyPasswordFile, "proxy-password-file", "", "file with the password of the proxy's user (or the environment variable "+proxyPasswordVariable+")")
 	flags.StringArrayVar(&f.trust, "trust", nil, "thumbprint of a server that may call this instance; may be repeated")
 	flags.StringArrayVar(&f.distrust, "distrust", nil, "thumbprint of a server that is trusted no more; may be repeated")
 	return f
@@ -80,10 +84,13 @@ func (f *settingFlags) apply(s *instance.Settings) error {
 		s.Connections = f.connections
 	}
 	if f.set.Changed("proxy") {
-		if _, err := instance.ParseProxy(f.proxy); err != nil {
-			return usage("--proxy: %w", err)
+		proxy, err := f.proxyURL()
+		if err != nil {
+			return err
 		}
-		s.Proxy = f.proxy
+		s.Proxy = proxy
+	} else if f.proxyPasswordFile != "" {
+		return usage("--proxy-password-file goes with --proxy, http://user@host:port; give both")
 	}
 	for _, text := range f.trust {
 		thumbprint, err := halibut.ParseThumbprint(text)
@@ -100,6 +107,38 @@ func (f *settingFlags) apply(s *instance.Settings) error {
 		s.Distrust(thumbprint)
 	}
 	return nil
+}
+
+// proxyPasswordVariable has the password of a proxy that is not to be seen by others on
+// the machine, as command lines are.
+const proxyPasswordVariable = "TAKO_AGENT_PROXY_PASSWORD" //nolint:gosec // the name of a variable
+
+// proxyURL is the proxy of the flags, with its password.
+func (f *settingFlags) proxyURL() (string, error) {
+	u, err := instance.ParseProxy(f.proxy)
+	if err != nil {
+		return "", usage("--proxy: %w", err)
+	}
+	named, has := false, false
+	if u != nil && u.User != nil {
+		_, has = u.User.Password()
+		named = u.User.Username() != ""
+	}
+	password, given := os.LookupEnv(proxyPasswordVariable)
+	switch {
+	case f.proxyPasswordFile != "" && (!named || has):
+		return "", usage("--proxy-password-file goes with a user without a password in --proxy, http://user@host:port")
+	case !named || has:
+		return f.proxy, nil // what is in the environment is meant for another one
+	case f.proxyPasswordFile != "":
+		if password, err = filePassword(f.proxyPasswordFile); err != nil {
+			return "", usage("--proxy-password-file: %w", err)
+		}
+	case !given:
+		return f.proxy, nil
+	}
+	u.User = url.UserPassword(u.User.Username(), password)
+	return u.String(), nil
 }
 
 func configureCommand(p Program) *cobra.Command {
