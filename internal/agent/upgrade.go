@@ -32,7 +32,8 @@ type Upgrades interface {
 	// UpgradeProgram checks the program, has it test itself, stores it beside the others,
 	// and answers. Then the agent goes on by that program; scripts are not touched. Unless
 	// ConfirmProgram comes in time, the program from before goes on, and says why in
-	// Hello.Program.Failed. Refused, nothing has changed. It may be repeated.
+	// Hello.Program.Failed. Refused, nothing has changed, but that a program which does
+	// not run there is Failed too. It may be repeated.
 	UpgradeProgram(ctx context.Context, req UpgradeRequest) error
 	// ConfirmProgram has the program that answers stay. It may be repeated.
 	ConfirmProgram(ctx context.Context, sha256 string) error
@@ -48,13 +49,14 @@ type ProgramState struct {
 	SHA256 string
 	// Trial says that it waits for ConfirmProgram.
 	Trial bool
-	// Failed is the last upgrade, when it has failed.
+	// Failed is the last upgrade, when it has failed, or has stayed and then ended again
+	// and again.
 	Failed *FailedUpgrade
 }
 
 // FailedUpgrade is an upgrade after which an agent went on by the program from before.
 type FailedUpgrade struct {
-	Attempt, Version string
+	Attempt, Version string // no Attempt where it had been confirmed
 	Reason           string // a sentence
 }
 

@@ -18,9 +18,11 @@ import (
 	"github.com/takodeploy/tako/internal/agent"
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/db/dbtest"
+	"github.com/takodeploy/tako/internal/deploy"
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/health"
 	"github.com/takodeploy/tako/internal/resources"
+	"github.com/takodeploy/tako/internal/targets"
 	"github.com/takodeploy/tako/octopus"
 )
 
@@ -268,6 +270,9 @@ func TestProgramsThatAreRefused(t *testing.T) {
 	check(t, put(hash, content, size))
 	refused("another version", "says that it is version "+newer, up.UpgradeProgram(t.Context(), request(hash, "3.0.0")))
 	check(t, put(sum(content[:size/2]), content[:size/2], size/2))
+	if h := a.hello(); targets.Upgradable(deploy.ContractTako, h, "3.0.0") || !targets.Upgradable(deploy.ContractTako, h, newer) {
+		t.Errorf("a policy would have it upgraded again: %+v", h.Program)
+	}
 	refused("a program cut off", "does not run on this machine", up.UpgradeProgram(t.Context(), request(sum(content[:size/2]), newer)))
 	check(t, os.WriteFile(filepath.Join(home, "Packages", hash), wrong, 0o600))
 	refused("damaged on the disk", "send it again", up.UpgradeProgram(t.Context(), request(hash, newer)))
@@ -375,6 +380,23 @@ func TestInstalledProgramWins(t *testing.T) {
 	check(t, os.WriteFile(filepath.Join(h.Home, "Versions", h.Program.SHA256, "tako-agent.new"), []byte("#!/bin/sh\nexit 0\n"), 0o700))
 	brought := filepath.Join(h.Home, "Versions", h.Program.SHA256, "tako-agent")
 	check(t, os.Rename(brought+".new", brought))
+	// One that crashes again and again yields to the installed one, and is not brought again.
+	c := w.install("crashes", octopus.StylePolling, "")
+	w.ends(w.upgrade(c), octopus.TaskSuccess)
+	until(t, "the program that crashes yields", func() bool {
+		h := c.hello()
+		if h.Version == older {
+			return true
+		}
+		if p, err := os.FindProcess(h.PID); err == nil {
+			_ = p.Kill() // it may be gone already
+		}
+		return false
+	})
+	if h := c.hello(); h.Program.SHA256 != "" || h.Program.Failed == nil || !strings.Contains(h.Program.Failed.Reason, "has ended 3 times within 1m0s") ||
+		targets.Upgradable(deploy.ContractTako, h, newer) || !targets.Upgradable(deploy.ContractTako, h, "3.0.0") {
+		t.Errorf("after it has crashed it says %+v", h)
+	}
 	for _, one := range []*installed{a, b} {
 		p, err := os.FindProcess(one.hello().PID)
 		check(t, err)

@@ -100,9 +100,15 @@ func asChild(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	if st.Trial != nil {
+	switch running := o.Versions.Running().SHA256; {
+	case st.Trial != nil && st.Trial.SHA256 == running:
 		if err := failpoint.Hit("trial-serving"); err != nil {
 			return err
+		}
+	case st.Trial != nil:
+		// The parent has dropped the trial, and could not write that.
+		if err := o.Versions.Fail("The agent went back to the program from before while its disk was full; its log has the reason."); err != nil {
+			o.Log.Error("the state of the agent's programs cannot be written", "err", err)
 		}
 	}
 	pipe := os.NewFile(childPipe, "parent")
@@ -132,14 +138,27 @@ type parent struct {
 }
 
 func (p *parent) live(ctx context.Context) error {
-	if err := p.Versions.Fail("The agent was stopped before its new program was confirmed."); err != nil {
-		return err
-	}
+	p.fail("The agent was stopped before its new program was confirmed.")
 	for {
 		err := p.once(ctx)
 		if ctx.Err() != nil || err != nil && !errors.Is(err, ErrSwitch) {
 			return err
 		}
+	}
+}
+
+// fail ends the trial, if there is one. A disk that does not take it ends nothing else:
+// the agent is needed to have room made.
+func (p *parent) fail(reason string) {
+	if err := p.Versions.Fail(reason); err != nil {
+		p.Log.Error("the state of the agent's programs cannot be written", "err", err)
+	}
+}
+
+// forget has the installed program run, in the same way.
+func (p *parent) forget() {
+	if err := p.Versions.Forget(); err != nil {
+		p.Log.Error("the state of the agent's programs cannot be written", "err", err)
 	}
 }
 
@@ -165,15 +184,18 @@ func (p *parent) once(ctx context.Context) error {
 	switch {
 	case c.Over != p.installed:
 		p.Log.Info("another program was installed, and runs instead of the one that a server had brought", "brought", c.Version, "installed", p.Version)
-		return p.Versions.Forget()
+		p.forget()
+		return nil
 	case !p.Versions.Intact(c.Program):
 		p.Log.Error("the program that a server had brought is damaged; the installed one runs", "brought", c.Version, "installed", p.Version)
-		return p.Versions.Forget()
+		p.forget()
+		return nil
 	}
 	child, err := p.start(c.Program)
 	if err != nil {
 		p.Log.Error("the program that a server had brought cannot be started; the installed one runs", "brought", c.Version, "installed", p.Version, "err", err)
-		return p.Versions.Forget()
+		p.forget()
+		return nil
 	}
 	select {
 	case <-ctx.Done():
@@ -183,7 +205,8 @@ func (p *parent) once(ctx context.Context) error {
 	}
 }
 
-// ended is what the end of a child means that was not asked to end.
+// ended is what the end of a child means that was not asked to end. The service manager
+// starts this process again, but where the child is not worth another start.
 func (p *parent) ended(child *child) error {
 	st, loadErr := p.Versions.Load()
 	switch {
@@ -192,19 +215,29 @@ func (p *parent) ended(child *child) error {
 	case st.Trial != nil: // the next one
 		return nil
 	}
-	return fmt.Errorf("the agent's program of version %s has ended: %s", child.program.Version, child.why())
+	why := child.why()
+	yields, err := p.Versions.Ended(why)
+	if err != nil {
+		p.Log.Error("the state of the agent's programs cannot be written", "err", err)
+	}
+	if yields {
+		p.Log.Error("the program that a server had brought ends again and again; the installed one runs", "brought", child.program.Version, "installed", p.Version, "reason", why)
+		return nil
+	}
+	return fmt.Errorf("the agent's program of version %s has ended: %s", child.program.Version, why)
 }
 
 // trial runs a program until it has ended, or was not confirmed in time.
 func (p *parent) trial(ctx context.Context, st versions.State) error {
 	st, err := p.Versions.Start(st, p.installed)
-	if err != nil {
-		return err
-	}
 	t := st.Trial
 	fail := func(reason string) error {
 		p.Log.Error("the agent's new program does not stay", "version", t.Version, "reason", reason)
-		return p.Versions.Fail(reason)
+		p.fail(reason)
+		return nil
+	}
+	if err != nil {
+		return fail(fmt.Sprintf("The trial of the new program cannot begin: %v.", err))
 	}
 	if !p.Versions.Intact(t.Program) {
 		return fail("The new program's file is damaged.")

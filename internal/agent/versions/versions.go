@@ -9,6 +9,7 @@
 package versions
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -45,6 +46,17 @@ const (
 // testFor is how long a program may take to test itself.
 const testFor = 30 * time.Second
 
+// A program that has ended so often within so long, and was not asked to, yields to the
+// installed one.
+const (
+	quickEnds   = 3
+	quickWithin = time.Minute
+)
+
+// margin is how much of the disk a program that is brought leaves free, in bytes: what
+// comes next has to be written too.
+const margin = 16 << 20
+
 // Program is one that was brought.
 type Program struct {
 	SHA256  string // of its file, lower-case hex
@@ -66,12 +78,15 @@ type Trial struct {
 type Current struct {
 	Program
 	Over string
+	// Ends are the last times when it has ended by itself.
+	Ends []time.Time `json:",omitempty"`
 }
 
-// Failure is a trial that did not end well.
+// Failure is a program that does not run: refused before its trial, gone in it, or one
+// that was confirmed and did not stay all the same.
 type Failure struct {
 	Program
-	Attempt string
+	Attempt string // "" for one that was confirmed
 	Reason  string // a sentence
 	At      time.Time
 }
@@ -93,6 +108,16 @@ type Store struct {
 	test    Test
 
 	mu sync.Mutex
+
+	kept    sync.Mutex
+	unsaved *unsaved // nil for none
+}
+
+// unsaved is a state that could not be written: it counts for as long as the file is
+// what it was then.
+type unsaved struct {
+	file  []byte
+	state State
 }
 
 // Test has the program at a path test itself, and returns the version that it says it
@@ -123,18 +148,36 @@ func (s *Store) Running() Program { return s.running }
 // Load reads the state. A file that cannot be understood is as none: the installed
 // program runs.
 func (s *Store) Load() (State, error) {
-	var st State
+	b, err := s.read()
+	if err != nil {
+		return State{}, err
+	}
+	s.kept.Lock()
+	defer s.kept.Unlock()
+	if s.unsaved != nil && bytes.Equal(s.unsaved.file, b) {
+		return s.unsaved.state, nil
+	}
+	s.unsaved = nil // somebody has written since
+	return parse(b), nil
+}
+
+// read reads the file, nil where there is none.
+func (s *Store) read() ([]byte, error) {
 	b, err := os.ReadFile(filepath.Join(s.dir, stateName))
 	if errors.Is(err, fs.ErrNotExist) {
-		return st, nil
+		return nil, nil
 	}
 	if err != nil {
-		return st, fmt.Errorf("read the agent's programs: %w", err)
+		return nil, fmt.Errorf("read the agent's programs: %w", err)
 	}
+	return b, nil
+}
+
+func parse(b []byte) (st State) {
 	if json.Unmarshal(b, &st) != nil || st.Current != nil && checkHash(st.Current.SHA256) != nil || st.Trial != nil && checkHash(st.Trial.SHA256) != nil {
-		return State{}, nil
+		return State{}
 	}
-	return st, nil
+	return st
 }
 
 func (s *Store) save(st State) error {
@@ -145,7 +188,29 @@ func (s *Store) save(st State) error {
 	if err != nil {
 		return fmt.Errorf("keep the agent's programs: %w", err)
 	}
+	s.kept.Lock()
+	s.unsaved = nil
+	s.kept.Unlock()
 	return nil
+}
+
+// keep is save where the state counts even if the disk does not take it, as a full one
+// does not: an agent that could not go back would be gone with it. What the state does
+// not name any more is removed first then, which makes room. An error says that this
+// process alone knows the state.
+func (s *Store) keep(st State) error {
+	err := s.save(st)
+	if err == nil {
+		return s.prune(st)
+	}
+	if pruned := s.prune(st); s.save(st) == nil {
+		return pruned
+	}
+	b, readErr := s.read()
+	s.kept.Lock()
+	s.unsaved = &unsaved{b, st}
+	s.kept.Unlock()
+	return errors.Join(err, readErr)
 }
 
 func checkHash(hash string) error {
@@ -178,7 +243,8 @@ func (s *Store) Intact(p Program) bool {
 // Begin stores a program whose file is read from content, has it test itself, and puts
 // it on trial: whoever runs programs starts it next. The same attempt may be begun
 // again; begun tells that this call began it. An error that is a fault says what is
-// wrong with the program; nothing has changed then.
+// wrong with the program; nothing has changed then, but that one which does not run here
+// is the last Failure.
 func (s *Store) Begin(ctx context.Context, t Trial, content io.Reader) (begun bool, err error) {
 	if err := checkHash(t.SHA256); err != nil {
 		return false, err
@@ -201,7 +267,14 @@ func (s *Store) Begin(ctx context.Context, t Trial, content io.Reader) (begun bo
 	case st.Trial != nil:
 		return false, fault.New(fault.Conflict, "The agent is being upgraded to version %s by another server or task; try again later.", st.Trial.Version)
 	}
+	if err := s.roomFor(content); err != nil {
+		return false, err
+	}
 	if err := s.stage(ctx, t.Program, content); err != nil {
+		if fault.Is(err, fault.Unsupported) && ctx.Err() == nil {
+			st.Failed = &Failure{t.Program, t.Attempt, strings.Join(fault.Messages(err), " "), time.Now().UTC()}
+			err = errors.Join(err, s.save(st)) // so that nobody tries just that again and again
+		}
 		return false, err
 	}
 	if err := failpoint.Hit("program-staged"); err != nil {
@@ -212,6 +285,23 @@ func (s *Store) Begin(ctx context.Context, t Trial, content io.Reader) (begun bo
 		return false, err
 	}
 	return true, failpoint.Hit("trial-written")
+}
+
+// roomFor refuses content that would fill the disk, where both sizes are known.
+func (s *Store) roomFor(content io.Reader) error {
+	f, ok := content.(interface{ Stat() (fs.FileInfo, error) })
+	if !ok {
+		return nil
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return fmt.Errorf("store a program: %w", err)
+	}
+	free, known := freeSpace(s.dir)
+	if need := uint64(info.Size()) + margin; known && free < need { //nolint:gosec // no size is negative
+		return fault.New(fault.Unavailable, "The disk of %s has %d MiB free, and the new program needs %d; make room there.", s.dir, free>>20, need>>20)
+	}
+	return nil
 }
 
 // stage brings a program to its place, whole and tested.
@@ -329,7 +419,7 @@ func (s *Store) Confirm(hash string) error {
 	case st.Trial == nil, st.Trial.SHA256 != hash: // it stays already
 		return nil
 	}
-	st.Current, st.Trial, st.Failed = &Current{st.Trial.Program, st.Trial.Over}, nil, nil
+	st.Current, st.Trial, st.Failed = &Current{Program: st.Trial.Program, Over: st.Trial.Over}, nil, nil
 	if err := s.save(st); err != nil {
 		return err
 	}
@@ -347,7 +437,8 @@ func (s *Store) Start(st State, over string) (State, error) {
 	return st, s.save(st)
 }
 
-// Fail ends the trial, if there is one: the program from before counts again.
+// Fail ends the trial, if there is one: the program from before counts again. It does
+// so even when an error says that the disk did not take that, while this process lives.
 func (s *Store) Fail(reason string) error {
 	st, err := s.Load()
 	if err != nil || st.Trial == nil {
@@ -355,17 +446,44 @@ func (s *Store) Fail(reason string) error {
 	}
 	st.Failed = &Failure{st.Trial.Program, st.Trial.Attempt, reason, time.Now().UTC()}
 	st.Trial = nil
-	return errors.Join(s.save(st), s.prune(st))
+	return s.keep(st)
 }
 
-// Forget has the installed program count.
+// Ended notes that the program that counts has ended and was not asked to. It yields to
+// the installed one, as after Forget, when it does that again and again; that is a
+// Failure, so that no server brings the same one at once.
+func (s *Store) Ended(reason string) (yields bool, err error) {
+	st, err := s.Load()
+	if err != nil || st.Current == nil {
+		return false, err
+	}
+	now := time.Now().UTC()
+	c := *st.Current
+	c.Ends = nil
+	for _, at := range st.Current.Ends {
+		if age := now.Sub(at); age >= 0 && age < quickWithin {
+			c.Ends = append(c.Ends, at)
+		}
+	}
+	c.Ends = append(c.Ends, now)
+	if len(c.Ends) < quickEnds {
+		st.Current = &c
+		return false, s.save(st)
+	}
+	st.Failed = &Failure{c.Program, "", fmt.Sprintf("The program has ended %d times within %s, at last so: %s", len(c.Ends), quickWithin, cut(reason)), now}
+	st.Current = nil
+	return true, s.keep(st)
+}
+
+// Forget has the installed program count. It does so even when an error says that the
+// disk did not take that, while this process lives.
 func (s *Store) Forget() error {
 	st, err := s.Load()
 	if err != nil || st.Current == nil {
 		return err
 	}
 	st.Current = nil
-	return errors.Join(s.save(st), s.prune(st))
+	return s.keep(st)
 }
 
 // prune removes programs that do not count, and what is left of those that never came.

@@ -5,8 +5,10 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -128,15 +130,16 @@ func TestBeginRefuses(t *testing.T) {
 	for name, tc := range map[string]struct {
 		change  func(*versions.Trial)
 		content string
+		noted   bool // as the last failure
 	}{
-		"no hash":       {func(v *versions.Trial) { v.SHA256 = "../x" }, "2"},
-		"no version":    {func(v *versions.Trial) { v.Version = "" }, "2"},
-		"no attempt":    {func(v *versions.Trial) { v.Attempt = "" }, "2"},
-		"no time":       {func(v *versions.Trial) { v.Within = 0 }, "2"},
-		"too much time": {func(v *versions.Trial) { v.Within = time.Hour }, "2"},
-		"other content": {func(*versions.Trial) {}, "22"},
-		"no content":    {func(*versions.Trial) {}, ""},
-		"other version": {func(v *versions.Trial) { v.Version = "3" }, "2"},
+		"no hash":       {func(v *versions.Trial) { v.SHA256 = "../x" }, "2", false},
+		"no version":    {func(v *versions.Trial) { v.Version = "" }, "2", false},
+		"no attempt":    {func(v *versions.Trial) { v.Attempt = "" }, "2", false},
+		"no time":       {func(v *versions.Trial) { v.Within = 0 }, "2", false},
+		"too much time": {func(v *versions.Trial) { v.Within = time.Hour }, "2", false},
+		"other content": {func(*versions.Trial) {}, "22", false},
+		"no content":    {func(*versions.Trial) {}, "", false},
+		"other version": {func(v *versions.Trial) { v.Version = "3" }, "2", true},
 	} {
 		trial := ok
 		tc.change(&trial)
@@ -145,9 +148,154 @@ func TestBeginRefuses(t *testing.T) {
 		if begun || !errors.As(err, &wrong) {
 			t.Errorf("%s: %t, %v", name, begun, err)
 		}
-		if entries, err := os.ReadDir(s.Dir()); err != nil || len(entries) != 0 {
-			t.Errorf("%s: there are %v, %v", name, entries, err)
+		if got := programs(t, s); len(got) != 0 {
+			t.Errorf("%s: there are %q", name, got)
 		}
+		st, err := s.Load()
+		check(t, err)
+		if st.Trial != nil || (st.Failed != nil) != tc.noted {
+			t.Errorf("%s: it is noted as %+v", name, st)
+		}
+		if tc.noted {
+			if st.Failed.Version != "3" || st.Failed.Attempt != "a" || !strings.Contains(st.Failed.Reason, "says that it is version 2") {
+				t.Errorf("%s: it is noted as %+v", name, st.Failed)
+			}
+			check(t, os.Remove(filepath.Join(s.Dir(), "state.json")))
+		}
+	}
+}
+
+// huge is a program that no disk has room for: its file has a hole.
+func huge(t *testing.T) *os.File {
+	t.Helper()
+	f, err := os.Create(filepath.Join(t.TempDir(), "huge"))
+	check(t, err)
+	t.Cleanup(func() { _ = f.Close() })
+	check(t, f.Truncate(8<<40))
+	return f
+}
+
+// TestNoRoom: what the disk has no room for is not begun.
+func TestNoRoom(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux tells")
+	}
+	s := open(t, t.TempDir(), versions.Program{})
+	begun, err := s.Begin(t.Context(), versions.Trial{Program: program("2"), Attempt: "a", Within: time.Minute}, huge(t))
+	if begun || !fault.Is(err, fault.Unavailable) || !strings.Contains(err.Error(), "make room") {
+		t.Errorf("begun %t, %v", begun, err)
+	}
+	if entries, err := os.ReadDir(s.Dir()); err != nil || len(entries) != 0 {
+		t.Errorf("there are %v, %v", entries, err)
+	}
+}
+
+// twice is one directory by two paths: of the long one state.json can be read, and not
+// be replaced, since the name of the file beside it is too long. So nothing is written
+// there, as on a full disk, whoever runs the test.
+func twice(t *testing.T) (short, long string) {
+	t.Helper()
+	if runtime.GOOS != "linux" {
+		t.Skip("paths have other limits elsewhere")
+	}
+	const home = 4080 - len("/Versions")
+	base := t.TempDir()
+	short, long = base, base
+	for n := 0; len(long) < home; n++ {
+		name := strings.Repeat("d", 200)
+		if left := home - len(long); left <= 202 {
+			name = strings.Repeat("d", left-1)
+		}
+		check(t, os.Mkdir(filepath.Join(short, name), 0o700))
+		link := filepath.Join(base, fmt.Sprint("l", n))
+		check(t, os.Symlink(filepath.Join(short, name), link))
+		short, long = link, long+"/"+name
+	}
+	return short, long
+}
+
+// TestFullDisk: where the disk takes nothing a trial ends all the same, and what was
+// forgotten stays so, until somebody else has written.
+func TestFullDisk(t *testing.T) {
+	t.Parallel()
+	short, long := twice(t)
+	s := open(t, short, versions.Program{})
+	full := open(t, long, versions.Program{})
+	_, err := begin(t, s, "2", "a")
+	check(t, err)
+	if err := full.Fail("It was bad."); err == nil {
+		t.Error("it was written")
+	}
+	st, err := full.Load()
+	check(t, err)
+	if st.Trial != nil || st.Failed == nil || st.Failed.Reason != "It was bad." {
+		t.Errorf("after the failure: %+v", st)
+	}
+	if st, err := s.Load(); err != nil || st.Trial == nil {
+		t.Errorf("another process reads %+v, %v", st, err)
+	}
+	check(t, s.Fail("Another one says so."))
+	if st, err := full.Load(); err != nil || st.Trial != nil || st.Failed == nil || st.Failed.Reason != "Another one says so." {
+		t.Errorf("after it was written: %+v, %v", st, err)
+	}
+	_, err = begin(t, s, "3", "b")
+	check(t, err)
+	check(t, open(t, short, program("3")).Confirm(program("3").SHA256))
+	if err := full.Forget(); err == nil {
+		t.Error("it was written")
+	}
+	if st, err := full.Load(); err != nil || st.Current != nil {
+		t.Errorf("after it was forgotten: %+v, %v", st, err)
+	}
+	if st, err := s.Load(); err != nil || st.Current == nil {
+		t.Errorf("another process reads %+v, %v", st, err)
+	}
+}
+
+// TestEndsAgainAndAgain: a confirmed program that does not stay up yields, and the same
+// one is not brought at once.
+func TestEndsAgainAndAgain(t *testing.T) {
+	t.Parallel()
+	home := t.TempDir()
+	s := open(t, home, versions.Program{})
+	if yields, err := s.Ended("nothing"); yields || err != nil {
+		t.Errorf("the installed program yields: %t, %v", yields, err)
+	}
+	_, err := begin(t, s, "2", "a")
+	check(t, err)
+	check(t, open(t, home, program("2")).Confirm(program("2").SHA256))
+	for n := 1; n <= 3; n++ {
+		// Each end is told by a parent that was started again.
+		yields, err := open(t, home, versions.Program{}).Ended("signal: killed")
+		check(t, err)
+		if yields != (n == 3) {
+			t.Errorf("after %d ends it yields: %t", n, yields)
+		}
+		if n == 1 { // it is long past
+			st, err := s.Load()
+			check(t, err)
+			old := st.Current.Ends[0].Add(-time.Hour).Format(time.RFC3339Nano)
+			b, err := os.ReadFile(filepath.Join(s.Dir(), "state.json"))
+			check(t, err)
+			now := st.Current.Ends[0].Format(time.RFC3339Nano)
+			check(t, os.WriteFile(filepath.Join(s.Dir(), "state.json"), []byte(strings.Replace(string(b), now, old, 1)), 0o600))
+			yields, err := s.Ended("signal: killed")
+			if yields || err != nil {
+				t.Errorf("an end of long ago counts: %t, %v", yields, err)
+			}
+			if st, err := s.Load(); err != nil || len(st.Current.Ends) != 1 {
+				t.Errorf("it has ended %+v, %v", st.Current, err)
+			}
+		}
+	}
+	st, err := s.Load()
+	check(t, err)
+	if st.Current != nil || st.Failed == nil || st.Failed.Version != "2" || !strings.Contains(st.Failed.Reason, "3 times within 1m0s, at last so: signal: killed") {
+		t.Errorf("%+v", st)
+	}
+	if got := programs(t, s); len(got) != 0 {
+		t.Errorf("there are %q", got)
 	}
 }
 
