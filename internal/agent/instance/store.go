@@ -77,6 +77,9 @@ func (s Store) read(name string) (*Settings, []byte, error) {
 	if err := CheckName(name); err != nil {
 		return nil, nil, err
 	}
+	if err := s.guarded(name); err != nil {
+		return nil, nil, err
+	}
 	path := filepath.Join(s.dir(name), settingsName)
 	b, err := readFile(path)
 	switch {
@@ -190,7 +193,7 @@ func (s Store) change(name string, create bool, fn func(*Settings) error) (*Sett
 	if err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(s.dir(name), 0o700); err != nil {
+	if err := s.guard(name); err != nil {
 		return nil, err
 	}
 	// The identity first: an instance has settings only when it has one.
@@ -251,8 +254,43 @@ func (s Store) Remove(name string) error {
 	return os.RemoveAll(s.dir(name))
 }
 
+// guard makes the directories of an instance, of none for "". Those of the machine's own
+// store are kept from others; one that EnvDir names is as whoever named it wants it.
+func (s Store) guard(name string) error {
+	if s.IsDefault() {
+		if err := guard(s.Dir); err != nil {
+			return err
+		}
+	}
+	dir := s.instances()
+	if name != "" {
+		dir = s.dir(name)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	return s.guarded(name)
+}
+
+// guarded reports why the settings of an instance may be somebody else's.
+func (s Store) guarded(name string) error {
+	if !s.IsDefault() {
+		return nil
+	}
+	dirs := []string{s.Dir, s.instances()}
+	if name != "" {
+		dirs = append(dirs, s.dir(name))
+	}
+	for _, dir := range dirs {
+		if err := guarded(dir); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (s Store) lock() (unlock func(), err error) {
-	if err := os.MkdirAll(s.instances(), 0o700); err != nil {
+	if err := s.guard(""); err != nil {
 		return nil, err
 	}
 	f, err := os.OpenFile(filepath.Join(s.Dir, lockName), os.O_RDWR|os.O_CREATE, 0o600)
