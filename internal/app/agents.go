@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 
 	"github.com/takodeploy/tako/internal/docstore"
+	"github.com/takodeploy/tako/internal/orchestrator"
 	"github.com/takodeploy/tako/internal/targets"
 	"github.com/takodeploy/tako/internal/targets/directory"
 	"github.com/takodeploy/tako/internal/targets/network"
@@ -62,4 +63,17 @@ func (a *App) agentPort() int {
 		return at.Port
 	}
 	return 0
+}
+
+// offline is what bundles of offline drops are made with, and where they do not go: to
+// what the server itself keeps and runs.
+func (a *App) offline(exe, version string) *orchestrator.Offline {
+	protected := []string{a.cfg.Data, exe}
+	if a.cfg.Backups != "" {
+		protected = append(protected, a.cfg.Backups)
+	}
+	if a.launch != nil {
+		protected = append(protected, filepath.Dir(filepath.Dir(a.launch.Socket))) // run/server-x.sock
+	}
+	return &orchestrator.Offline{Endpoint: a.machines.Endpoint, Programs: a.programs, Version: version, Protected: protected, Roots: a.cfg.DropRoots()}
 }

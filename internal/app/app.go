@@ -224,7 +224,7 @@ func (a *App) wire(ctx context.Context, opt Options, p parts) error {
 	post := mail.New(a.db, p.store)
 	runners[octopus.TaskDeploy] = orchestrator.New(orchestrator.Config{
 		DB: a.db, Source: service, Agents: a.targets, Checks: a.targets.Checking(), TakesWork: a.targets.TakesWork, Blobs: p.blobs, Sealer: p.keys, Earlier: sources.earlier, Mail: post, Log: a.log,
-		Offline: &orchestrator.Offline{Endpoint: a.machines.Endpoint, Programs: a.programs, Version: opt.Version, Data: a.cfg.Data},
+		Offline: a.offline(exe, opt.Version),
 	})
 	a.notify = notify.New(notify.Config{
 		DB: a.db, Store: p.store, Auth: a.auth, Trail: events.New(p.store.Kinds()), Mail: post, Log: a.log, ServerURI: a.cfg.ServerURI, Allow: a.outbound(),

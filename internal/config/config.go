@@ -52,6 +52,9 @@ type Config struct {
 	// WebhooksToSelf lets webhooks, and requests for the keys of token issuers, connect
 	// to the server's own host.
 	WebhooksToSelf bool `koanf:"webhooks_to_self" help:"let the webhooks of subscriptions, and requests to token issuers, connect to the server's own host"`
+	// OfflineDropRoots are the directories, as DropRoots has them, below which the drop
+	// folders of offline drops may be; "" permits all but the server's own.
+	OfflineDropRoots string `koanf:"offline_drop_roots" help:"directories, with ':' between, below which drop folders of offline drops may be; any but the server's own unless set"`
 	// UpgradeFeed is the address of the feed of releases, UpgradeChannel its channel and
 	// UpgradeKeys a file with the keys that must have signed it.
 	UpgradeFeed    string `koanf:"upgrade_feed" help:"address of the signed feed of releases to look at for newer versions"`
@@ -230,6 +233,11 @@ func (c *Config) check() error {
 			errs = append(errs, fmt.Errorf("server_uri is %q; give an address such as https://deploy.example.com, without a user", c.ServerURI))
 		}
 	}
+	for _, root := range c.DropRoots() {
+		if !filepath.IsAbs(root) {
+			errs = append(errs, fmt.Errorf("offline_drop_roots has %q; give absolute directories, with %q between", root, string(filepath.ListSeparator)))
+		}
+	}
 	if c.Backups == "" {
 		c.Backups = filepath.Join(c.Data, "backups")
 	}
@@ -253,6 +261,9 @@ func (c Config) CloneHosts() (all []string) {
 	}
 	return all
 }
+
+// DropRoots are the directories of OfflineDropRoots, none when it is not set.
+func (c *Config) DropRoots() []string { return filepath.SplitList(c.OfflineDropRoots) }
 
 // Print lists the settings as a configuration file, without the secrets.
 func (c Config) Print() string {

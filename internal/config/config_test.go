@@ -77,6 +77,7 @@ func TestMistakes(t *testing.T) {
 		"one half of TLS":            {flags: map[string]string{"tls-key": "k"}, want: "belong together"},
 		"base path":                  {flags: map[string]string{"base-path": "deploy/"}, want: "begins with a slash"},
 		"server address":             {flags: map[string]string{"server-uri": "deploy.example.com"}, want: "server_uri is"},
+		"drop folders":               {flags: map[string]string{"offline-drop-roots": "/srv/drops:drops"}, want: `offline_drop_roots has "drops"`},
 		"no data":                    {flags: map[string]string{"data": ""}, want: "data is empty"},
 		"missing file":               {file: "-", want: "read configuration file"},
 	} {

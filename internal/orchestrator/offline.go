@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
+	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -33,7 +35,10 @@ type Offline struct {
 	// Programs has those that run bundles.
 	Programs *program.Finder
 	Version  string // of the server
-	Data     string // the server's own directory, where no bundle goes
+	// Protected are the server's own files and directories, where no bundle goes.
+	Protected []string
+	// Roots are the directories below which drop folders may be; none permits all others.
+	Roots []string
 }
 
 // platforms are those for which a bundle gets a program, where the server has it.
@@ -128,9 +133,30 @@ func dropPassword(e octopus.Endpoint) string {
 	return ""
 }
 
+// errStopped says that the task was canceled while bundles were filled.
+var errStopped = errors.New("the task was canceled")
+
+// errUnowned says that the lease was asked before a file appeared, and did not answer that
+// it is still ours: no fault of the drop folder.
+var errUnowned = errors.New("find out whether the task is still this server's")
+
 // bundles makes the bundles of the offline drops that the deployment went to, as it ends
-// well. It may be repeated: what is there is replaced by the same.
+// well. All are filled before one can be run, and what they replace goes last: an error
+// leaves none of this deployment's, and those of earlier ones. It may be repeated. A
+// cancellation is honoured while they are filled.
 func (r *run) bundles(ctx context.Context, b *tasks.Batch) error {
+	var all []*dropped
+	defer func() {
+		for _, d := range all {
+			d.close(r)
+		}
+	}()
+	undo := func(d *dropped, err error) error {
+		for _, one := range all {
+			one.undo(r)
+		}
+		return fmt.Errorf("make the bundle of %s: %w", d.info.Machine, err)
+	}
 	for _, m := range slices.Concat(r.plan.Machines, r.state.Joined) {
 		if !m.Offline || r.state.Excluded[m.ID] {
 			continue
@@ -139,11 +165,84 @@ func (r *run) bundles(ctx context.Context, b *tasks.Batch) error {
 		if len(units) == 0 {
 			continue
 		}
-		if err := r.bundle(ctx, m, units, b); err != nil {
-			return fmt.Errorf("make the bundle of %s: %w", m.Name, err)
+		d := &dropped{info: bundle.Info{Machine: m.Name}}
+		all = append(all, d)
+		if err := r.bundle(ctx, m, units, d); err != nil {
+			return undo(d, err)
+		}
+	}
+	for _, d := range all {
+		if err := d.publish(r); err != nil {
+			return undo(d, err)
+		}
+	}
+	for _, d := range all {
+		b.Lines = append(b.Lines, d.line)
+		b.Artifacts = append(b.Artifacts, d.artifacts...)
+		if d.folder == nil {
+			continue
+		}
+		if err := d.folder.Forget(d.info); err != nil {
+			b.Warnings = true
+			b.Lines = append(b.Lines, line(r.l.ID, octopus.LogWarning, r.vars.mask(fmt.Sprintf("An earlier bundle of %s cannot be removed from %s, and must not be run any more: %s", d.info.Machine, d.dir, cause(err)))))
 		}
 	}
 	return nil
+}
+
+// dropped is the bundle of one target in the making.
+type dropped struct {
+	info      bundle.Info
+	line      tasks.Line // says where it is
+	artifacts []tasks.Artifact
+
+	// Those of a drop folder.
+	dir    string
+	folder *bundle.Folder
+	writer *bundle.Writer // filled, and not closed
+}
+
+// publish makes the bundle of a drop folder one that can be run.
+func (d *dropped) publish(r *run) error {
+	if d.folder == nil {
+		return nil
+	}
+	script, err := d.writer.Close()
+	if err != nil {
+		return d.failed(err)
+	}
+	d.line = line(r.l.ID, octopus.LogHighlight, r.vars.mask(fmt.Sprintf("The bundle of %s is complete: run %s there.", d.info.Machine, filepath.Join(d.dir, script))))
+	return nil
+}
+
+// failed is an error of the drop folder for people, unless it is another one.
+func (d *dropped) failed(err error) error {
+	if errors.Is(err, errStopped) || errors.Is(err, errUnowned) || errors.Is(err, context.Canceled) || len(fault.Messages(err)) > 0 {
+		return err
+	}
+	return unwritten(d.info.Machine, d.dir, err)
+}
+
+func unwritten(machine, dir string, err error) error {
+	return fault.New(fault.Invalid, "The bundle of %s cannot be written to its drop folder %s: %s", machine, dir, cause(err))
+}
+
+func (d *dropped) undo(r *run) {
+	if d.folder == nil {
+		return
+	}
+	if err := d.folder.Undo(); err != nil {
+		r.log.Warn("remove an unfinished bundle", "dir", d.dir, "err", err)
+	}
+}
+
+func (d *dropped) close(r *run) {
+	if d.folder == nil {
+		return
+	}
+	if err := d.folder.Close(); err != nil {
+		r.log.Warn("close a drop folder", "dir", d.dir, "err", err)
+	}
 }
 
 // packedUnits are the units that go into the bundle of a target, in the order of the
@@ -203,38 +302,38 @@ func evaluated(vars *octostache.Variables, machine, field, text string) (string,
 	return got.Text, nil
 }
 
-// bundle makes the bundle of one target.
-func (r *run) bundle(ctx context.Context, m deploy.Machine, units []deploy.Unit, b *tasks.Batch) error {
+// bundle fills the bundle of one target.
+func (r *run) bundle(ctx context.Context, m deploy.Machine, units []deploy.Unit, made *dropped) error {
 	endpoint, err := r.drop(ctx, m.ID)
 	if err != nil {
 		return err
 	}
-	info, err := r.bundleInfo(m, endpoint)
+	if made.info, err = r.bundleInfo(m, endpoint); err != nil {
+		return err
+	}
+	if d := endpoint.Destination; d == nil || d.DestinationType != octopus.DropFileSystem {
+		return r.dropArtifact(ctx, endpoint, units, made)
+	}
+	if made.dir, err = r.dropFolder(string(endpoint.Destination.DropFolderPath), made.info); err != nil {
+		return err
+	}
+	// Nothing appears unless the lease is still ours: another owner makes the same bundle.
+	owned := func() error {
+		if err := r.l.Commit(ctx, tasks.Batch{}); err != nil {
+			return fmt.Errorf("%w: %w", errUnowned, err)
+		}
+		return nil
+	}
+	if made.folder, err = bundle.OpenFolder(made.dir, owned); err == nil {
+		made.writer, err = r.fill(ctx, made.folder.Put, made.info, endpoint, units)
+	}
 	if err != nil {
-		return err
+		return made.failed(err)
 	}
-	if d := endpoint.Destination; d != nil && d.DestinationType == octopus.DropFileSystem {
-		dir, err := r.dropFolder(string(d.DropFolderPath), info)
-		if err != nil {
-			return err
-		}
-		sink, err := bundle.Folder(dir)
-		if err == nil {
-			var script string
-			if script, err = r.fill(ctx, sink, info, endpoint, units); err == nil {
-				b.Lines = append(b.Lines, line(r.l.ID, octopus.LogHighlight, r.vars.mask(fmt.Sprintf("The bundle of %s is complete: run %s there.", m.Name, filepath.Join(dir, script)))))
-				err = bundle.Forget(dir, info)
-			}
-		}
-		if err != nil && len(fault.Messages(err)) == 0 {
-			return fault.New(fault.Invalid, "The bundle of %s cannot be written to its drop folder %s: %s", m.Name, dir, cause(err))
-		}
-		return err
-	}
-	return r.dropArtifact(ctx, info, endpoint, units, b)
+	return nil
 }
 
-// dropFolder is the folder of a bundle below the drop folder of its target.
+// dropFolder is the folder of a bundle below the drop folder of its target, without links.
 func (r *run) dropFolder(path string, info bundle.Info) (string, error) {
 	path, err := evaluated(r.resolved(-1, nil), info.Machine, "DropFolderPath", path)
 	if err != nil {
@@ -246,12 +345,6 @@ func (r *run) dropFolder(path string, info bundle.Info) (string, error) {
 	if !filepath.IsAbs(path) {
 		return "", fault.New(fault.Invalid, "The drop folder '%.200s' of %s is no absolute path on the server's host; correct the target, or let its destination be an artifact.", path, info.Machine)
 	}
-	path = filepath.Clean(path)
-	if data := r.o.cfg.Offline.Data; data != "" {
-		if rel, err := filepath.Rel(data, path); err == nil && filepath.IsLocal(rel) {
-			return "", fault.New(fault.Invalid, "The drop folder '%.200s' of %s is in the server's own data directory; choose another one.", path, info.Machine)
-		}
-	}
 	parts := []string{path, bundle.Plain(info.Environment)}
 	if info.Tenant != "" {
 		parts = append(parts, bundle.Plain(info.Tenant))
@@ -260,17 +353,74 @@ func (r *run) dropFolder(path string, info bundle.Info) (string, error) {
 	if last == "" {
 		last = info.Deployment
 	}
-	return filepath.Join(append(parts, bundle.Plain(info.Project), bundle.Plain(last))...), nil
+	return r.o.cfg.Offline.permitted(filepath.Join(append(parts, bundle.Plain(info.Project), bundle.Plain(last))...), info.Machine)
+}
+
+// permitted is the folder of a bundle as it is without links, unless no bundle may be
+// there. What counts is the whole path: names of environments and projects are part of it.
+func (o *Offline) permitted(path, machine string) (string, error) {
+	at, err := unlinked(path)
+	if err != nil {
+		return "", unwritten(machine, path, err)
+	}
+	for _, one := range o.Protected {
+		own, err := unlinked(one)
+		if err != nil {
+			return "", fmt.Errorf("find out where %s is: %w", one, err)
+		}
+		if within(own, at) || within(at, own) {
+			return "", fault.New(fault.Invalid, "The drop folder of %s leads to '%.200s', among the server's own files; choose another one.", machine, at)
+		}
+	}
+	if len(o.Roots) == 0 {
+		return at, nil
+	}
+	for _, root := range o.Roots {
+		if root, err := unlinked(root); err == nil && within(root, at) {
+			return at, nil
+		}
+	}
+	return "", fault.New(fault.Invalid, "The drop folder of %s leads to '%.200s', and this server permits drop folders below %s alone (its setting offline_drop_roots); choose one there.", machine, at, strings.Join(o.Roots, ", "))
+}
+
+// within reports whether a path is a directory or in it.
+func within(dir, path string) bool {
+	rel, err := filepath.Rel(dir, path)
+	return err == nil && filepath.IsLocal(rel)
+}
+
+// unlinked is an absolute path without links, as far as there is anything.
+func unlinked(path string) (string, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	for at, rest := path, ""; ; at, rest = filepath.Dir(at), filepath.Join(filepath.Base(at), rest) {
+		found, err := filepath.EvalSymlinks(at)
+		if err == nil {
+			return filepath.Join(found, rest), nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return "", err
+		}
+		if _, there := os.Lstat(at); there == nil {
+			return "", fmt.Errorf("%s is a link to nothing", at)
+		}
+	}
 }
 
 // dropArtifact makes a bundle as an artifact of the deployment.
-func (r *run) dropArtifact(ctx context.Context, info bundle.Info, endpoint octopus.Endpoint, units []deploy.Unit, b *tasks.Batch) error {
+func (r *run) dropArtifact(ctx context.Context, endpoint octopus.Endpoint, units []deploy.Unit, made *dropped) error {
+	info := made.info
 	out, in := io.Pipe()
 	done := make(chan error, 1)
 	go func() {
 		archive := zip.NewWriter(in)
 		archive.RegisterCompressor(zip.Deflate, func(w io.Writer) (io.WriteCloser, error) { return flate.NewWriter(w, flate.BestSpeed) })
-		_, err := r.fill(ctx, bundle.ZIP(archive), info, endpoint, units)
+		w, err := r.fill(ctx, bundle.ZIP(archive), info, endpoint, units)
+		if err == nil {
+			_, err = w.Close()
+		}
 		if err == nil {
 			err = archive.Close()
 		}
@@ -279,65 +429,86 @@ func (r *run) dropArtifact(ctx context.Context, info bundle.Info, endpoint octop
 	}()
 	stored, err := r.o.cfg.Blobs.Put(ctx, out, maxArtifact)
 	_ = out.CloseWithError(errors.New("the store takes no more")) // it never fails
-	if made := <-done; err == nil || made != nil && len(fault.Messages(made)) > 0 {
-		err = made
+	if filled := <-done; err == nil || errors.Is(filled, errStopped) || filled != nil && len(fault.Messages(filled)) > 0 {
+		err = filled
 	}
 	if err != nil {
 		return err
 	}
-	parts := []string{info.Project, info.Environment}
-	if info.Tenant != "" {
-		parts = append(parts, info.Tenant)
-	}
-	parts = append(parts, info.Machine)
-	if info.Release != "" {
-		parts = append(parts, info.Release)
-	}
-	name := bundle.Plain(strings.Join(parts, ".")) + ".zip"
-	b.Artifacts = append(b.Artifacts, tasks.Artifact{
+	name := info.ArchiveName()
+	made.artifacts = []tasks.Artifact{{
 		Filename: r.vars.mask(name), Source: info.Machine, Correlation: r.l.ID,
 		Size: stored.Size, SHA256: string(stored.Hash), Stored: stored.Used,
-	})
-	b.Lines = append(b.Lines, line(r.l.ID, octopus.LogHighlight, r.vars.mask(fmt.Sprintf("The bundle of %s is the artifact %s.", info.Machine, name))))
+	}}
+	made.line = line(r.l.ID, octopus.LogHighlight, r.vars.mask(fmt.Sprintf("The bundle of %s is the artifact %s.", info.Machine, name)))
 	return nil
 }
 
-// fill writes everything of a bundle, and returns the name of its script.
-func (r *run) fill(ctx context.Context, sink bundle.Sink, info bundle.Info, endpoint octopus.Endpoint, units []deploy.Unit) (string, error) {
+// heedful reads until somebody wants it to stop.
+type heedful struct {
+	io.Reader
+	io.Closer
+	stopped func() error
+}
+
+// Read is io.Reader.
+func (h *heedful) Read(p []byte) (int, error) {
+	if err := h.stopped(); err != nil {
+		return 0, err
+	}
+	return h.Reader.Read(p)
+}
+
+// stopped reports why a bundle is not filled any further.
+func (r *run) stopped(ctx context.Context) error {
+	select {
+	case <-r.l.Canceled:
+		return errStopped
+	default:
+		return ctx.Err()
+	}
+}
+
+// fill writes everything of a bundle but what makes it one that can be run.
+func (r *run) fill(ctx context.Context, sink bundle.Sink, info bundle.Info, endpoint octopus.Endpoint, units []deploy.Unit) (*bundle.Writer, error) {
+	stopped := func() error { return r.stopped(ctx) }
 	w, err := bundle.NewWriter(sink, info, dropPassword(endpoint))
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	if err := r.fillPrograms(w); err != nil {
-		return "", err
+	if err := r.fillPrograms(w, stopped); err != nil {
+		return nil, err
 	}
 	for _, unit := range units {
-		if err := ctx.Err(); err != nil {
-			return "", err
+		if err := stopped(); err != nil {
+			return nil, err
 		}
 		a := r.attempt(unit, 1)
 		req, err := a.packed(ctx, w.Workspace(), endpoint, func(ctx context.Context, p Package, _ reference) error {
 			return w.Package(p.FileName, p.SHA256, func() (io.ReadCloser, error) {
 				content, _, err := r.o.cfg.Blobs.Open(ctx, blob.Hash(p.SHA256))
-				return content, err
+				if err != nil {
+					return nil, err
+				}
+				return &heedful{content, content, stopped}, nil
 			})
 		})
 		var public *steps.Error
 		if errors.As(err, &public) {
-			return "", fault.New(fault.Invalid, "%s", public.Message)
+			return nil, fault.New(fault.Invalid, "%s", public.Message)
 		}
 		if err != nil {
-			return "", err
+			return nil, err
 		}
 		if err := w.Step(a.action.Name, req, r.vars.secretsFor(a)); err != nil {
-			return "", err
+			return nil, err
 		}
 	}
-	return w.Close()
+	return w, stopped()
 }
 
 // fillPrograms adds the programs that the server has.
-func (r *run) fillPrograms(w *bundle.Writer) error {
+func (r *run) fillPrograms(w *bundle.Writer, stopped func() error) error {
 	own := program.Platform{OS: runtime.GOOS, Arch: runtime.GOARCH}
 	for _, p := range platforms() {
 		found, err := r.o.cfg.Offline.Programs.Find(p)
@@ -347,7 +518,7 @@ func (r *run) fillPrograms(w *bundle.Writer) error {
 		if err != nil {
 			return err
 		}
-		if err := w.Program(p.OS, p.Arch, found.Open()); err != nil {
+		if err := w.Program(p.OS, p.Arch, found.SHA256, &heedful{Reader: found.Open(), stopped: stopped}); err != nil {
 			return err
 		}
 	}

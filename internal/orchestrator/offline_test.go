@@ -36,7 +36,7 @@ func offline(dir string) *orchestrator.Offline {
 			}
 			return e, err
 		},
-		Programs: program.NewFinder(filepath.Join(dir, "bundle-program")), Version: "test", Data: dir,
+		Programs: program.NewFinder(filepath.Join(dir, "bundle-program")), Version: "test", Protected: []string{dir},
 	}
 }
 
@@ -242,7 +242,7 @@ func TestOfflineDropFolder(t *testing.T) {
 		w.sc.Vars = slices.DeleteFunc(w.sc.Vars, func(v plainVariable) bool { return v.Name == "Secret" || v.Name == "Drops" })
 		for path, want := range map[string]string{
 			"there":                   "The drop folder 'there' of a is no absolute path on the server's host",
-			filepath.Join(w.dir, "x"): "is in the server's own data directory",
+			filepath.Join(w.dir, "x"): "among the server's own files",
 			"/dev/null/x":             "The bundle of a cannot be written to its drop folder /dev/null/x/Test/",
 		} {
 			w.sc.Vars = append(w.sc.Vars, plainVariable{Name: "Drops", Value: path})
@@ -250,6 +250,30 @@ func TestOfflineDropFolder(t *testing.T) {
 				t.Errorf("%s: %s", path, log)
 			}
 			w.sc.Vars = w.sc.Vars[:len(w.sc.Vars)-1]
+		}
+		// One bundle that cannot be made leaves none of the deployment's.
+		half := t.TempDir()
+		w.sc.Vars = append(w.sc.Vars, plainVariable{Name: "Drops", Value: half})
+		broken := w.sc.Drops[targets[1].ID]
+		broken.Destination = &octopus.DropDestination{DestinationType: octopus.DropFileSystem, DropFolderPath: "/dev/null/x"}
+		w.sc.Drops[targets[1].ID] = broken
+		if log := strings.Join(deployTo("half", octopus.TaskFailed), "\n"); !strings.Contains(log, "The bundle of b cannot be written") || strings.Contains(log, "The bundle of a is complete") {
+			t.Error(log)
+		}
+		programs := 0
+		err = filepath.WalkDir(half, func(path string, d os.DirEntry, err error) error {
+			switch {
+			case err != nil || d.IsDir():
+				return err
+			case filepath.Base(filepath.Dir(path)) == "Agent":
+				programs++
+			default:
+				t.Errorf("%s is left", path)
+			}
+			return nil
+		})
+		if err != nil || programs == 0 {
+			t.Errorf("nothing was written for a: %v", err)
 		}
 	})
 }

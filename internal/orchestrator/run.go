@@ -455,6 +455,11 @@ func (r *run) finish(ctx context.Context, outcome deploy.Outcome) error {
 		switch err := r.bundles(ctx, &b); {
 		case ctx.Err() != nil:
 			return ctx.Err()
+		case errors.Is(err, tasks.ErrLost):
+			return err
+		case errors.Is(err, errStopped):
+			b.Lines = append(b.Lines, line(r.l.ID, octopus.LogWarning, "The deployment was canceled."))
+			outcome = deploy.Canceled
 		case fault.Is(err, fault.Unavailable):
 			return fmt.Errorf("make the bundles of offline drops: %w", err) // it passes: all is done again but what is in the journal
 		case err != nil:

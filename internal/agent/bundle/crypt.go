@@ -19,7 +19,7 @@ type Encryption struct {
 	Time   uint32 // passes
 	// Threads is the parallelism.
 	Threads uint8
-	// Check is an encrypted text by which a wrong password shows.
+	// Check is an encrypted text by which a wrong password shows, and another manifest.
 	Check []byte
 }
 
@@ -47,7 +47,11 @@ const checkName, checkText = "check", "tako bundle"
 // ErrPassword says that a bundle was made with another password.
 var ErrPassword = errors.New("the password is not the one that the bundle was made with")
 
-// newEncryption makes a key of a password, and what others need to make it again.
+// ErrChanged says that a manifest is not the one that was made with the password.
+var ErrChanged = errors.New("the manifest was changed since the bundle was made; make it anew, and find out who has changed it")
+
+// newEncryption makes a key of a password, and what others need to make it again, but
+// for the check, which bind makes.
 func newEncryption(password string) (*Encryption, cipher.AEAD, error) {
 	e := &Encryption{Cipher: cipherName, KDF: kdfName, Salt: make([]byte, saltSize), Memory: kdfMemory, Time: kdfTime, Threads: kdfThreads}
 	_, _ = rand.Read(e.Salt) // it never fails
@@ -55,12 +59,16 @@ func newEncryption(password string) (*Encryption, cipher.AEAD, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	e.Check = seal(key, checkName, []byte(checkText))
 	return e, key, nil
 }
 
-// open makes the key again.
-func (e *Encryption) open(password string) (cipher.AEAD, error) {
+// bind makes the check of a manifest with a digest.
+func (e *Encryption) bind(key cipher.AEAD, digest string) {
+	e.Check = seal(key, checkName, []byte(checkText+" "+digest))
+}
+
+// open makes the key of a manifest with a digest again.
+func (e *Encryption) open(password, digest string) (cipher.AEAD, error) {
 	switch {
 	case e.Cipher != cipherName || e.KDF != kdfName:
 		return nil, fmt.Errorf("the bundle is encrypted by %.40q under a key of %.40q, which this program does not know", e.Cipher, e.KDF)
@@ -71,8 +79,12 @@ func (e *Encryption) open(password string) (cipher.AEAD, error) {
 	if err != nil {
 		return nil, err
 	}
-	if text, err := unseal(key, checkName, e.Check); err != nil || string(text) != checkText {
+	text, err := unseal(key, checkName, e.Check)
+	if err != nil {
 		return nil, ErrPassword
+	}
+	if string(text) != checkText+" "+digest {
+		return nil, ErrChanged
 	}
 	return key, nil
 }

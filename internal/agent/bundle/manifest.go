@@ -1,6 +1,8 @@
 package bundle
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io/fs"
@@ -12,8 +14,8 @@ import (
 	"github.com/takodeploy/tako/internal/agent"
 )
 
-// Format is the version of the manifest and of what it lists. A later one is refused.
-const Format = 1
+// Format is the version of the manifest and of what it lists. Others are refused.
+const Format = 2
 
 // Suffixes of a bundle's own files.
 const (
@@ -51,13 +53,44 @@ type Info struct {
 	Working      string `json:",omitempty"` // the directory of journals and logs
 }
 
-// Name is what the bundle's own files begin with.
+// Name is what the bundle's own files begin with. No two machines of a deployment have
+// the same.
 func (i Info) Name() string {
-	return Plain(i.Machine) + "." + Plain(i.Project) + "." + Plain(i.Deployment)
+	return distinct(i.Machine, i.MachineID, maxName) + "." + Plain(i.Project) + "." + Plain(i.Deployment)
 }
 
+// ArchiveName is the name of an archive of the bundle, in names for people. No two
+// machines of a deployment have the same.
+func (i Info) ArchiveName() string {
+	parts := []string{plain(i.Project, maxArchivePart), plain(i.Environment, maxArchivePart)}
+	if i.Tenant != "" {
+		parts = append(parts, plain(i.Tenant, maxArchivePart))
+	}
+	parts = append(parts, distinct(i.Machine, i.MachineID, maxArchivePart))
+	if i.Release != "" {
+		parts = append(parts, plain(i.Release, maxArchivePart))
+	}
+	return strings.Join(parts, ".") + ".zip"
+}
+
+// distinct is a plain name with the id behind it where others may have the same: where
+// it was changed, and where it looks as if it had been.
+func distinct(name, id string, most int) string {
+	got := plain(name, most)
+	if got == name && !strings.Contains(name, idMark) {
+		return got
+	}
+	return got + idMark + Plain(id)
+}
+
+// idMark is between a name and the id behind it.
+const idMark = "~"
+
 // Plain is a name as one of a file: what some file system would not take is '_'.
-func Plain(name string) string {
+func Plain(name string) string { return plain(name, maxName) }
+
+// plain is Plain for another number of bytes.
+func plain(name string, most int) string {
 	name = strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f || strings.ContainsRune(`/\:*?"<>|`, r) {
 			return '_'
@@ -67,15 +100,18 @@ func Plain(name string) string {
 	if name = strings.Trim(name, " "); name == "" || strings.Trim(name, ".") == "" {
 		return "_"
 	}
-	for len(name) > maxName { // in characters, not in the middle of one
+	for len(name) > most { // in characters, not in the middle of one
 		runes := []rune(name)
 		name = string(runes[:len(runes)-1])
 	}
 	return name
 }
 
-// maxName bounds one part of a file's name, in bytes.
-const maxName = 60
+// Bounds of one part of a file's name, in bytes: all together have 255.
+const (
+	maxName        = 60
+	maxArchivePart = 45
+)
 
 // Manifest is the list of everything in a bundle.
 type Manifest struct {
@@ -120,8 +156,8 @@ func readManifest(root *os.Root, name string) (*Manifest, error) {
 	if err := json.Unmarshal(data, m); err != nil {
 		return nil, fmt.Errorf("the manifest %s is damaged: %w", name, err)
 	}
-	if m.Format > Format {
-		return nil, fmt.Errorf("the bundle has the format %d, and this program knows up to %d; run it by the script inside it", m.Format, Format)
+	if m.Format != Format {
+		return nil, fmt.Errorf("the bundle has the format %d, and this program knows %d; run it by the script inside it", m.Format, Format)
 	}
 	for _, f := range m.files() {
 		if !fs.ValidPath(f.Path) || f.Path == "." || path.Clean(f.Path) != f.Path {
@@ -132,6 +168,22 @@ func readManifest(root *os.Root, name string) (*Manifest, error) {
 		return nil, fmt.Errorf("the manifest %s is damaged: it does not say what stands for the workspace", name)
 	}
 	return m, nil
+}
+
+// digest is the SHA-256 of all that the manifest says, but for the check that has it.
+func (m *Manifest) digest() (string, error) {
+	clear := *m
+	if m.Encryption != nil {
+		e := *m.Encryption
+		e.Check = nil
+		clear.Encryption = &e
+	}
+	data, err := json.Marshal(clear)
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:]), nil
 }
 
 // files are all that the manifest lists.

@@ -31,6 +31,9 @@ type Options struct {
 	Working, Applications string
 	// Password is asked for where the bundle is encrypted.
 	Password func() (string, error)
+	// Expected says that there is a password, and so that a bundle which is not encrypted
+	// is not the one that is meant.
+	Expected bool
 	Version  string // of the program
 	// Out and Err take what the scripts write, without service messages and secrets.
 	Out, Err io.Writer
@@ -77,15 +80,9 @@ func Run(ctx context.Context, o Options) (err error) {
 			return err
 		}
 	}
-	var key cipher.AEAD
-	if m.Encryption != nil {
-		password, err := o.Password()
-		if err != nil {
-			return err
-		}
-		if key, err = m.Encryption.open(password); err != nil {
-			return err
-		}
+	key, err := o.key(m)
+	if err != nil {
+		return err
 	}
 	cfg, err := o.place(m.Info)
 	if err != nil {
@@ -117,6 +114,25 @@ func Run(ctx context.Context, o Options) (err error) {
 		}
 	}
 	return r.say("The deployment has succeeded.")
+}
+
+// key is that of an encrypted bundle, nil for others.
+func (o Options) key(m *Manifest) (cipher.AEAD, error) {
+	if m.Encryption == nil && o.Expected {
+		return nil, errors.New("a password was given, and the bundle is not encrypted: it is not the one that was made with the password; leave the password out if the bundle has none")
+	}
+	if m.Encryption == nil {
+		return nil, nil //nolint:nilnil // as the steps are read
+	}
+	password, err := o.Password()
+	if err != nil {
+		return nil, err
+	}
+	digest, err := m.digest()
+	if err != nil {
+		return nil, err
+	}
+	return m.Encryption.open(password, digest)
 }
 
 // title is what a bundle deploys.

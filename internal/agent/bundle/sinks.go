@@ -2,6 +2,7 @@ package bundle
 
 import (
 	"archive/zip"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,10 +10,8 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"path/filepath"
+	"slices"
 	"strings"
-
-	"github.com/takodeploy/tako/internal/durable"
 )
 
 // ZIP puts files into an archive. Packages are stored as they are: most are compressed.
@@ -32,70 +31,154 @@ func ZIP(w *zip.Writer) Sink {
 	}
 }
 
-// Folder puts files into a directory, which is made if missing. Each appears whole or not
-// at all, in place of an earlier one.
-func Folder(dir string) (Sink, error) {
+// Folder is a directory of bundles. It is for one bundle, and one goroutine.
+type Folder struct {
+	root    *os.Root
+	allowed func() error
+	steps   []string // that were written, and are this bundle's alone
+	last    []string // its manifest and its script, as far as they are there
+	stale   []string // steps of an earlier making of the same bundle
+}
+
+// OpenFolder opens a directory, which is made if missing. Nothing gets out of it by links
+// inside. Allowed is asked before each file appears and before any goes, and its error is
+// that of the call: another process may have taken the work over. Nil allows all.
+func OpenFolder(dir string, allowed func() error) (*Folder, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
-	return func(at string, perm fs.FileMode, content io.Reader) (err error) {
-		to := filepath.Join(dir, filepath.FromSlash(at))
-		if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
-			return err
-		}
-		f, err := os.CreateTemp(filepath.Dir(to), ".tako-*")
-		if err != nil {
-			return err
-		}
-		defer func() {
-			if err != nil {
-				err = errors.Join(err, os.Remove(f.Name()))
-			}
-		}()
-		_, err = io.Copy(f, content)
-		if err = errors.Join(err, f.Chmod(perm), f.Sync(), f.Close()); err != nil {
-			return err
-		}
-		return durable.Rename(f.Name(), to)
-	}, nil
-}
-
-// Forget removes from a folder the bundles of a machine and a project that were made by
-// other deployments: their scripts would bring back what this one has replaced. Packages
-// and programs stay, which others may use.
-func Forget(dir string, keep Info) error {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer root.Close() //nolint:errcheck // a directory handle
-	found, err := fs.Glob(root.FS(), "*"+manifestSuffix)
+	if allowed == nil {
+		allowed = func() error { return nil }
+	}
+	return &Folder{root: root, allowed: allowed}, nil
+}
+
+// Close closes the directory. What was written stays.
+func (f *Folder) Close() error { return f.root.Close() }
+
+// Put is a Sink. A file appears whole or not at all, in place of an earlier one.
+func (f *Folder) Put(at string, perm fs.FileMode, content io.Reader) (err error) {
+	dir := path.Dir(at)
+	if dir != "." {
+		if err := f.root.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	temp := path.Join(dir, ".tako-"+strings.ToLower(rand.Text()))
+	w, err := f.root.OpenFile(temp, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
-	for _, name := range found {
-		data, err := readFile(root, name, maxManifest)
-		var m Manifest
-		if err != nil || json.Unmarshal(data, &m) != nil {
-			continue // not ours to judge
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, f.remove(temp))
 		}
-		if m.Info.MachineID != keep.MachineID || m.Info.ProjectID != keep.ProjectID || m.Info.Deployment == keep.Deployment {
-			continue
+	}()
+	_, err = io.Copy(w, content)
+	if err = errors.Join(err, w.Chmod(perm), w.Sync(), w.Close()); err != nil {
+		return err
+	}
+	if err := f.allowed(); err != nil {
+		return err
+	}
+	if strings.HasSuffix(at, manifestSuffix) {
+		if m := f.manifest(at); m != nil {
+			f.stale = append(f.stale, m.steps()...)
 		}
-		base := strings.TrimSuffix(name, manifestSuffix)
-		gone := []string{base + scriptSuffix} // first, since nothing runs without it
-		for _, s := range m.Steps {
-			if fs.ValidPath(s.Path) && path.Dir(s.Path) == variablesDir {
-				gone = append(gone, s.Path)
-			}
+	}
+	if err := f.root.Rename(temp, at); err != nil {
+		return err
+	}
+	switch dir {
+	case variablesDir:
+		f.steps = append(f.steps, at)
+	case ".":
+		f.last = append(f.last, at)
+	}
+	d, err := f.root.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// manifest reads what may be one, nil for what is none.
+func (f *Folder) manifest(name string) *Manifest {
+	data, err := readFile(f.root, name, maxManifest)
+	var m Manifest
+	if err != nil || json.Unmarshal(data, &m) != nil {
+		return nil
+	}
+	return &m
+}
+
+// steps are the files that are a bundle's alone, and that one may remove of a manifest
+// that anybody may have written.
+func (m *Manifest) steps() []string {
+	var out []string
+	for _, s := range m.Steps {
+		if fs.ValidPath(s.Path) && path.Dir(s.Path) == variablesDir {
+			out = append(out, s.Path)
 		}
-		for _, one := range append(gone, name) {
-			if err := root.Remove(one); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return fmt.Errorf("remove the earlier bundle %s: %w", base, err)
-			}
+	}
+	return out
+}
+
+// remove removes files, in their order, of which some may be gone.
+func (f *Folder) remove(names ...string) error {
+	for _, one := range names {
+		if err := f.root.Remove(one); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
 		}
 	}
 	return nil
+}
+
+// Undo removes the bundle as far as it was written. Packages and programs stay, which
+// others may use. Manifest and script stay, too, where it is not allowed: they may be somebody
+// else's by now.
+func (f *Folder) Undo() error {
+	if len(f.last) > 0 && f.allowed() == nil {
+		last := slices.Clone(f.last)
+		slices.Reverse(last) // nothing runs without the script
+		if err := f.remove(last...); err != nil {
+			return err
+		}
+	}
+	return f.remove(f.steps...)
+}
+
+// Forget removes the bundles of a machine and a project, in the environment and for the
+// tenant, that were made by other deployments: their scripts would bring back what this one
+// has replaced. Packages and programs stay, which others may use.
+func (f *Folder) Forget(keep Info) error {
+	found, err := fs.Glob(f.root.FS(), "*"+manifestSuffix)
+	if err != nil {
+		return err
+	}
+	if err := f.allowed(); err != nil {
+		return err
+	}
+	for _, name := range found {
+		m := f.manifest(name)
+		if m == nil {
+			continue // not ours to judge
+		}
+		is := m.Info
+		if is.MachineID != keep.MachineID || is.ProjectID != keep.ProjectID || is.Environment != keep.Environment || is.Tenant != keep.Tenant || is.Deployment == keep.Deployment {
+			continue
+		}
+		base := strings.TrimSuffix(name, manifestSuffix)
+		gone := append([]string{base + scriptSuffix}, m.steps()...) // the script first, since nothing runs without it
+		if err := f.remove(append(gone, name)...); err != nil {
+			return fmt.Errorf("remove the earlier bundle %s: %w", base, err)
+		}
+	}
+	return f.remove(f.stale...)
 }
 
 // readFile reads a file of a bundle that has at most limit bytes.

@@ -29,11 +29,13 @@ type Writer struct {
 	manifest Manifest
 	key      cipher.AEAD // nil without a password
 	packages map[string]string
+	programs map[string]string // paths by platform, "linux-amd64"
+	making   string            // which is in the names of what this one makes
 }
 
 // NewWriter begins a bundle. A password that is not "" encrypts the steps.
 func NewWriter(sink Sink, info Info, password string) (*Writer, error) {
-	w := &Writer{sink: sink, packages: map[string]string{}}
+	w := &Writer{sink: sink, packages: map[string]string{}, programs: map[string]string{}, making: strings.ToLower(rand.Text()[:10])}
 	w.manifest = Manifest{Format: Format, Info: info, Workspace: workspaceMark + strings.ToLower(rand.Text())}
 	if password != "" {
 		var err error
@@ -47,13 +49,20 @@ func NewWriter(sink Sink, info Info, password string) (*Writer, error) {
 // Workspace is what stands in requests for the directory that their script runs in.
 func (w *Writer) Workspace() string { return w.manifest.Workspace }
 
-// Program adds the program that runs the bundle on a platform.
-func (w *Writer) Program(os, arch string, content io.Reader) error {
-	f, err := w.put(path.Join(agentDir, "tako-agent-"+os+"-"+arch), 0o755, content)
-	if err == nil {
-		w.manifest.Programs = append(w.manifest.Programs, f)
+// Program adds the program that runs the bundle on a platform. Its hash is in its name:
+// a bundle that another version of the server makes in the same folder leaves it alone.
+func (w *Writer) Program(os, arch, sum string, content io.Reader) error {
+	platform := os + "-" + arch
+	f, err := w.put(path.Join(agentDir, "tako-agent-"+platform+"_"+sum[:16]), 0o755, content)
+	if err == nil && f.SHA256 != sum {
+		err = fmt.Errorf("the program for %s is damaged: its SHA-256 is %s, and should be %s", platform, f.SHA256, sum)
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	w.programs[platform] = f.Path
+	w.manifest.Programs = append(w.manifest.Programs, f)
+	return nil
 }
 
 // Package adds a package unless it is there; its content is opened only then.
@@ -99,7 +108,7 @@ func (w *Writer) Step(name string, req agent.StartRequest, secrets []string) err
 	if err != nil {
 		return err
 	}
-	at := path.Join(variablesDir, fmt.Sprintf("%s.%02d.%s.variables.json", w.manifest.Info.Name(), len(w.manifest.Steps)+1, Plain(name)))
+	at := path.Join(variablesDir, fmt.Sprintf("%s.%02d.%s.%s.variables.json", w.manifest.Info.Name(), len(w.manifest.Steps)+1, Plain(name), w.making))
 	if w.key != nil {
 		at += ".enc"
 		data = seal(w.key, at, data)
@@ -114,6 +123,13 @@ func (w *Writer) Step(name string, req agent.StartRequest, secrets []string) err
 // Close ends the bundle with its manifest and its script, the last of all: a folder that
 // has the script has the bundle. It returns the script's path.
 func (w *Writer) Close() (string, error) {
+	if w.key != nil {
+		digest, err := w.manifest.digest()
+		if err != nil {
+			return "", err
+		}
+		w.manifest.Encryption.bind(w.key, digest)
+	}
 	data, err := json.MarshalIndent(w.manifest, "", "  ")
 	if err != nil {
 		return "", err
@@ -122,7 +138,7 @@ func (w *Writer) Close() (string, error) {
 	if err := w.sink(name+manifestSuffix, 0o644, bytes.NewReader(append(data, '\n'))); err != nil {
 		return "", err
 	}
-	return name + scriptSuffix, w.sink(name+scriptSuffix, 0o755, strings.NewReader(script(name)))
+	return name + scriptSuffix, w.sink(name+scriptSuffix, 0o755, strings.NewReader(script(name, w.programs)))
 }
 
 // put writes a file and measures it.
@@ -142,24 +158,28 @@ func (c *counter) Write(p []byte) (int, error) {
 }
 
 // script is what people run: it finds the program for the machine and has it do the rest.
-func script(name string) string {
+func script(name string, programs map[string]string) string {
 	return `#!/bin/sh
 # Carries out a deployment on this machine. Options are shown by --help.
 set -u
 here=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd) || exit 1
 case "$(uname -sm)" in
-"Linux x86_64" | "Linux amd64") platform=linux-amd64 ;;
-"Linux aarch64" | "Linux arm64") platform=linux-arm64 ;;
+"Linux x86_64" | "Linux amd64") platform=linux-amd64 program=` + quote(programs["linux-amd64"]) + ` ;;
+"Linux aarch64" | "Linux arm64") platform=linux-arm64 program=` + quote(programs["linux-arm64"]) + ` ;;
 *)
 	echo "This bundle cannot be run on $(uname -sm); it needs Linux on amd64 or arm64." >&2
 	exit 1
 	;;
 esac
-program="$here/` + agentDir + `/tako-agent-$platform"
-if [ ! -f "$program" ]; then
+if [ -z "$program" ]; then
 	echo "This bundle has no program for $platform: the server that made it has none." >&2
 	exit 1
 fi
+if [ ! -f "$here/$program" ]; then
+	echo "The bundle is not complete: $program is missing; copy the whole folder." >&2
+	exit 1
+fi
+program="$here/$program"
 [ -x "$program" ] || chmod +x "$program" || exit 1
 exec "$program" agent run-bundle --manifest "$here/"` + quote(name+manifestSuffix) + ` "$@"
 `

@@ -44,6 +44,7 @@ the environment variable ` + passwordVariable + `.`,
 		o.Out, o.Err = cmd.OutOrStdout(), cmd.ErrOrStderr()
 		o.Log = slog.New(slog.DiscardHandler)
 		o.Password = func() (string, error) { return bundlePassword(cmd, passwordFile) }
+		o.Expected = passwordFile != "" || os.Getenv(passwordVariable) != ""
 		return bundle.Run(cmd.Context(), o)
 	}
 	return cmd
