@@ -190,8 +190,11 @@ func TestFacts(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, dialect)
 			live := w.readOnly()
+			w.exec(`INSERT INTO node_setting (name, seq, capacity, draining) VALUES ('gone', 99, 5, 0)`)
 			before := w.facts()
 			complete(t, before, w.logs)
+			// Of this node one of the copies has heard a moment ago, which tells nothing of the data.
+			w.exec(`INSERT INTO node (incarnation, name, version, started, heartbeat) VALUES ('gone-1', 'gone', '1', 1, ?)`, db.Micros(time.Now().Add(time.Hour)))
 			if dialect == db.SQLite {
 				w.twice()
 			}
@@ -227,6 +230,9 @@ func TestFacts(t *testing.T) {
 				if !strings.Contains(said.String(), want) {
 					t.Errorf("the report does not name %q:\n%s", want, said)
 				}
+			}
+			if strings.Contains(said.String(), "LastSeen") {
+				t.Errorf("when a node was seen counts as a difference:\n%s", said)
 			}
 			parts := map[string]int{}
 			for _, d := range c.Differences {
