@@ -99,7 +99,7 @@ func newUpgraded(t *testing.T, dialect db.Dialect, change ...func(*apptest.Proce
 	u := &upgraded{Process: apptest.NewProcess(t, dialect), t: t, site: newFeedSite(t), fault: filepath.Join(t.TempDir(), "fault")}
 	u.Supervised()
 	t.Cleanup(func() {
-		if pid, err := upgrade.Owner(u.Root); err == nil && pid > 1 {
+		if pid := upgrade.Attended(u.Root); pid != 0 {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
 	})
@@ -111,6 +111,7 @@ func newUpgraded(t *testing.T, dialect db.Dialect, change ...func(*apptest.Proce
 	u.HTTP = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	u.Start()
 	u.old = u.version()
+	confirmKit(t, u.Process)
 	u.do(0, "Root 1 is trusted", "trust", u.site.root, "--feed", u.site.url)
 	return u
 }
@@ -125,10 +126,11 @@ func (u *upgraded) args(args ...string) []string {
 	return args
 }
 
-// do runs a command about upgrades, which is to end with a code and to say something.
+// do runs a command about upgrades, which is to end with a code and to say something. It has
+// the environment of the server.
 func (u *upgraded) do(code int, want string, args ...string) {
 	u.t.Helper()
-	out, got := run(u.t, "", u.args(args...)...)
+	out, got := runWith(u.t, u.Env, "", u.args(args...)...)
 	if got != code || !strings.Contains(out, want) {
 		raw, _ := os.ReadFile(filepath.Join(u.Root, "upgrade", "worker.log")) // for the reader
 		u.t.Fatalf("%v: exit code %d, not %d\n%s\n%s\n%s", args, got, code, out, raw, u.Output())
@@ -256,15 +258,15 @@ func database(p *apptest.Process) []string {
 // the upgrade gone on with.
 func restarted(t *testing.T, p *apptest.Process) {
 	t.Helper()
-	pid, err := upgrade.Owner(p.Root)
-	if err != nil || pid == 0 {
-		t.Fatalf("nobody carries the upgrade out (%v)", err)
+	pid := upgrade.Attended(p.Root)
+	if pid == 0 {
+		t.Fatal("nobody carries the upgrade out")
 	}
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "it is gone", func() bool { now, err := upgrade.Owner(p.Root); return err == nil && now == 0 })
+	eventually(t, "it is gone", func() bool { return upgrade.Attended(p.Root) != pid })
 	p.Kill()
 	p.Start()
-	eventually(t, "another carries it out", func() bool { now, err := upgrade.Owner(p.Root); return err == nil && now > 1 })
+	eventually(t, "another carries it out", func() bool { return upgrade.Attended(p.Root) != 0 })
 }

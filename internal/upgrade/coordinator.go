@@ -15,6 +15,7 @@ import (
 	"github.com/takodeploy/tako/internal/failpoint"
 	"github.com/takodeploy/tako/internal/supervisor"
 	"github.com/takodeploy/tako/internal/upgrade/journal"
+	"github.com/takodeploy/tako/internal/upgrade/preflight"
 	"github.com/takodeploy/tako/internal/upgrade/stage"
 )
 
@@ -65,26 +66,6 @@ func Dir(root string) string { return filepath.Join(root, "upgrade") }
 
 func lockPath(root string) string { return filepath.Join(Dir(root), "lock") }
 
-// Owner is the process that carries an upgrade out, 0 if none does.
-func Owner(root string) (int, error) {
-	lock, err := durable.TryLock(lockPath(root))
-	if err == nil {
-		return 0, lock.Unlock()
-	}
-	if !errors.Is(err, durable.ErrLocked) {
-		return 0, err
-	}
-	raw, err := os.ReadFile(lockPath(root))
-	if err != nil {
-		return 0, err
-	}
-	var pid int
-	if _, err := fmt.Sscan(string(raw), &pid); err != nil || pid < 1 {
-		return 1, nil //nolint:nilerr // it is just being written
-	}
-	return pid, nil
-}
-
 // Begin writes the plan of a new upgrade, or fails with a *BusyError if another one has
 // not ended.
 func Begin(root string, p Plan, now time.Time) (id string, err error) {
@@ -118,8 +99,7 @@ func busy(root string, all []journal.Entry) error {
 	if err != nil || last == nil || last.State.Ended() && last.State != NeedsOperator {
 		return err
 	}
-	pid, err := Owner(root)
-	return errors.Join(&BusyError{last.ID, pid}, err)
+	return &BusyError{last.ID, Attended(root)}
 }
 
 // Unattended reports whether there is an upgrade that has not ended and that nobody
@@ -136,8 +116,7 @@ func Unattended(root string) (bool, error) {
 	if err != nil || last == nil || last.State.Ended() {
 		return false, err
 	}
-	pid, err := Owner(root)
-	return err == nil && pid == 0, err
+	return Attended(root) == 0, nil
 }
 
 // Want writes somebody's wish about the newest upgrade. check is asked first, with the
@@ -182,9 +161,8 @@ func Open(cfg Config) (*Coordinator, error) {
 		if last, err := Last(j.Entries()); err == nil && last != nil {
 			busy.Txn = last.ID
 		}
-		pid, err := Owner(cfg.Root)
-		busy.PID = pid
-		return nil, errors.Join(busy, err)
+		busy.PID = Attended(cfg.Root)
+		return nil, busy
 	}
 	if err != nil {
 		return nil, err
@@ -239,14 +217,23 @@ func wait(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// Inspect looks whether anything speaks against an upgrade, and changes nothing. It tells
-// what is only worth knowing.
-func Inspect(ctx context.Context, cfg Config, p Plan) (warnings []string, err error) {
+// Inspect looks whether anything speaks against an upgrade to what was offered, and
+// changes nothing: what speaks against it are the report's failed checks.
+func Inspect(ctx context.Context, cfg Config, p Plan, offer *stage.Offer) (_ *preflight.Report, err error) {
 	if cfg.Log == nil {
 		cfg.Log = io.Discard
 	}
+	dir, err := os.MkdirTemp("", "tako-offer-")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	feed := filepath.Join(dir, "feed.json")
+	if err := os.WriteFile(feed, offer.Feed, 0o600); err != nil {
+		return nil, err
+	}
 	c := &Coordinator{cfg: cfg}
-	return c.inspect(ctx, &Txn{Plan: p})
+	return c.inspect(ctx, &Txn{Plan: p}, feed)
 }
 
 // sayOnce writes a line to the log, unless it was the last one that was said so.

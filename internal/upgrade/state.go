@@ -104,6 +104,8 @@ type Plan struct {
 	Channel string `json:"channel,omitempty"`
 	Feed    string `json:"feed,omitempty"`
 	Bundle  string `json:"bundle,omitempty"`
+	// AcceptDifferences goes on though the versions would do different things with the data.
+	AcceptDifferences bool `json:"accept_differences,omitempty"`
 	// By is who asked for it, in words for the history.
 	By string `json:"by,omitempty"`
 }

@@ -14,9 +14,12 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/supervisor"
 	"github.com/takodeploy/tako/internal/supervisor/control"
+	"github.com/takodeploy/tako/internal/upgrade/preflight"
 	"github.com/takodeploy/tako/internal/upgrade/stage"
+	"github.com/takodeploy/tako/internal/verify"
 )
 
 // work does what brings a state about. Each step may have been done before, in part or
@@ -42,13 +45,9 @@ func (c *Coordinator) work(ctx context.Context, t *Txn, do Do) (any, error) {
 		return c.json(ctx, t.Plan.To, "database", "finalize")
 	case RolledBack:
 		return nil, c.rollBack(ctx, t, do.Because)
-	case Aborted:
-		if t.Failed == Rehearsed {
-			return nil, c.cfg.Store.MarkBad(t.Plan.To, t.Error)
-		}
 	case Committed:
 		return nil, c.cfg.Store.Forgive(t.Plan.To) // what it did the last time does not count any more
-	case Planned, NeedsOperator:
+	case Planned, Aborted, NeedsOperator:
 	}
 	return nil, nil //nolint:nilnil // to write it down is all there is to do
 }
@@ -70,16 +69,20 @@ func (c *Coordinator) stage(ctx context.Context, t *Txn) (any, error) {
 	return map[string]string{"sha256": offer.Artifact.SHA256}, nil
 }
 
-// reserve is how much of a disk an upgrade leaves free.
-const reserve = 256 << 20
-
 func (c *Coordinator) preflight(ctx context.Context, t *Txn) (any, error) {
 	if err := c.withoutDucks(ctx, t); err != nil {
 		return nil, err
 	}
-	warnings, err := c.inspect(ctx, t)
+	report, err := c.inspect(ctx, t, "")
 	if err != nil {
 		return nil, err
+	}
+	if err := errors.Join(report.WriteText(c.cfg.Log), report.Err()); err != nil {
+		return nil, err
+	}
+	var warnings []string
+	for _, w := range report.Of(preflight.Warn) {
+		warnings = append(warnings, w.Name+": "+w.Seen)
 	}
 	return looked{Warnings: warnings, Answered: c.answered(ctx)}, nil
 }
@@ -108,73 +111,22 @@ func (c *Coordinator) withoutDucks(ctx context.Context, t *Txn) error {
 	}
 }
 
-// inspect looks whether anything speaks against the upgrade, and changes nothing.
-func (c *Coordinator) inspect(ctx context.Context, t *Txn) ([]string, error) {
-	r, err := c.ask(ctx, supervisor.Order{Do: "status"})
-	if err != nil {
-		return nil, err
-	}
-	var found []string
-	say := func(format string, args ...any) { found = append(found, fmt.Sprintf(format, args...)) }
-	if r.Server == nil || r.Server.Stage != control.Serving || r.Server.Version != t.Plan.From || r.Current != t.Plan.From {
-		say("version %s should serve, and does not: the current version is %s", t.Plan.From, r.Current)
-	}
-	for _, d := range r.Ducks {
-		say("a former server (version %s, process %d) has connections left; wait until it has ended", d.Version, d.PID)
-	}
-	if _, err := c.ask(ctx, supervisor.Order{Do: "deep"}); err != nil {
+// inspect looks whether anything speaks against the upgrade, and changes nothing. feed is a
+// file with the signed feed, "" for the one that the version was fetched by.
+func (c *Coordinator) inspect(ctx context.Context, t *Txn, feed string) (*preflight.Report, error) {
+	well := preflight.Check{Name: "server", Status: preflight.OK, Seen: "Version " + t.Plan.From + " serves, and is well"}
+	if r, err := c.ask(ctx, supervisor.Order{Do: "deep"}); err != nil {
 		// What is wrong before cannot tell afterwards whether the new version is.
-		say("the server is not well: %v", err)
+		well.Status, well.Seen, well.Remedy = preflight.Fail, "The server is not well: "+err.Error(), "Bring it in order first, or wait until it is."
+	} else if r.Server == nil || r.Server.Stage != control.Serving {
+		well.Status, well.Seen, well.Remedy = preflight.Fail, "Version "+t.Plan.From+" should serve, and does not", "Wait until it does; its log says why it does not."
 	}
-	for _, dir := range []string{c.cfg.Root, c.cfg.Data} {
-		if free, err := free(dir); err != nil {
-			say("the disk of %s: %v", dir, err)
-		} else if free < reserve {
-			say("%s has %d MB free; at least %d MB are needed", dir, free>>20, int64(reserve)>>20)
-		}
-	}
-	warnings, err := c.examine(ctx, t, say)
+	report, err := preflight.Program(ctx, c.run, t.Plan.From, t.Plan.To, c.cfg.Root, t.Plan.Channel, feed)
 	if err != nil {
 		return nil, err
 	}
-	if len(found) > 0 {
-		return nil, errors.New(strings.Join(found, "; "))
-	}
-	return warnings, nil
-}
-
-func free(dir string) (int64, error) {
-	var st unix.Statfs_t
-	if err := unix.Statfs(dir, &st); err != nil {
-		return 0, err
-	}
-	return int64(st.Bavail) * st.Bsize, nil //nolint:gosec // disks are smaller
-}
-
-// examine has the version that runs examine its data. Errors speak against an upgrade,
-// warnings are noted.
-func (c *Coordinator) examine(ctx context.Context, t *Txn, say func(string, ...any)) (warnings []string, err error) {
-	out, err := c.run(ctx, t.Plan.From, "doctor", "--output", "json")
-	var exit *exec.ExitError
-	if err != nil && (!errors.As(err, &exit) || exit.ExitCode() != 3) { // 3: looked, and found something
-		return nil, err
-	}
-	var report struct {
-		Findings []struct{ Severity, Code, What, Where string }
-	}
-	if err := json.Unmarshal(out, &report); err != nil {
-		return nil, fmt.Errorf("read the report of the doctor: %w", err)
-	}
-	for _, f := range report.Findings {
-		text := strings.TrimSpace(f.Code + ": " + f.What + " " + f.Where)
-		switch f.Severity {
-		case "error":
-			say("%s", text)
-		case "warning":
-			warnings = append(warnings, text)
-		}
-	}
-	return warnings, nil
+	report.Checks = append([]preflight.Check{well}, report.Checks...)
+	return report, nil
 }
 
 // backedUp is what the step to BACKED_UP has found out.
@@ -195,8 +147,19 @@ func (c *Coordinator) backUp(ctx context.Context, t *Txn) (any, error) {
 	return made, nil
 }
 
+// rehearsed is what the step to REHEARSED has found out.
+type rehearsed struct {
+	TookMS int64 `json:"took_ms"`
+	// Compared is how many facts of the data both versions were asked for, 0 if the old one
+	// could not say any. Differences are not the same, Harmless ones only the new version has.
+	Compared    int `json:"compared"`
+	Differences int `json:"differences"`
+	Harmless    int `json:"harmless"`
+}
+
 // rehearse has the new version restore the backup beside, bring it to its own level,
-// start on it and read from it.
+// start on it and read from it. Then both versions say what they would do with that data,
+// and it has to be the same.
 func (c *Coordinator) rehearse(ctx context.Context, t *Txn) (any, error) {
 	var b backedUp
 	if err := json.Unmarshal(t.Results[BackedUp], &b); err != nil {
@@ -204,9 +167,30 @@ func (c *Coordinator) rehearse(ctx context.Context, t *Txn) (any, error) {
 	}
 	started := time.Now()
 	if _, err := c.run(ctx, t.Plan.To, "backup", "verify", b.ID, "--level", "3"); err != nil {
+		if ctx.Err() == nil {
+			err = errors.Join(err, c.cfg.Store.MarkBad(t.Plan.To, err.Error()))
+		}
 		return nil, err
 	}
-	return map[string]any{"took_ms": time.Since(started).Milliseconds()}, nil
+	var out rehearsed
+	both, err := verify.Programs(ctx, c.run, t.Plan.From, t.Plan.To, b.ID, filepath.Join(Dir(c.cfg.Root), "facts"))
+	switch {
+	case fault.Is(err, fault.Unsupported):
+		fmt.Fprintln(c.cfg.Log, err)
+	case err != nil:
+		return nil, err
+	default:
+		if err := both.WriteText(c.cfg.Log); err != nil {
+			return nil, err
+		}
+		out.Compared, out.Differences = both.Facts, both.Count()
+		out.Harmless = len(both.Differences) + both.More - out.Differences
+	}
+	if out.Differences > 0 && !t.Plan.AcceptDifferences {
+		return nil, fmt.Errorf("version %s does %d things differently with the same data, which the log of the upgrade names; if all of them are wanted, upgrade with --accept-differences", t.Plan.To, out.Differences)
+	}
+	out.TookMS = time.Since(started).Milliseconds()
+	return out, nil
 }
 
 // widened is what the step to EXPANDED has found out.

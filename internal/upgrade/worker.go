@@ -26,8 +26,8 @@ func WorkerLog(root string) string { return filepath.Join(Dir(root), "worker.log
 // Start starts the process that carries the newest upgrade of a root out, unless one
 // does. It outlives this process: it is in a session of its own.
 func (w Worker) Start(root string) error {
-	if pid, err := Owner(root); err != nil || pid != 0 {
-		return err
+	if Attended(root) != 0 {
+		return nil
 	}
 	log, err := os.OpenFile(WorkerLog(root), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -45,9 +45,9 @@ func (w Worker) Start(root string) error {
 	return nil
 }
 
-// Attended is the process that carries the upgrades of a root out, 0 if none does. Unlike
-// Owner it takes no lock, not even for an instant, so that to look often hinders nobody
-// who is just about to begin.
+// Attended is the process that carries the upgrades of a root out, 0 if none does. It takes
+// no lock, not even for an instant, so that to look often hinders nobody who is just about
+// to begin; whoever has begun in this instant may not be seen yet.
 func Attended(root string) int {
 	raw, err := os.ReadFile(lockPath(root))
 	if err != nil {
