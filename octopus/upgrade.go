@@ -190,4 +190,7 @@ type UpgradeCommand struct {
 	ID string `json:"Id"`
 	// Until is for hold: it is not finalized by itself before.
 	Until *Time `json:"Until"`
+	// Forward is for resume of one that needs an operator: the new version, which serves
+	// and is well, stays instead of going back.
+	Forward bool `json:"Forward"`
 }

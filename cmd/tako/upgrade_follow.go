@@ -47,7 +47,7 @@ func (s *site) carryOut(cmd *cobra.Command, id string, until upgrade.State) erro
 	case upgrade.Aborted:
 		return &outcome{exitNotBegun, fmt.Sprintf("given up before the switch; version %s serves as before: %s", t.Plan.From, t.Error)}
 	case upgrade.NeedsOperator:
-		return &outcome{exitNeedsOperator, fmt.Sprintf("it can go neither on nor back by itself: %s. When the cause is removed: tako upgrade resume", t.Error)}
+		return &outcome{exitNeedsOperator, fmt.Sprintf("it can go neither on nor back by itself: %s. When the cause is removed: tako upgrade resume; to keep version %s as it is: tako upgrade resume --forward", t.Error, t.Plan.To)}
 	case upgrade.RolledBack:
 		if until != upgrade.RolledBack {
 			return &outcome{exitRolledBack, fmt.Sprintf("version %s serves again: %s", t.Plan.From, t.Error)}
@@ -56,6 +56,9 @@ func (s *site) carryOut(cmd *cobra.Command, id string, until upgrade.State) erro
 	case upgrade.Committed:
 		_, err = fmt.Fprintf(out, "Version %s serves. Going back loses nothing until %s: tako upgrade rollback\n", t.Plan.To, t.Due().Local().Format(time.RFC3339))
 	case upgrade.Finalized:
+		if until == upgrade.RolledBack {
+			return fmt.Errorf("version %s was being finalized when that was asked for, and is final: version %s cannot use the data any more. To go back, restore the backup of the upgrade, which loses everything since: tako backup list", t.Plan.To, t.Plan.From)
+		}
 		_, err = fmt.Fprintf(out, "Version %s is final.\n", t.Plan.To)
 	case upgrade.Planned, upgrade.Staged, upgrade.Preflight, upgrade.BackedUp, upgrade.Rehearsed, upgrade.Expanded, upgrade.Switched, upgrade.Probation:
 	}
@@ -114,6 +117,9 @@ func (s *site) show(out io.Writer, from int64) int64 {
 		return from
 	}
 	defer f.Close()
+	if info, err := f.Stat(); err == nil && info.Size() < from {
+		from = 0 // the one before was put aside
+	}
 	n, err := io.Copy(out, io.NewSectionReader(f, from, 1<<20))
 	if err != nil {
 		return from
@@ -208,29 +214,46 @@ func upgradeHoldCommand() *cobra.Command {
 
 func upgradeResumeCommand() *cobra.Command {
 	var s site
+	var forward bool
 	cmd := &cobra.Command{
 		Use: "resume", Short: "Go on with an upgrade that was cut short, or needs an operator", Args: cobra.NoArgs,
+		Long: `Goes on with an upgrade that was cut short. One that needs an operator tries once more what
+did not succeed: to go back, or, if it was being finalized, to finalize.
+
+With --forward the new version stays instead of going back: it has to serve and to be well,
+and from then on the upgrade is one that was committed now.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := s.open(cmd); err != nil {
 				return err
+			}
+			wish := upgrade.WishResume
+			if forward {
+				wish = upgrade.WishForward
 			}
 			t, err := s.last()
 			if err == nil && t == nil {
 				err = errors.New("there has been no upgrade here")
 			}
 			if err == nil {
-				err = upgrade.Allowed(t, upgrade.WishResume)
+				err = upgrade.Allowed(t, wish)
+			}
+			if err == nil && forward {
+				err = upgrade.Well(cmd.Context(), s.root, t.Plan.To)
 			}
 			if err == nil && t.State == upgrade.NeedsOperator {
-				err = upgrade.Want(s.root, upgrade.Ask{Wish: upgrade.WishResume, By: os.Getenv("USER")}, time.Now(), func(t *upgrade.Txn) error { return upgrade.Allowed(t, upgrade.WishResume) })
+				err = upgrade.Want(s.root, upgrade.Ask{Wish: wish, By: os.Getenv("USER")}, time.Now(), func(t *upgrade.Txn) error { return upgrade.Allowed(t, wish) })
 			}
 			if err != nil {
 				return err
+			}
+			if t.NoReturn() {
+				return s.carryOut(cmd, t.ID, upgrade.Finalized)
 			}
 			return s.carryOut(cmd, t.ID, upgrade.Committed)
 		},
 	}
 	s.flags(cmd)
+	cmd.Flags().BoolVar(&forward, "forward", false, "keep the new version, which serves and is well, instead of going back")
 	return cmd
 }
 

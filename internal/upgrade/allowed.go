@@ -30,6 +30,10 @@ func Allowed(t *Txn, w Wish) error {
 		if t.State.Ended() && t.State != NeedsOperator {
 			return fmt.Errorf("the last upgrade (to %s) has ended as %s; there is nothing to go on with", t.Plan.To, t.State)
 		}
+	case WishForward:
+		if t.State != NeedsOperator {
+			return fmt.Errorf("the upgrade to %s is %s; only of one that is %s the new version can be kept", t.Plan.To, t.State, NeedsOperator)
+		}
 	}
 	return nil
 }

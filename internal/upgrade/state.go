@@ -129,6 +129,7 @@ const (
 	WishFinalize Wish = "finalize" // do not wait for the end of the hold
 	WishHold     Wish = "hold"     // finalize at Until at the earliest
 	WishResume   Wish = "resume"   // try again what needed an operator
+	WishForward  Wish = "forward"  // keep the new version though it needed an operator
 )
 
 // Ask is somebody's wish.

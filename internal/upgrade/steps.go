@@ -1,18 +1,15 @@
 package upgrade
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/supervisor"
@@ -46,8 +43,14 @@ func (c *Coordinator) work(ctx context.Context, t *Txn, do Do) (any, error) {
 	case RolledBack:
 		return nil, c.rollBack(ctx, t, do.Because)
 	case Committed:
-		return nil, c.cfg.Store.Forgive(t.Plan.To) // what it did the last time does not count any more
-	case Planned, Aborted, NeedsOperator:
+		// What it did the last time does not count any more. That this cannot be noted is no
+		// reason to leave a version that is well.
+		if err := c.cfg.Store.Forgive(t.Plan.To); err != nil {
+			fmt.Fprintf(c.cfg.Log, "it could not be noted that version %s is good: %v\n", t.Plan.To, err)
+		}
+	case Aborted:
+		c.forgetFacts()
+	case Planned, NeedsOperator:
 	}
 	return nil, nil //nolint:nilnil // to write it down is all there is to do
 }
@@ -70,7 +73,7 @@ func (c *Coordinator) stage(ctx context.Context, t *Txn) (any, error) {
 }
 
 func (c *Coordinator) preflight(ctx context.Context, t *Txn) (any, error) {
-	if err := c.withoutDucks(ctx, t); err != nil {
+	if err := c.withoutDucks(ctx); err != nil {
 		return nil, err
 	}
 	report, err := c.inspect(ctx, t, "")
@@ -95,16 +98,13 @@ type looked struct {
 
 // withoutDucks waits until no former server has connections left: it may be of a version
 // before the one that runs.
-func (c *Coordinator) withoutDucks(ctx context.Context, t *Txn) error {
+func (c *Coordinator) withoutDucks(ctx context.Context) error {
 	for {
 		r, err := c.ask(ctx, supervisor.Order{Do: "status"})
 		if err != nil || len(r.Ducks) == 0 {
 			return err
 		}
 		c.sayOnce(fmt.Sprintf("waiting for the last connections of the former server (version %s, process %d)", r.Ducks[0].Version, r.Ducks[0].PID))
-		if gone, err := c.wished(t); err != nil || gone {
-			return errors.Join(err, errGivenUp)
-		}
 		if err := wait(ctx, c.cfg.Poll); err != nil {
 			return err
 		}
@@ -118,7 +118,7 @@ func (c *Coordinator) inspect(ctx context.Context, t *Txn, feed string) (*prefli
 	if r, err := c.ask(ctx, supervisor.Order{Do: "deep"}); err != nil {
 		// What is wrong before cannot tell afterwards whether the new version is.
 		well.Status, well.Seen, well.Remedy = preflight.Fail, "The server is not well: "+err.Error(), "Bring it in order first, or wait until it is."
-	} else if r.Server == nil || r.Server.Stage != control.Serving {
+	} else if r.Server == nil || r.Server.Stage != control.Serving || r.Server.Version != t.Plan.From {
 		well.Status, well.Seen, well.Remedy = preflight.Fail, "Version "+t.Plan.From+" should serve, and does not", "Wait until it does; its log says why it does not."
 	}
 	report, err := preflight.Program(ctx, c.run, t.Plan.From, t.Plan.To, c.cfg.Root, t.Plan.Channel, feed)
@@ -167,13 +167,16 @@ func (c *Coordinator) rehearse(ctx context.Context, t *Txn) (any, error) {
 	}
 	started := time.Now()
 	if _, err := c.run(ctx, t.Plan.To, "backup", "verify", b.ID, "--level", "3"); err != nil {
-		if ctx.Err() == nil {
-			err = errors.Join(err, c.cfg.Store.MarkBad(t.Plan.To, err.Error()))
+		var ended *exec.ExitError
+		if ctx.Err() == nil && errors.As(err, &ended) && ended.ExitCode() == exitDidNotWork {
+			c.markBad(t.Plan.To, err.Error())
 		}
 		return nil, err
 	}
+	c.forgetFacts()
+	defer c.forgetFacts()
 	var out rehearsed
-	both, err := verify.Programs(ctx, c.run, t.Plan.From, t.Plan.To, b.ID, filepath.Join(Dir(c.cfg.Root), "facts"))
+	both, err := verify.Programs(ctx, c.run, t.Plan.From, t.Plan.To, b.ID, c.facts())
 	switch {
 	case fault.Is(err, fault.Unsupported):
 		fmt.Fprintln(c.cfg.Log, err)
@@ -183,14 +186,36 @@ func (c *Coordinator) rehearse(ctx context.Context, t *Txn) (any, error) {
 		if err := both.WriteText(c.cfg.Log); err != nil {
 			return nil, err
 		}
-		out.Compared, out.Differences = both.Facts, both.Count()
-		out.Harmless = len(both.Differences) + both.More - out.Differences
+		out.Compared, out.Differences, out.Harmless = both.Facts, both.Count(), both.Harmless()
 	}
 	if out.Differences > 0 && !t.Plan.AcceptDifferences {
 		return nil, fmt.Errorf("version %s does %d things differently with the same data, which the log of the upgrade names; if all of them are wanted, upgrade with --accept-differences", t.Plan.To, out.Differences)
 	}
 	out.TookMS = time.Since(started).Milliseconds()
 	return out, nil
+}
+
+// exitDidNotWork is how `backup verify` ends when the program did not work on the copy: a
+// migration of it failed, or it did not start there. Whatever else keeps it from its work,
+// such as a full disk, says nothing of the version.
+const exitDidNotWork = 4
+
+// markBad remembers that a version failed here. That this cannot be noted changes nothing
+// about what has become of the upgrade.
+func (c *Coordinator) markBad(version, reason string) {
+	if err := c.cfg.Store.MarkBad(version, brief(reason)); err != nil {
+		fmt.Fprintf(c.cfg.Log, "it could not be noted that version %s failed: %v\n", version, err)
+	}
+}
+
+// facts is where the versions write what they would do with the data.
+func (c *Coordinator) facts() string { return filepath.Join(Dir(c.cfg.Root), "facts") }
+
+// forgetFacts removes what a try that was cut short has left there.
+func (c *Coordinator) forgetFacts() {
+	if err := os.RemoveAll(c.facts()); err != nil {
+		fmt.Fprintf(c.cfg.Log, "what was compared could not be removed: %v\n", err)
+	}
 }
 
 // widened is what the step to EXPANDED has found out.
@@ -215,17 +240,43 @@ func (c *Coordinator) expand(ctx context.Context, t *Txn) (any, error) {
 
 // serve has a version serve, if it does not yet.
 func (c *Coordinator) serve(ctx context.Context, t *Txn, version string) error {
-	r, err := c.ask(ctx, supervisor.Order{Do: "status"})
-	if err != nil {
-		return err
+	began, cut := time.Now(), 0
+	for {
+		r, err := c.ask(ctx, supervisor.Order{Do: "status"})
+		if err != nil || serves(r, version) {
+			return err
+		}
+		if r.Current == version && (r.Server == nil || r.Server.Version == version) {
+			return c.until(ctx, t, version) // it is just being started
+		}
+		// Without a server that could hand over there is only the way back.
+		ready := r.Server != nil && (r.Server.Stage == control.Serving || r.Server.Stage == control.Released) || r.Server == nil && version == t.Plan.From && r.Previous == version
+		if !ready && time.Since(later(began, c.absent)) < patience {
+			if err := wait(ctx, c.cfg.Poll); err != nil {
+				return err
+			}
+			continue
+		}
+		r, err = supervisor.Ask(ctx, c.cfg.Root, supervisor.Order{Do: "switch", Version: version})
+		if err == nil {
+			return c.until(ctx, t, version)
+		}
+		if cut++; r.Format != 0 || ctx.Err() != nil || cut == MaxTries {
+			return err
+		}
+		// The supervisor was ended in the middle; the next one tells how far it got.
+		c.absent = time.Now()
+		if err := wait(ctx, c.cfg.Poll); err != nil {
+			return err
+		}
 	}
-	if serves(r, version) {
-		return nil
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
 	}
-	if _, err := c.ask(ctx, supervisor.Order{Do: "switch", Version: version}); err != nil {
-		return err
-	}
-	return c.until(ctx, t, version)
+	return a
 }
 
 func serves(r supervisor.Report, version string) bool {
@@ -235,24 +286,28 @@ func serves(r supervisor.Report, version string) bool {
 // until waits until a version serves and is well, as long as patience, and as long as
 // the old version could do nothing either.
 func (c *Coordinator) until(ctx context.Context, t *Txn, version string) error {
-	late := time.Now().Add(patience)
+	from := time.Now()
 	for {
 		r, err := c.ask(ctx, supervisor.Order{Do: "deep"})
 		if err == nil && serves(r, version) {
 			return nil
 		}
+		if r.Format == 0 {
+			return err
+		}
+		from = later(from, c.absent) // since then it may be starting anew
 		if r.Current != "" && r.Current != version {
 			return fmt.Errorf("version %s could not stay alive: the supervisor went back to %s", version, r.Current)
 		}
 		if err == nil {
 			err = fmt.Errorf("the current version is %s", r.Current)
 		}
-		if time.Now().After(late) {
+		if time.Since(from) > patience {
 			if !c.shared(ctx, t) {
 				return fmt.Errorf("version %s does not serve as it should: %w", version, err)
 			}
 			c.sayOnce("the server is not well, and version " + t.Plan.From + " would not be either: " + err.Error())
-			late = time.Now().Add(patience)
+			from = time.Now()
 		}
 		if err := wait(ctx, c.cfg.Poll); err != nil {
 			return err
@@ -267,10 +322,10 @@ func (c *Coordinator) rollBack(ctx context.Context, t *Txn, because string) erro
 	if err := c.serve(ctx, t, t.Plan.From); err != nil {
 		return err
 	}
-	if t.Rollback || t.Abort {
-		return nil // nothing was wrong with it
+	if !t.Rollback && !t.Abort { // else nothing was wrong with it
+		c.markBad(t.Plan.To, because)
 	}
-	return c.cfg.Store.MarkBad(t.Plan.To, because)
+	return nil
 }
 
 // keep takes the way back away. It waits for the end of former servers, which are of the
@@ -301,34 +356,4 @@ func (c *Coordinator) json(ctx context.Context, version string, args ...string) 
 		return nil, fmt.Errorf("read the answer of %s: %w", strings.Join(args, " "), err)
 	}
 	return result, nil
-}
-
-// maxAnswer bounds what is kept of what a command writes.
-const maxAnswer = 4 << 20
-
-// run runs a command of a version on the server's data. What it says goes to the log; the
-// end of that is the error's text when it fails.
-func (c *Coordinator) run(ctx context.Context, version string, args ...string) ([]byte, error) {
-	cmd := exec.CommandContext(ctx, c.cfg.Store.Program(version), append(args, c.cfg.Settings...)...)
-	cmd.Env = c.cfg.Environ
-	cmd.WaitDelay = 10 * time.Second
-	cmd.Cancel = func() error { return cmd.Process.Signal(unix.SIGTERM) }
-	var out, said tail
-	cmd.Stdout, cmd.Stderr = &out, io.MultiWriter(c.cfg.Log, &said)
-	err := cmd.Run()
-	if err != nil {
-		lines := strings.Split(strings.TrimSpace(said.String()), "\n")
-		return out.Bytes(), fmt.Errorf("%s of version %s: %w: %s", strings.Join(args[:2], " "), filepath.Base(version), err, strings.TrimPrefix(lines[len(lines)-1], "tako: "))
-	}
-	return out.Bytes(), nil
-}
-
-// tail keeps what is written to it, up to a bound.
-type tail struct{ bytes.Buffer }
-
-func (b *tail) Write(p []byte) (int, error) {
-	if b.Len()+len(p) <= maxAnswer {
-		b.Buffer.Write(p)
-	}
-	return len(p), nil
 }

@@ -233,6 +233,12 @@ func (a *api) want(w upgrade.Wish) rest.Handler {
 			}
 			ask.Until = in.Until.UTC()
 		}
+		if in.Forward {
+			if w != upgrade.WishResume {
+				return nil, fault.InvalidField("Forward", "Forward is for resume alone; leave it out.")
+			}
+			ask.Wish = upgrade.WishForward
+		}
 		id, err := same(r, "Id", in.ID)
 		if err != nil {
 			return nil, err
@@ -243,10 +249,10 @@ func (a *api) want(w upgrade.Wish) rest.Handler {
 		if err := a.supervised(); err != nil {
 			return nil, err
 		}
-		if err := a.ask(id, ask, now); err != nil {
+		if err := a.ask(r.Context(), id, ask, now); err != nil {
 			return nil, said(err)
 		}
-		err = a.audited(r.Context(), octopus.EventUpgradeRequested, fmt.Sprintf("Of the upgrade %s of node %s was requested: %s", id, a.Node, w))
+		err = a.audited(r.Context(), octopus.EventUpgradeRequested, fmt.Sprintf("Of the upgrade %s of node %s was requested: %s", id, a.Node, ask.Wish))
 		if err := errors.Join(a.Worker.Start(a.Root), err); err != nil {
 			return nil, err
 		}
@@ -256,9 +262,14 @@ func (a *api) want(w upgrade.Wish) rest.Handler {
 
 // ask writes a wish into the journal, if the upgrade is the one that is meant and can
 // have it.
-func (a *api) ask(id string, ask upgrade.Ask, now time.Time) error {
+func (a *api) ask(ctx context.Context, id string, ask upgrade.Ask, now time.Time) error {
 	if err := a.still(id); err != nil {
 		return err
+	}
+	if ask.Wish == upgrade.WishForward {
+		if err := a.well(ctx); err != nil {
+			return err
+		}
 	}
 	check := func(t *upgrade.Txn) error {
 		if t.ID != id {
@@ -277,6 +288,24 @@ func (a *api) ask(id string, ask upgrade.Ask, now time.Time) error {
 		return nil
 	}
 	return err
+}
+
+// well is nil while the new version of the last upgrade serves and is well.
+func (a *api) well(ctx context.Context) error {
+	j, err := a.journal()
+	if err != nil {
+		return err
+	}
+	t, err := upgrade.Last(j.Entries())
+	if err != nil || t == nil || t.State != upgrade.NeedsOperator {
+		return err // it is refused for what it is
+	}
+	ctx, stop := context.WithTimeout(ctx, lookFor)
+	defer stop()
+	if err := upgrade.Well(ctx, a.Root, t.Plan.To); err != nil {
+		return fault.New(fault.Conflict, "The new version can be kept only while it serves and is well: %s", sentence(err.Error()))
+	}
+	return nil
 }
 
 // errOnlyStart says that there is nothing to write: who carries it out has gone.
