@@ -66,6 +66,12 @@ func TestUpgradeIsAsked(t *testing.T) {
 	u.do(40, "tako upgrade resume", "rollback")
 	u.serves(next)
 	u.do(75, "has not ended", "--yes")
+	// Somebody may keep it as it is, and go back later.
+	u.do(0, "Version "+next+" serves", "resume", "--forward")
+	u.do(1, "only of one that is NEEDS_OPERATOR", "resume", "--forward")
+	u.do(0, string(upgrade.Committed), "status")
+	u.do(40, "resume --forward", "rollback")
+	u.serves(next)
 	if err := os.Rename(old+".away", old); err != nil {
 		t.Fatal(err)
 	}
