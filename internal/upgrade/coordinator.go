@@ -373,12 +373,12 @@ func (c *Coordinator) wished(t *Txn) (bool, error) {
 	return err == nil && now != nil && now.ID == t.ID && (now.Abort || now.Rollback || now.WentBack), err
 }
 
-// heed derives the context of a step. It ends with errGivenUp as soon as somebody gives the
-// upgrade up, while it has not switched: until then nothing that a step does is worth being
-// waited for. stop ends it.
+// heed derives the context of the step that t is in. It ends with errGivenUp as soon as
+// somebody gives the upgrade up, in steps before the switch: until then nothing that a step
+// does is worth being waited for. stop ends it.
 func (c *Coordinator) heed(ctx context.Context, t *Txn) (_ context.Context, stop func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	if t.Serves() || t.Doing == Aborted {
+	if t.Doing.reached(Switched) { // or one of the ends
 		return ctx, func() { cancel(nil) }
 	}
 	done := make(chan struct{})

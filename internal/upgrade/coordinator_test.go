@@ -407,6 +407,29 @@ func TestServiceStopsInTheMiddle(t *testing.T) {
 	}
 }
 
+// TestWayBackIsNotGivenUp: who gives an upgrade up while it switches has it go back, and
+// not give up to go back.
+func TestWayBackIsNotGivenUp(t *testing.T) {
+	t.Parallel()
+	c := newCrew(t, Expanded)
+	if _, err := c.intend(c.last(), Do{State: Switched}); err != nil {
+		t.Fatal(err)
+	}
+	c.want(Ask{Wish: WishRollback})
+	looks := []*supervisor.Report{}
+	for range 20 {
+		looks = append(looks, &supervisor.Report{Format: control.Format, Current: "2"})
+	}
+	s := &scripted{answers: map[string][]*supervisor.Report{"status": append(looks, serving("1"))}}
+	s.listen(t, c.root)
+	if err := c.step(t.Context(), c.last(), Do{State: RolledBack, Because: "somebody asked for it"}); err != nil {
+		t.Fatal(err)
+	}
+	if got := c.last(); got.State != RolledBack || got.Failed != "" {
+		t.Errorf("it is %+v", got)
+	}
+}
+
 // TestRestartIsNoCrash: while a version is watched its server may be begun anew together
 // with the supervisor.
 func TestRestartIsNoCrash(t *testing.T) {
