@@ -42,27 +42,37 @@ func (s *site) carryOut(cmd *cobra.Command, id string, until upgrade.State) erro
 	if err != nil {
 		return err
 	}
-	out := cmd.OutOrStdout()
+	said, err := wordsOf(t, until)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(cmd.OutOrStdout(), said)
+	return err
+}
+
+// wordsOf says what an upgrade has come to that was to reach a state; what it was not to
+// come to is an error, with its exit code.
+func wordsOf(t *upgrade.Txn, until upgrade.State) (string, error) {
 	switch t.State {
 	case upgrade.Aborted:
-		return &outcome{exitNotBegun, fmt.Sprintf("given up before the switch; version %s serves as before: %s", t.Plan.From, t.Error)}
+		return "", &outcome{exitNotBegun, fmt.Sprintf("given up before the switch; version %s serves as before: %s", t.Plan.From, t.Error)}
 	case upgrade.NeedsOperator:
-		return &outcome{exitNeedsOperator, fmt.Sprintf("it can go neither on nor back by itself: %s. When the cause is removed: tako upgrade resume; to keep version %s as it is: tako upgrade resume --forward", t.Error, t.Plan.To)}
+		return "", &outcome{exitNeedsOperator, fmt.Sprintf("it can go neither on nor back by itself: %s. When the cause is removed: tako upgrade resume; to keep version %s as it is: tako upgrade resume --forward", t.Error, t.Plan.To)}
 	case upgrade.RolledBack:
 		if until != upgrade.RolledBack {
-			return &outcome{exitRolledBack, fmt.Sprintf("version %s serves again: %s", t.Plan.From, t.Error)}
+			return "", &outcome{exitRolledBack, fmt.Sprintf("version %s serves again: %s", t.Plan.From, t.Error)}
 		}
-		_, err = fmt.Fprintf(out, "Version %s serves again; nothing was lost.\n", t.Plan.From)
-	case upgrade.Committed:
-		_, err = fmt.Fprintf(out, "Version %s serves. Going back loses nothing until %s: tako upgrade rollback\n", t.Plan.To, t.Due().Local().Format(time.RFC3339))
+		return fmt.Sprintf("Version %s serves again; nothing was lost.", t.Plan.From), nil
 	case upgrade.Finalized:
 		if until == upgrade.RolledBack {
-			return fmt.Errorf("version %s was being finalized when that was asked for, and is final: version %s cannot use the data any more. To go back, restore the backup of the upgrade, which loses everything since: tako backup list", t.Plan.To, t.Plan.From)
+			return "", fmt.Errorf("version %s was being finalized when that was asked for, and is final: version %s cannot use the data any more. To go back, restore the backup of the upgrade, which loses everything since: tako backup list", t.Plan.To, t.Plan.From)
 		}
-		_, err = fmt.Fprintf(out, "Version %s is final.\n", t.Plan.To)
+		return fmt.Sprintf("Version %s is final.", t.Plan.To), nil
+	case upgrade.Committed:
+		return fmt.Sprintf("Version %s serves. Going back loses nothing until %s: tako upgrade rollback", t.Plan.To, t.Due().Local().Format(time.RFC3339)), nil
 	case upgrade.Planned, upgrade.Staged, upgrade.Preflight, upgrade.BackedUp, upgrade.Rehearsed, upgrade.Expanded, upgrade.Switched, upgrade.Probation:
 	}
-	return err
+	return "", fmt.Errorf("the upgrade to %s is %s still", t.Plan.To, t.State) // nobody follows one to there
 }
 
 // follow shows what the process that carries an upgrade out writes.
