@@ -57,6 +57,9 @@ func TestUpgradeIsAsked(t *testing.T) {
 	u.serves(u.old)
 	u.bad(false) // it was not its fault
 
+	// The feed goes on meanwhile; the version is there already.
+	u.site.publish(t, "2026.1.1", program)
+	u.do(0, u.old+" -> "+next, "check")
 	// The way back is blocked: the new version goes on serving until somebody helps.
 	u.do(0, "Version "+next+" serves", "--yes", "--probation", "1s")
 	old := filepath.Join(u.Root, "versions", u.old, "tako")
