@@ -56,12 +56,14 @@ func TestUpgradeIsAsked(t *testing.T) {
 	}
 	u.serves(u.old)
 	u.bad(false) // it was not its fault
+	u.backup(false)
 
 	// The feed goes on meanwhile; the version is there already.
 	u.site.publish(t, "2026.1.1", program)
 	u.do(0, u.old+" -> "+next, "check")
 	// The way back is blocked: the new version goes on serving until somebody helps.
 	u.do(0, "Version "+next+" serves", "--yes", "--probation", "1s")
+	u.backup(true)
 	old := filepath.Join(u.Root, "versions", u.old, "tako")
 	if err := os.Rename(old, old+".away"); err != nil {
 		t.Fatal(err)

@@ -82,6 +82,7 @@ func TestBadVersions(t *testing.T) {
 				t.Errorf("it failed at %s: %s", got.Failed, got.Error)
 			}
 			u.serves(u.old)
+			u.bad(true)
 			if out, code := run(t, "", append([]string{"database", "check", "--data", u.Data}, database(u.Process)...)...); code != 0 || !strings.Contains(out, `"SchemaLevel":1`) {
 				t.Errorf("the schema after a rehearsal that failed: %d %s", code, out)
 			}

@@ -176,6 +176,36 @@ func (u *upgraded) last() *upgrade.Txn {
 	return last
 }
 
+// backup asserts that the last upgrade's is kept until it is final, or else that it is let go
+// two weeks from now.
+func (u *upgraded) backup(keep bool) {
+	u.t.Helper()
+	out, code := run(u.t, "", append([]string{"backup", "list", "--output", "json", "--data", u.Data}, database(u.Process)...)...)
+	var all []struct {
+		ID  string
+		Pin *struct {
+			Upgrade string
+			Until   time.Time
+		}
+	}
+	if err := json.Unmarshal([]byte(out), &all); err != nil || code != 0 {
+		u.t.Fatalf("the list of backups: %d %v %s", code, err, out)
+	}
+	id, n := u.last().ID, 0
+	for _, b := range all {
+		if b.Pin == nil || b.Pin.Upgrade != id {
+			continue
+		}
+		n++
+		if left := time.Until(b.Pin.Until); keep != b.Pin.Until.IsZero() || !keep && (left > 14*24*time.Hour || left < 13*24*time.Hour) {
+			u.t.Errorf("backup %s of upgrade %s is kept until %s", b.ID, id, b.Pin.Until)
+		}
+	}
+	if n != 1 {
+		u.t.Errorf("%d backups are kept for upgrade %s: %s", n, id, out)
+	}
+}
+
 // environment makes one, for whoever looks whether something is lost.
 func (u *upgraded) environment(name string) octopus.Environment {
 	u.t.Helper()

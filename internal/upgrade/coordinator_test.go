@@ -154,7 +154,8 @@ func TestGivenUpInTheMiddle(t *testing.T) {
 	t.Parallel()
 	c := newCrew(t, Preflight)
 	runs := filepath.Join(c.root, "runs")
-	c.program("1", `trap 'echo ended >>'`+runs+`'; exit 1' TERM
+	c.program("1", `if [ "$2" = list ]; then echo '[]'; exit 0; fi
+trap 'echo ended >>'`+runs+`'; exit 1' TERM
 echo "$@" >`+runs+`
 while :; do sleep 0.05; done`, 0o700)
 	ended := make(chan error, 1)
@@ -251,6 +252,35 @@ func TestNotesChangeNothing(t *testing.T) {
 	for _, want := range []string{"it could not be noted that version 2 is good", "it could not be noted that version 2 failed"} {
 		if !strings.Contains(c.log.String(), want) {
 			t.Errorf("the log does not say %q: %s", want, c.log)
+		}
+	}
+}
+
+// TestBackupsAreLetGo: what was taken for an upgrade that came to nothing is kept for two
+// weeks and no longer, and nothing else is touched; that it fails changes nothing.
+func TestBackupsAreLetGo(t *testing.T) {
+	t.Parallel()
+	for _, code := range []string{"0", "1"} {
+		c := newCrew(t, BackedUp)
+		ran := filepath.Join(c.root, "ran")
+		c.program("1", `if [ "$1 $2" = "backup list" ]; then
+cat <<'END'
+[{"ID":"a","Pin":{"Reason":"taken for an upgrade","Upgrade":"`+c.last().ID+`"}},{"ID":"b","Pin":{"Upgrade":"another"}},{"ID":"c","Pin":null}]
+END
+exit 0
+fi
+echo "$@" >>`+ran+`
+exit `+code, 0o700)
+		c.want(Ask{Wish: WishAbort})
+		last, err := c.Run(t.Context())
+		if err != nil || last.State != Aborted {
+			t.Fatalf("it is %+v, %v", last, err)
+		}
+		if raw, err := os.ReadFile(ran); err != nil || string(raw) != "backup unpin a --after 14d\n" {
+			t.Errorf("it ran %q, %v", raw, err)
+		}
+		if said := strings.Contains(c.log.String(), "stay until somebody unpins them"); said != (code == "1") {
+			t.Errorf("with code %s the log is: %s", code, c.log)
 		}
 	}
 }

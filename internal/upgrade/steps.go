@@ -50,6 +50,7 @@ func (c *Coordinator) work(ctx context.Context, t *Txn, do Do) (any, error) {
 		}
 	case Aborted:
 		c.forgetFacts()
+		c.letGo(ctx, t)
 	case Planned, NeedsOperator:
 	}
 	return nil, nil //nolint:nilnil // to write it down is all there is to do
@@ -136,7 +137,7 @@ type backedUp struct {
 }
 
 func (c *Coordinator) backUp(ctx context.Context, t *Txn) (any, error) {
-	out, err := c.run(ctx, t.Plan.From, "backup", "create", "--verify", "2", "--output", "json")
+	out, err := c.run(ctx, t.Plan.From, "backup", "create", "--verify", "2", "--for-upgrade", t.ID, "--output", "json")
 	if err != nil {
 		return nil, err
 	}
@@ -325,7 +326,37 @@ func (c *Coordinator) rollBack(ctx context.Context, t *Txn, because string) erro
 	if !t.Rollback && !t.Abort { // else nothing was wrong with it
 		c.markBad(t.Plan.To, because)
 	}
+	c.letGo(ctx, t)
 	return nil
+}
+
+// stillKept is how long a backup is kept that was taken for an upgrade which came to nothing.
+const stillKept = "14d"
+
+// letGo has the backups that were taken for an upgrade, and are pinned until it is final,
+// kept for a while yet and no longer. One that cannot be let go stays until somebody unpins
+// it, which changes nothing about what has become of the upgrade.
+func (c *Coordinator) letGo(ctx context.Context, t *Txn) {
+	ctx, stop := context.WithTimeout(ctx, 2*time.Minute)
+	defer stop()
+	out, err := c.run(ctx, t.Plan.From, "backup", "list", "--output", "json")
+	var all []struct {
+		ID  string
+		Pin *struct{ Upgrade string }
+	}
+	if err == nil {
+		err = json.Unmarshal(out, &all)
+	}
+	// A step to BACKED_UP that was cut short has told no name.
+	for _, b := range all {
+		if b.Pin != nil && b.Pin.Upgrade == t.ID {
+			_, bad := c.run(ctx, t.Plan.From, "backup", "unpin", b.ID, "--after", stillKept)
+			err = errors.Join(err, bad)
+		}
+	}
+	if err != nil {
+		fmt.Fprintf(c.cfg.Log, "the backups of the upgrade stay until somebody unpins them: %v\n", err)
+	}
 }
 
 // keep takes the way back away. It waits for the end of former servers, which are of the
