@@ -152,9 +152,19 @@ type UpgradePlan struct {
 	Ended     *Time  `json:"Ended"`
 	IsRunning bool   `json:"IsRunning"`
 	// IsPossible tells that nothing speaks against it; Problem is what does.
-	IsPossible bool         `json:"IsPossible"`
-	Problem    NullString   `json:"Problem"`
-	Warnings   List[string] `json:"Warnings"`
+	IsPossible bool               `json:"IsPossible"`
+	Problem    NullString         `json:"Problem"`
+	Checks     List[UpgradeCheck] `json:"Checks"`
+}
+
+// UpgradeCheck is one thing that was looked at before an upgrade.
+type UpgradeCheck struct {
+	Name string `json:"Name"`
+	// Status is "ok", "warn" or "fail"; what failed keeps the upgrade from beginning.
+	Status string `json:"Status"`
+	// Seen is what was found, Remedy what to do, null where there is nothing to be done.
+	Seen   string     `json:"Seen"`
+	Remedy NullString `json:"Remedy"`
 }
 
 // UpgradeRequest says which version to upgrade to.
@@ -166,6 +176,9 @@ type UpgradeRequest struct {
 	// ProbationSeconds how long to watch the new version before, null for 600.
 	HoldHours        *int `json:"HoldHours"`
 	ProbationSeconds *int `json:"ProbationSeconds"`
+	// AcceptDifferences goes on though the rehearsal shows that the new version does other
+	// things with the same data.
+	AcceptDifferences bool `json:"AcceptDifferences"`
 	// LastUpgradeID is the one that the caller believes to be the last, as If-Match has it;
 	// null for whatever it is.
 	LastUpgradeID NullString `json:"LastUpgradeId"`
@@ -177,4 +190,7 @@ type UpgradeCommand struct {
 	ID string `json:"Id"`
 	// Until is for hold: it is not finalized by itself before.
 	Until *Time `json:"Until"`
+	// Forward is for resume of one that needs an operator: the new version, which serves
+	// and is well, stays instead of going back.
+	Forward bool `json:"Forward"`
 }

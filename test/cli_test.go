@@ -25,7 +25,14 @@ import (
 // run runs the program and returns what it wrote and its exit code.
 func run(t *testing.T, in string, args ...string) (out string, code int) {
 	t.Helper()
+	return runWith(t, nil, in, args...)
+}
+
+// runWith is run with more in its environment.
+func runWith(t *testing.T, env []string, in string, args ...string) (out string, code int) {
+	t.Helper()
 	cmd := exec.CommandContext(t.Context(), apptest.Binary(t), args...)
+	cmd.Env = append(os.Environ(), env...)
 	cmd.Stdin = strings.NewReader(in)
 	body, err := cmd.CombinedOutput()
 	var exit *exec.ExitError

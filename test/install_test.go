@@ -157,7 +157,7 @@ func TestInstallerBelievesNobody(t *testing.T) {
 		"a root for a feed":        {[]string{"--feed", feed.URL + "/root.json", "--trust", root}, 1, "no feed"},
 		"a feed for a root":        {[]string{"--bundle", bundle, "--trust", p.at("2026.4.0.json")}, 1, "is no root"},
 		"a program that changed":   {[]string{"--bundle", change("program", "echo ran", "echo Ran"), "--trust", root}, 1, "not the one that was signed"},
-		"a feed that changed":      {[]string{"--bundle", change("feed", `"level":1`, `"level":2`), "--trust", root}, 1, "does not fit"},
+		"a feed that changed":      {[]string{"--bundle", change("feed", `"level":2`, `"level":1`), "--trust", root}, 1, "does not fit"},
 		"a signature that is none": {[]string{"--bundle", change("keyid", `"keyid":"`, `"keyiD":"`), "--trust", root}, 1, "1 of the keys"},
 		"half a bundle":            {[]string{"--bundle", p.at("half"), "--trust", root}, 1, "install.sh: "},
 	} {

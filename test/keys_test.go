@@ -55,6 +55,20 @@ func mustOnServer(t *testing.T, s *apptest.Process, in string, args ...string) s
 	return out
 }
 
+// recoveryKit is a server's kit, and the key in it.
+func recoveryKit(t *testing.T, s *apptest.Process) (kit, key string) {
+	t.Helper()
+	kit = mustOnServer(t, s, "", "key", "recovery-kit")
+	return kit, regexp.MustCompile(`AGE-SECRET-KEY-1\w+`).FindString(kit)
+}
+
+// confirmKit confirms that the kit is kept, without which nobody upgrades.
+func confirmKit(t *testing.T, s *apptest.Process) {
+	t.Helper()
+	_, key := recoveryKit(t, s)
+	mustOnServer(t, s, key[len(key)-4:]+"\n", "key", "recovery-kit", "--confirm")
+}
+
 // account is one with a secret in it.
 func account(name, password string) map[string]any {
 	return map[string]any{"Name": name, "AccountType": "UsernamePassword", "Username": "u", "Password": map[string]any{"HasValue": true, "NewValue": password}}
@@ -342,8 +356,7 @@ func TestMasterKeyLostAndFound(t *testing.T) {
 	s.Start()
 	made := apptest.Post(t, s.Client, "/api/accounts", account("deploy", "secret"))
 	newSecretProject(t, s.Client)
-	kit := mustOnServer(t, s, "", "key", "recovery-kit")
-	key := regexp.MustCompile(`AGE-SECRET-KEY-1\w+`).FindString(kit)
+	kit, key := recoveryKit(t, s)
 	if _, errOut, code := onServer(t, s, nil, "", "key", "check"); code != 1 || !strings.Contains(errOut, "kit was never confirmed") {
 		t.Errorf("check before the kit is confirmed: %d %s", code, errOut)
 	}

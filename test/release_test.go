@@ -13,14 +13,15 @@ import (
 	"github.com/takodeploy/tako/internal/upgrade/releasefeed"
 )
 
-// dist makes a directory as `make release` does, with a program for this platform.
+// dist makes a directory as `make release` does, with a program for this platform. It is
+// said to have the schema of nextProgram.
 func dist(t *testing.T, version string, program []byte) string {
 	t.Helper()
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, publish.Program(version, runtime.GOOS+"/"+runtime.GOARCH)), program, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	r, err := publish.Describe(dir, releasefeed.Release{Version: version, Date: time.Unix(1000, 0).UTC(), Level: 1, MinReaderLevel: 1, UpgradeFromMin: "2026.1.0", Rollback: releasefeed.RollbackFree})
+	r, err := publish.Describe(dir, releasefeed.Release{Version: version, Date: time.Unix(1000, 0).UTC(), Level: 2, MinReaderLevel: 2, UpgradeFromMin: "2026.1.0", Rollback: releasefeed.RollbackFree})
 	if err != nil {
 		t.Fatal(err)
 	}

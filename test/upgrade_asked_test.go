@@ -31,12 +31,12 @@ func TestUpgradeIsAsked(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "it stands still", func() bool { _, err := os.Stat(filepath.Join(once, edge)); return err == nil })
-	owner, err := upgrade.Owner(u.Root)
-	if err != nil || owner < 2 {
-		t.Fatalf("nobody carries it out: %d %v", owner, err)
+	owner := upgrade.Attended(u.Root)
+	if owner == 0 {
+		t.Fatal("nobody carries it out")
 	}
 	u.do(75, fmt.Sprintf("%s is under way, carried out by process %d", u.last().ID, owner), "--yes")
-	u.do(1, "is BACKED_UP, not COMMITTED", "finalize")
+	u.do(1, "is BACKED_UP; only one that is COMMITTED", "finalize")
 	u.do(1, "use `tako upgrade abort`", "rollback")
 	gave := exec.CommandContext(t.Context(), apptest.Binary(t), u.args("abort")...)
 	var said strings.Builder
@@ -56,9 +56,14 @@ func TestUpgradeIsAsked(t *testing.T) {
 	}
 	u.serves(u.old)
 	u.bad(false) // it was not its fault
+	u.backup(false)
 
+	// The feed goes on meanwhile; the version is there already.
+	u.site.publish(t, "2026.1.1", program)
+	u.do(0, u.old+" -> "+next, "check")
 	// The way back is blocked: the new version goes on serving until somebody helps.
 	u.do(0, "Version "+next+" serves", "--yes", "--probation", "1s")
+	u.backup(true)
 	old := filepath.Join(u.Root, "versions", u.old, "tako")
 	if err := os.Rename(old, old+".away"); err != nil {
 		t.Fatal(err)
@@ -66,6 +71,12 @@ func TestUpgradeIsAsked(t *testing.T) {
 	u.do(40, "tako upgrade resume", "rollback")
 	u.serves(next)
 	u.do(75, "has not ended", "--yes")
+	// Somebody may keep it as it is, and go back later.
+	u.do(0, "Version "+next+" serves", "resume", "--forward")
+	u.do(1, "only of one that is NEEDS_OPERATOR", "resume", "--forward")
+	u.do(0, string(upgrade.Committed), "status")
+	u.do(40, "resume --forward", "rollback")
+	u.serves(next)
 	if err := os.Rename(old+".away", old); err != nil {
 		t.Fatal(err)
 	}

@@ -82,12 +82,24 @@ func TestBadVersions(t *testing.T) {
 				t.Errorf("it failed at %s: %s", got.Failed, got.Error)
 			}
 			u.serves(u.old)
+			u.bad(true)
 			if out, code := run(t, "", append([]string{"database", "check", "--data", u.Data}, database(u.Process)...)...); code != 0 || !strings.Contains(out, `"SchemaLevel":1`) {
 				t.Errorf("the schema after a rehearsal that failed: %d %s", code, out)
 			}
 			for _, e := range []string{one.ID, two.ID} {
 				u.Must(t, http.MethodDelete, "/api/Spaces-1/environments/"+e, nil, nil)
 			}
+
+			// So does what it does differently, which somebody may want.
+			u.misbehave("differs")
+			u.do(20, "things differently with the same data", "--yes", "--to", next, "--probation", "1s")
+			if got := u.last(); got.Failed != upgrade.Rehearsed {
+				t.Errorf("it failed at %s: %s", got.Failed, got.Error)
+			}
+			u.do(0, "Version "+next+" serves", "--yes", "--to", next, "--probation", "1s", "--accept-differences")
+			u.bad(false)
+			u.do(0, "Version "+u.old+" serves again", "rollback")
+			u.misbehave("")
 
 			stop := u.ask()
 			faults := []struct{ fault, says string }{
@@ -216,9 +228,9 @@ func TestDatabaseIsAwayOnProbation(t *testing.T) {
 	}
 	eventually(t, "it has switched", func() bool { _, err := os.Stat(filepath.Join(once, edge)); return err == nil })
 	g.close()
-	owner, err := upgrade.Owner(u.Root)
-	if err != nil || owner < 2 {
-		t.Fatalf("nobody carries it out: %d %v", owner, err)
+	owner := upgrade.Attended(u.Root)
+	if owner == 0 {
+		t.Fatal("nobody carries it out")
 	}
 	if err := syscall.Kill(owner, syscall.SIGKILL); err != nil { // another one watches
 		t.Fatal(err)

@@ -99,7 +99,7 @@ func newUpgraded(t *testing.T, dialect db.Dialect, change ...func(*apptest.Proce
 	u := &upgraded{Process: apptest.NewProcess(t, dialect), t: t, site: newFeedSite(t), fault: filepath.Join(t.TempDir(), "fault")}
 	u.Supervised()
 	t.Cleanup(func() {
-		if pid, err := upgrade.Owner(u.Root); err == nil && pid > 1 {
+		if pid := upgrade.Attended(u.Root); pid != 0 {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
 	})
@@ -111,6 +111,7 @@ func newUpgraded(t *testing.T, dialect db.Dialect, change ...func(*apptest.Proce
 	u.HTTP = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	u.Start()
 	u.old = u.version()
+	confirmKit(t, u.Process)
 	u.do(0, "Root 1 is trusted", "trust", u.site.root, "--feed", u.site.url)
 	return u
 }
@@ -125,10 +126,11 @@ func (u *upgraded) args(args ...string) []string {
 	return args
 }
 
-// do runs a command about upgrades, which is to end with a code and to say something.
+// do runs a command about upgrades, which is to end with a code and to say something. It has
+// the environment of the server.
 func (u *upgraded) do(code int, want string, args ...string) {
 	u.t.Helper()
-	out, got := run(u.t, "", u.args(args...)...)
+	out, got := runWith(u.t, u.Env, "", u.args(args...)...)
 	if got != code || !strings.Contains(out, want) {
 		raw, _ := os.ReadFile(filepath.Join(u.Root, "upgrade", "worker.log")) // for the reader
 		u.t.Fatalf("%v: exit code %d, not %d\n%s\n%s\n%s", args, got, code, out, raw, u.Output())
@@ -172,6 +174,36 @@ func (u *upgraded) last() *upgrade.Txn {
 		u.t.Fatal(err)
 	}
 	return last
+}
+
+// backup asserts that the last upgrade's is kept until it is final, or else that it is let go
+// two weeks from now.
+func (u *upgraded) backup(keep bool) {
+	u.t.Helper()
+	out, code := run(u.t, "", append([]string{"backup", "list", "--output", "json", "--data", u.Data}, database(u.Process)...)...)
+	var all []struct {
+		ID  string
+		Pin *struct {
+			Upgrade string
+			Until   time.Time
+		}
+	}
+	if err := json.Unmarshal([]byte(out), &all); err != nil || code != 0 {
+		u.t.Fatalf("the list of backups: %d %v %s", code, err, out)
+	}
+	id, n := u.last().ID, 0
+	for _, b := range all {
+		if b.Pin == nil || b.Pin.Upgrade != id {
+			continue
+		}
+		n++
+		if left := time.Until(b.Pin.Until); keep != b.Pin.Until.IsZero() || !keep && (left > 14*24*time.Hour || left < 13*24*time.Hour) {
+			u.t.Errorf("backup %s of upgrade %s is kept until %s", b.ID, id, b.Pin.Until)
+		}
+	}
+	if n != 1 {
+		u.t.Errorf("%d backups are kept for upgrade %s: %s", n, id, out)
+	}
 }
 
 // environment makes one, for whoever looks whether something is lost.
@@ -256,15 +288,15 @@ func database(p *apptest.Process) []string {
 // the upgrade gone on with.
 func restarted(t *testing.T, p *apptest.Process) {
 	t.Helper()
-	pid, err := upgrade.Owner(p.Root)
-	if err != nil || pid == 0 {
-		t.Fatalf("nobody carries the upgrade out (%v)", err)
+	pid := upgrade.Attended(p.Root)
+	if pid == 0 {
+		t.Fatal("nobody carries the upgrade out")
 	}
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "it is gone", func() bool { now, err := upgrade.Owner(p.Root); return err == nil && now == 0 })
+	eventually(t, "it is gone", func() bool { return upgrade.Attended(p.Root) != pid })
 	p.Kill()
 	p.Start()
-	eventually(t, "another carries it out", func() bool { now, err := upgrade.Owner(p.Root); return err == nil && now > 1 })
+	eventually(t, "another carries it out", func() bool { return upgrade.Attended(p.Root) != 0 })
 }

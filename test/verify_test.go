@@ -3,8 +3,6 @@ package test
 import (
 	"bytes"
 	"context"
-	"errors"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -95,8 +93,8 @@ func asUpgrade(t *testing.T, s *apptest.Process) {
 	if err != nil || !c.Same() || c.Facts < 60 {
 		t.Errorf("two programs: %+v, %v", c, err)
 	}
-	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("left %s: %v", dir, err)
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("left in %s: %v, %v", dir, left, err)
 	}
 	old := func(ctx context.Context, version string, args ...string) ([]byte, error) {
 		args[0] = "no-such-command"

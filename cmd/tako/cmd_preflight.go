@@ -119,11 +119,14 @@ func (t *target) input(cmd *cobra.Command) (in preflight.Input, err error) {
 
 // verified reads the feed, and believes it or says why not.
 func (t *target) verified(store *stage.Store, trust *stage.Trust) (*releasefeed.Verified, error) {
-	path := t.feed
+	path, seen := t.feed, trust.Seen[t.channel]
 	if path == "" {
 		if t.root == "" {
 			return nil, errors.New("no --feed-file was given")
 		}
+		// Whoever fetched the version has held it against those that were seen; newer ones
+		// may have been seen since, which says nothing against this one.
+		seen.Number = 0
 		path = filepath.Join(t.root, "versions", t.to, "feed.json")
 	}
 	root, err := store.Root()
@@ -134,5 +137,5 @@ func (t *target) verified(store *stage.Store, trust *stage.Trust) (*releasefeed.
 	if err != nil {
 		return nil, err
 	}
-	return releasefeed.Verify(signed, root, t.channel, trust.Seen[t.channel], time.Now())
+	return releasefeed.Verify(signed, root, t.channel, seen, time.Now())
 }

@@ -2,16 +2,15 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -53,8 +52,9 @@ type site struct {
 	o    offline
 	root string
 
-	store *stage.Store
-	cfg   upgrade.Config
+	store   *stage.Store
+	cfg     upgrade.Config
+	channel string // of the settings
 }
 
 func (s *site) flags(cmd *cobra.Command) {
@@ -88,9 +88,11 @@ func (s *site) open(cmd *cobra.Command) error {
 	if err := cmd.Flags().Set("data", data); err != nil {
 		return err
 	}
-	if _, _, err := s.o.config(cmd); err != nil {
+	cfg, _, err := s.o.config(cmd)
+	if err != nil {
 		return err
 	}
+	s.channel = cfg.UpgradeChannel
 	builtin, err := base64.StdEncoding.DecodeString(releaseRoot)
 	if err != nil {
 		return fmt.Errorf("the root that this program was built with: %w", err)
@@ -118,12 +120,12 @@ func (w *wanted) flags(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&w.to, "to", "", "version to upgrade to; the newest unless given")
 	cmd.Flags().StringVar(&w.bundle, "bundle", "", "bundle to take the release from, instead of a feed")
 	cmd.Flags().StringVar(&w.feed, "feed", "", "address of the feed; the one of 'tako upgrade trust' unless given")
-	cmd.Flags().StringVar(&w.channel, "channel", "stable", "channel of the feed")
+	cmd.Flags().StringVar(&w.channel, "channel", "", "channel of the feed; that of the settings (stable) unless given")
 }
 
 // request is what to ask the store for.
 func (s *site) request(ctx context.Context, w *wanted) (stage.Request, error) {
-	r := stage.Request{Source: stage.Source{Feed: w.feed}, Channel: w.channel, Wanted: w.to, Now: time.Now()}
+	r := stage.Request{Source: stage.Source{Feed: w.feed}, Channel: cmp.Or(w.channel, s.channel), Wanted: w.to, Now: time.Now()}
 	if w.bundle != "" {
 		path, err := filepath.Abs(w.bundle)
 		if err != nil {
@@ -183,7 +185,7 @@ func (s *site) offer(cmd *cobra.Command, r stage.Request) (*stage.Offer, error) 
 func upgradeCommand() *cobra.Command {
 	var s site
 	var w wanted
-	var dry, yes bool
+	var dry, yes, accept bool
 	var hold, probation time.Duration
 	cmd := &cobra.Command{
 		Use: "upgrade", Short: "Upgrade a supervised server without an outage, and go back", Args: cobra.NoArgs,
@@ -226,9 +228,10 @@ service is fine), 40 needs an operator, 75 another upgrade is under way.`,
 			p := upgrade.Plan{
 				From: r.Version, To: offer.Release.Version, ToLevel: offer.Release.Level, Hold: hold, Probation: probation,
 				Channel: r.Channel, Feed: r.Source.Feed, Bundle: r.Source.Bundle, By: os.Getenv("USER"),
+				AcceptDifferences: accept,
 			}
 			if dry {
-				return s.inspect(cmd, p)
+				return s.inspect(cmd, p, offer)
 			}
 			if !yes {
 				if err := confirm(cmd, "Upgrade now?"); err != nil {
@@ -246,6 +249,7 @@ service is fine), 40 needs an operator, 75 another upgrade is under way.`,
 	w.flags(cmd)
 	cmd.Flags().BoolVar(&dry, "dry-run", false, "only look whether anything speaks against it")
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	cmd.Flags().BoolVar(&accept, "accept-differences", false, "go on though the rehearsal shows that the new version does other things with the same data")
 	cmd.Flags().DurationVar(&hold, "hold", 72*time.Hour, "how long to wait until it is finalized by itself")
 	cmd.Flags().DurationVar(&probation, "probation", 10*time.Minute, "how long to watch the new version")
 	cmd.AddCommand(upgradeCheckCommand(), upgradeTrustCommand(), upgradeStatusCommand(), upgradeHistoryCommand(), upgradeRollbackCommand(),
@@ -253,10 +257,13 @@ service is fine), 40 needs an operator, 75 another upgrade is under way.`,
 	return cmd
 }
 
-func (s *site) inspect(cmd *cobra.Command, p upgrade.Plan) error {
-	warnings, err := upgrade.Inspect(cmd.Context(), s.cfg, p)
-	for _, w := range warnings {
-		fmt.Fprintln(cmd.OutOrStdout(), "warning:", w)
+func (s *site) inspect(cmd *cobra.Command, p upgrade.Plan, offer *stage.Offer) error {
+	report, err := upgrade.Inspect(cmd.Context(), s.cfg, p, offer)
+	if err == nil {
+		err = report.WriteText(cmd.OutOrStdout())
+	}
+	if err == nil {
+		err = report.Err()
 	}
 	if err != nil {
 		return &outcome{exitNotBegun, err.Error()}
@@ -365,37 +372,15 @@ func upgradeWorkerCommand() *cobra.Command {
 }
 
 // begin starts the process that carries the upgrade out, unless one does.
-func (s *site) begin() error {
-	if pid, err := upgrade.Owner(s.root); err != nil || pid != 0 {
-		return err
-	}
-	return startWorker(s.root, s.cfg.Settings, s.cfg.Environ)
-}
+func (s *site) begin() error { return startWorker(s.root, s.cfg.Settings, s.cfg.Environ) }
 
-// startWorker starts the process that carries an upgrade out. It outlives this one and
-// its terminal.
 func startWorker(root string, flags, environ []string) error {
 	exe, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	log, err := os.OpenFile(logPath(root), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	defer log.Close()
-	cmd := exec.Command(exe, append([]string{"upgrade-worker", "--root", root}, flags...)...) //nolint:noctx // it outlives us
-	cmd.Env, cmd.Dir = environ, root
-	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("start the process that carries the upgrade out: %w", err)
-	}
-	go func() { _ = cmd.Wait() }() // if it ends before us it is not to stay as a zombie
-	return nil
+	return upgrade.Worker{Program: exe, Settings: flags, Environ: environ}.Start(root)
 }
-
-func logPath(root string) string { return filepath.Join(upgrade.Dir(root), "worker.log") }
 
 // attendUpgrades goes on with an upgrade that was cut short, by a loss of power or a kill
 // of the process that carried it out, until ctx ends. flags are those of the server,

@@ -28,7 +28,7 @@ func (s *site) last() (*upgrade.Txn, error) {
 // or has ended.
 func (s *site) carryOut(cmd *cobra.Command, id string, until upgrade.State) error {
 	from := int64(0)
-	if info, err := os.Stat(logPath(s.root)); err == nil {
+	if info, err := os.Stat(upgrade.WorkerLog(s.root)); err == nil {
 		from = info.Size()
 	}
 	if err := s.begin(); err != nil {
@@ -42,24 +42,37 @@ func (s *site) carryOut(cmd *cobra.Command, id string, until upgrade.State) erro
 	if err != nil {
 		return err
 	}
-	out := cmd.OutOrStdout()
+	said, err := wordsOf(t, until)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(cmd.OutOrStdout(), said)
+	return err
+}
+
+// wordsOf says what an upgrade has come to that was to reach a state; what it was not to
+// come to is an error, with its exit code.
+func wordsOf(t *upgrade.Txn, until upgrade.State) (string, error) {
 	switch t.State {
 	case upgrade.Aborted:
-		return &outcome{exitNotBegun, fmt.Sprintf("given up before the switch; version %s serves as before: %s", t.Plan.From, t.Error)}
+		return "", &outcome{exitNotBegun, fmt.Sprintf("given up before the switch; version %s serves as before: %s", t.Plan.From, t.Error)}
 	case upgrade.NeedsOperator:
-		return &outcome{exitNeedsOperator, fmt.Sprintf("it can go neither on nor back by itself: %s. When the cause is removed: tako upgrade resume", t.Error)}
+		return "", &outcome{exitNeedsOperator, fmt.Sprintf("it can go neither on nor back by itself: %s. When the cause is removed: tako upgrade resume; to keep version %s as it is: tako upgrade resume --forward", t.Error, t.Plan.To)}
 	case upgrade.RolledBack:
 		if until != upgrade.RolledBack {
-			return &outcome{exitRolledBack, fmt.Sprintf("version %s serves again: %s", t.Plan.From, t.Error)}
+			return "", &outcome{exitRolledBack, fmt.Sprintf("version %s serves again: %s", t.Plan.From, t.Error)}
 		}
-		_, err = fmt.Fprintf(out, "Version %s serves again; nothing was lost.\n", t.Plan.From)
-	case upgrade.Committed:
-		_, err = fmt.Fprintf(out, "Version %s serves. Going back loses nothing until %s: tako upgrade rollback\n", t.Plan.To, t.Due().Local().Format(time.RFC3339))
+		return fmt.Sprintf("Version %s serves again; nothing was lost.", t.Plan.From), nil
 	case upgrade.Finalized:
-		_, err = fmt.Fprintf(out, "Version %s is final.\n", t.Plan.To)
+		if until == upgrade.RolledBack {
+			return "", fmt.Errorf("version %s was being finalized when that was asked for, and is final: version %s cannot use the data any more. To go back, restore the backup of the upgrade, which loses everything since: tako backup list", t.Plan.To, t.Plan.From)
+		}
+		return fmt.Sprintf("Version %s is final.", t.Plan.To), nil
+	case upgrade.Committed:
+		return fmt.Sprintf("Version %s serves. Going back loses nothing until %s: tako upgrade rollback", t.Plan.To, t.Due().Local().Format(time.RFC3339)), nil
 	case upgrade.Planned, upgrade.Staged, upgrade.Preflight, upgrade.BackedUp, upgrade.Rehearsed, upgrade.Expanded, upgrade.Switched, upgrade.Probation:
 	}
-	return err
+	return "", fmt.Errorf("the upgrade to %s is %s still", t.Plan.To, t.State) // nobody follows one to there
 }
 
 // follow shows what the process that carries an upgrade out writes.
@@ -78,11 +91,8 @@ func (s *site) follow(cmd *cobra.Command, id string, until upgrade.State, from i
 			s.show(cmd.ErrOrStderr(), from)
 			return t, nil
 		}
-		owner, err := upgrade.Owner(s.root)
 		switch {
-		case err != nil:
-			return nil, err
-		case owner != 0:
+		case upgrade.Attended(s.root) != 0:
 			absent = time.Time{}
 		case absent.IsZero():
 			absent = time.Now()
@@ -93,7 +103,7 @@ func (s *site) follow(cmd *cobra.Command, id string, until upgrade.State, from i
 			}
 			absent, again = time.Time{}, again+1
 		case time.Since(absent) > 10*time.Second:
-			return nil, fmt.Errorf("the process that carried the upgrade out has ended; see %s, and go on with `tako upgrade resume`", logPath(s.root))
+			return nil, fmt.Errorf("the process that carried the upgrade out has ended; see %s, and go on with `tako upgrade resume`", upgrade.WorkerLog(s.root))
 		}
 		if err := pause(cmd.Context(), 200*time.Millisecond); err != nil {
 			return t, err
@@ -112,11 +122,14 @@ func pause(ctx context.Context, d time.Duration) error {
 
 // show copies what the log has beyond an offset, and tells the next one.
 func (s *site) show(out io.Writer, from int64) int64 {
-	f, err := os.Open(logPath(s.root))
+	f, err := os.Open(upgrade.WorkerLog(s.root))
 	if err != nil {
 		return from
 	}
 	defer f.Close()
+	if info, err := f.Stat(); err == nil && info.Size() < from {
+		from = 0 // the one before was put aside
+	}
 	n, err := io.Copy(out, io.NewSectionReader(f, from, 1<<20))
 	if err != nil {
 		return from
@@ -125,12 +138,13 @@ func (s *site) show(out io.Writer, from int64) int64 {
 }
 
 // wish writes a wish, and has it carried out.
-func (s *site) wish(cmd *cobra.Command, a upgrade.Ask, until upgrade.State, check func(*upgrade.Txn) error) error {
+func (s *site) wish(cmd *cobra.Command, a upgrade.Ask, until upgrade.State) error {
 	if err := s.open(cmd); err != nil {
 		return err
 	}
 	a.By = os.Getenv("USER")
-	if err := upgrade.Want(s.root, a, time.Now(), check); err != nil {
+	err := upgrade.Want(s.root, a, time.Now(), func(t *upgrade.Txn) error { return upgrade.Allowed(t, a.Wish) })
+	if err != nil {
 		return err
 	}
 	t, err := s.last()
@@ -149,17 +163,7 @@ func upgradeRollbackCommand() *cobra.Command {
 		Use: "rollback", Short: "Go back to the version before, without a loss", Args: cobra.NoArgs,
 		Long: "Goes back to the version that ran before the last upgrade. Once that is finalized, the only way back is to restore its backup ('tako backup restore').",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return s.wish(cmd, upgrade.Ask{Wish: upgrade.WishRollback}, upgrade.RolledBack, func(t *upgrade.Txn) error {
-				switch {
-				case t.NoReturn():
-					return fmt.Errorf("the upgrade to %s was finalized: version %s cannot use the data any more. To go back, restore the backup of the upgrade, which loses everything since: tako backup list", t.Plan.To, t.Plan.From)
-				case t.State.Ended():
-					return fmt.Errorf("the last upgrade (to %s) has ended as %s; there is nothing to go back from", t.Plan.To, t.State)
-				case !t.Serves():
-					return errors.New("the new version does not serve yet; use `tako upgrade abort`")
-				}
-				return nil
-			})
+			return s.wish(cmd, upgrade.Ask{Wish: upgrade.WishRollback}, upgrade.RolledBack)
 		},
 	}
 	s.flags(cmd)
@@ -171,12 +175,7 @@ func upgradeAbortCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "abort", Short: "Give up an upgrade that has not switched yet", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			err := s.wish(cmd, upgrade.Ask{Wish: upgrade.WishAbort}, upgrade.Aborted, func(t *upgrade.Txn) error {
-				if t.State.Ended() || t.Serves() {
-					return fmt.Errorf("the upgrade to %s is %s; it cannot be given up any more. To go back, use `tako upgrade rollback`", t.Plan.To, t.State)
-				}
-				return nil
-			})
+			err := s.wish(cmd, upgrade.Ask{Wish: upgrade.WishAbort}, upgrade.Aborted)
 			var o *outcome
 			if errors.As(err, &o) && o.code == exitNotBegun {
 				_, err = fmt.Fprintln(cmd.OutOrStdout(), "The upgrade was given up.")
@@ -188,20 +187,12 @@ func upgradeAbortCommand() *cobra.Command {
 	return cmd
 }
 
-// committed refuses what only a committed upgrade can have.
-func committed(t *upgrade.Txn) error {
-	if t.State != upgrade.Committed {
-		return fmt.Errorf("the upgrade to %s is %s, not %s", t.Plan.To, t.State, upgrade.Committed)
-	}
-	return nil
-}
-
 func upgradeFinalizeCommand() *cobra.Command {
 	var s site
 	cmd := &cobra.Command{
 		Use: "finalize", Short: "Switch the new version's data formats on: no way back", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return s.wish(cmd, upgrade.Ask{Wish: upgrade.WishFinalize}, upgrade.Finalized, committed)
+			return s.wish(cmd, upgrade.Ask{Wish: upgrade.WishFinalize}, upgrade.Finalized)
 		},
 	}
 	s.flags(cmd)
@@ -219,7 +210,7 @@ func upgradeHoldCommand() *cobra.Command {
 				return usageError{fmt.Errorf("--for is %s; use more than 0, such as 168h", length)}
 			}
 			until := time.Now().Add(length)
-			if err := s.wish(cmd, upgrade.Ask{Wish: upgrade.WishHold, Until: until}, "", committed); err != nil {
+			if err := s.wish(cmd, upgrade.Ask{Wish: upgrade.WishHold, Until: until}, ""); err != nil {
 				return err
 			}
 			_, err := fmt.Fprintf(cmd.OutOrStdout(), "It is finalized at %s.\n", until.Format(time.RFC3339))
@@ -233,29 +224,46 @@ func upgradeHoldCommand() *cobra.Command {
 
 func upgradeResumeCommand() *cobra.Command {
 	var s site
+	var forward bool
 	cmd := &cobra.Command{
 		Use: "resume", Short: "Go on with an upgrade that was cut short, or needs an operator", Args: cobra.NoArgs,
+		Long: `Goes on with an upgrade that was cut short. One that needs an operator tries once more what
+did not succeed: to go back, or, if it was being finalized, to finalize.
+
+With --forward the new version stays instead of going back: it has to serve and to be well,
+and from then on the upgrade is one that was committed now.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := s.open(cmd); err != nil {
 				return err
 			}
+			wish := upgrade.WishResume
+			if forward {
+				wish = upgrade.WishForward
+			}
 			t, err := s.last()
-			switch {
-			case err != nil:
+			if err == nil && t == nil {
+				err = errors.New("there has been no upgrade here")
+			}
+			if err == nil {
+				err = upgrade.Allowed(t, wish)
+			}
+			if err == nil && forward {
+				err = upgrade.Well(cmd.Context(), s.root, t.Plan.To)
+			}
+			if err == nil && t.State == upgrade.NeedsOperator {
+				err = upgrade.Want(s.root, upgrade.Ask{Wish: wish, By: os.Getenv("USER")}, time.Now(), func(t *upgrade.Txn) error { return upgrade.Allowed(t, wish) })
+			}
+			if err != nil {
 				return err
-			case t == nil:
-				return errors.New("there has been no upgrade here")
-			case t.State == upgrade.NeedsOperator:
-				if err := upgrade.Want(s.root, upgrade.Ask{Wish: upgrade.WishResume, By: os.Getenv("USER")}, time.Now(), func(*upgrade.Txn) error { return nil }); err != nil {
-					return err
-				}
-			case t.State.Ended():
-				return fmt.Errorf("the last upgrade (to %s) has ended as %s", t.Plan.To, t.State)
+			}
+			if t.NoReturn() {
+				return s.carryOut(cmd, t.ID, upgrade.Finalized)
 			}
 			return s.carryOut(cmd, t.ID, upgrade.Committed)
 		},
 	}
 	s.flags(cmd)
+	cmd.Flags().BoolVar(&forward, "forward", false, "keep the new version, which serves and is well, instead of going back")
 	return cmd
 }
 
@@ -272,11 +280,7 @@ func upgradeStatusCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			pid, err := upgrade.Owner(s.root)
-			if err != nil {
-				return err
-			}
-			out := cmd.OutOrStdout()
+			pid, out := upgrade.Attended(s.root), cmd.OutOrStdout()
 			if output == formJSON {
 				return printJSON(out, map[string]any{"Upgrade": t, "Worker": pid})
 			}

@@ -99,6 +99,19 @@ func (m migration) index() (name string, err error) {
 	return "", fmt.Errorf("notx needs exactly one statement, CREATE INDEX name ON table (columns)")
 }
 
+// MigrationIDs are the migrations that this binary knows, in order.
+func MigrationIDs() ([]string, error) {
+	all, err := loadMigrations(embedded, "migrations")
+	if err != nil {
+		return nil, err
+	}
+	ids := make([]string, len(all))
+	for i, m := range all {
+		ids[i] = m.id
+	}
+	return ids, nil
+}
+
 // Levels say which schemas a binary can work on.
 type Levels struct {
 	// Level is the schema that the binary's migrations make.

@@ -11,16 +11,16 @@ func Allowed(t *Txn, w Wish) error {
 	switch w {
 	case WishAbort:
 		if t.State.Ended() || t.Serves() {
-			return fmt.Errorf("the upgrade to %s is %s; it cannot be given up any more, only rolled back from the switch on until it is finalized", t.Plan.To, t.State)
+			return fmt.Errorf("the upgrade to %s is %s; it cannot be given up any more. To go back, use `tako upgrade rollback`", t.Plan.To, t.State)
 		}
 	case WishRollback:
 		switch {
 		case t.NoReturn():
-			return fmt.Errorf("the upgrade to %s was finalized: version %s cannot use the data any more. To go back, restore the backup of the upgrade, which loses everything since", t.Plan.To, t.Plan.From)
+			return fmt.Errorf("the upgrade to %s was finalized: version %s cannot use the data any more. To go back, restore the backup of the upgrade, which loses everything since: tako backup list", t.Plan.To, t.Plan.From)
 		case t.State.Ended():
 			return fmt.Errorf("the last upgrade (to %s) has ended as %s; there is nothing to go back from", t.Plan.To, t.State)
 		case !t.Serves():
-			return errors.New("the new version does not serve yet; abort the upgrade instead")
+			return errors.New("the new version does not serve yet; to give the upgrade up, use `tako upgrade abort`")
 		}
 	case WishFinalize, WishHold:
 		if t.State != Committed || t.NoReturn() {
@@ -29,6 +29,10 @@ func Allowed(t *Txn, w Wish) error {
 	case WishResume:
 		if t.State.Ended() && t.State != NeedsOperator {
 			return fmt.Errorf("the last upgrade (to %s) has ended as %s; there is nothing to go on with", t.Plan.To, t.State)
+		}
+	case WishForward:
+		if t.State != NeedsOperator {
+			return fmt.Errorf("the upgrade to %s is %s; only of one that is %s the new version can be kept", t.Plan.To, t.State, NeedsOperator)
 		}
 	}
 	return nil

@@ -15,6 +15,7 @@ import (
 	"github.com/takodeploy/tako/internal/failpoint"
 	"github.com/takodeploy/tako/internal/supervisor"
 	"github.com/takodeploy/tako/internal/upgrade/journal"
+	"github.com/takodeploy/tako/internal/upgrade/preflight"
 	"github.com/takodeploy/tako/internal/upgrade/stage"
 )
 
@@ -34,12 +35,29 @@ type Config struct {
 	Poll time.Duration
 }
 
+// fill fills in what may be left out.
+func (cfg Config) fill() Config {
+	if cfg.Poll <= 0 {
+		cfg.Poll = time.Second
+	}
+	if cfg.Log == nil {
+		cfg.Log = io.Discard
+	}
+	cfg.Log = loose{cfg.Log}
+	return cfg
+}
+
 // Coordinator carries out what the journal says, one at a time for a root.
 type Coordinator struct {
 	cfg     Config
 	journal *journal.Journal
 	lock    *durable.Lock
-	said    string // by sayOnce
+	said    string    // by sayOnce
+	opened  time.Time // from when on its clock counts
+	vigil   vigil
+	absent  time.Time // when no supervisor answered the last time
+	// limit is how long a supervisor is waited for, 0 for ever.
+	limit time.Duration
 }
 
 // BusyError says that an upgrade is being carried out already.
@@ -64,26 +82,6 @@ func (e *BusyError) ExitCode() int { return 75 }
 func Dir(root string) string { return filepath.Join(root, "upgrade") }
 
 func lockPath(root string) string { return filepath.Join(Dir(root), "lock") }
-
-// Owner is the process that carries an upgrade out, 0 if none does.
-func Owner(root string) (int, error) {
-	lock, err := durable.TryLock(lockPath(root))
-	if err == nil {
-		return 0, lock.Unlock()
-	}
-	if !errors.Is(err, durable.ErrLocked) {
-		return 0, err
-	}
-	raw, err := os.ReadFile(lockPath(root))
-	if err != nil {
-		return 0, err
-	}
-	var pid int
-	if _, err := fmt.Sscan(string(raw), &pid); err != nil || pid < 1 {
-		return 1, nil //nolint:nilerr // it is just being written
-	}
-	return pid, nil
-}
 
 // Begin writes the plan of a new upgrade, or fails with a *BusyError if another one has
 // not ended.
@@ -118,8 +116,7 @@ func busy(root string, all []journal.Entry) error {
 	if err != nil || last == nil || last.State.Ended() && last.State != NeedsOperator {
 		return err
 	}
-	pid, err := Owner(root)
-	return errors.Join(&BusyError{last.ID, pid}, err)
+	return &BusyError{last.ID, Attended(root)}
 }
 
 // Unattended reports whether there is an upgrade that has not ended and that nobody
@@ -136,8 +133,7 @@ func Unattended(root string) (bool, error) {
 	if err != nil || last == nil || last.State.Ended() {
 		return false, err
 	}
-	pid, err := Owner(root)
-	return err == nil && pid == 0, err
+	return Attended(root) == 0, nil
 }
 
 // Want writes somebody's wish about the newest upgrade. check is asked first, with the
@@ -166,12 +162,7 @@ func Want(root string, a Ask, now time.Time, check func(*Txn) error) error {
 
 // Open takes the place of whoever carries the upgrade out; a *BusyError if somebody does.
 func Open(cfg Config) (*Coordinator, error) {
-	if cfg.Poll <= 0 {
-		cfg.Poll = time.Second
-	}
-	if cfg.Log == nil {
-		cfg.Log = io.Discard
-	}
+	cfg = cfg.fill()
 	j, err := journal.Open(Dir(cfg.Root))
 	if err != nil {
 		return nil, err
@@ -182,9 +173,8 @@ func Open(cfg Config) (*Coordinator, error) {
 		if last, err := Last(j.Entries()); err == nil && last != nil {
 			busy.Txn = last.ID
 		}
-		pid, err := Owner(cfg.Root)
-		busy.PID = pid
-		return nil, errors.Join(busy, err)
+		busy.PID = Attended(cfg.Root)
+		return nil, busy
 	}
 	if err != nil {
 		return nil, err
@@ -196,7 +186,7 @@ func Open(cfg Config) (*Coordinator, error) {
 	if err != nil {
 		return nil, errors.Join(err, lock.Unlock())
 	}
-	return &Coordinator{cfg: cfg, journal: j, lock: lock}, nil
+	return &Coordinator{cfg: cfg, journal: j, lock: lock, opened: time.Now()}, nil
 }
 
 // Close gives the place free.
@@ -214,20 +204,31 @@ func (c *Coordinator) Run(ctx context.Context) (*Txn, error) {
 		if err != nil || t == nil {
 			return t, err
 		}
-		do := t.Next(time.Now())
-		switch {
+		switch do := c.next(t, time.Now()); {
 		case do.State == "" && do.Until.IsZero():
 			return t, nil
 		case do.State == "":
-			if err := wait(ctx, min(c.cfg.Poll, time.Until(do.Until))); err != nil {
-				return t, err
-			}
-			continue
+			err = wait(ctx, min(c.cfg.Poll, max(time.Until(do.Until), time.Millisecond)))
+		default:
+			err = c.step(ctx, t, do)
 		}
-		if err := c.step(ctx, t, do); err != nil {
+		if err != nil {
 			return t, err
 		}
 	}
+}
+
+// next is what comes next. That a hold is over, the journal and the time of day do not
+// tell alone.
+func (c *Coordinator) next(t *Txn, now time.Time) Do {
+	do := t.Next(now)
+	if t.State != Committed || t.noReturn {
+		return do
+	}
+	if over := c.vigil.over(t, now.Round(0), now.Sub(c.opened)); do.State == Finalized && !t.Finalize && !over {
+		return Do{Until: now.Add(c.cfg.Poll)}
+	}
+	return do
 }
 
 func wait(ctx context.Context, d time.Duration) error {
@@ -239,14 +240,20 @@ func wait(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// Inspect looks whether anything speaks against an upgrade, and changes nothing. It tells
-// what is only worth knowing.
-func Inspect(ctx context.Context, cfg Config, p Plan) (warnings []string, err error) {
-	if cfg.Log == nil {
-		cfg.Log = io.Discard
+// Inspect looks whether anything speaks against an upgrade to what was offered, and
+// changes nothing: what speaks against it are the report's failed checks.
+func Inspect(ctx context.Context, cfg Config, p Plan, offer *stage.Offer) (_ *preflight.Report, err error) {
+	dir, err := os.MkdirTemp("", "tako-offer-")
+	if err != nil {
+		return nil, err
 	}
-	c := &Coordinator{cfg: cfg}
-	return c.inspect(ctx, &Txn{Plan: p})
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	feed := filepath.Join(dir, "feed.json")
+	if err := os.WriteFile(feed, offer.Feed, 0o600); err != nil {
+		return nil, err
+	}
+	c := &Coordinator{cfg: cfg.fill(), limit: time.Minute}
+	return c.inspect(ctx, &Txn{Plan: p}, feed)
 }
 
 // sayOnce writes a line to the log, unless it was the last one that was said so.
@@ -268,27 +275,36 @@ func (c *Coordinator) step(ctx context.Context, t *Txn, do Do) error {
 			return wait(ctx, c.cfg.Poll)
 		}
 	}
-	if err := c.write(t, KindIntent, Mark{State: do.State}); err != nil {
+	t, err := c.intend(t, do)
+	if errors.Is(err, errOvertaken) {
+		return nil
+	}
+	if err != nil {
 		return err
 	}
 	if err := failpoint.Hit("upgrade-begun-" + strings.ToLower(string(do.State))); err != nil {
 		return err
 	}
 	fmt.Fprintln(c.cfg.Log, do.State)
-	result, err := c.work(ctx, t, do)
+	heeding, stop := c.heed(ctx, t)
+	result, err := c.work(heeding, t, do)
+	stop()
 	if ctx.Err() != nil {
 		return ctx.Err() // cut short, as by a kill
 	}
+	if err != nil && errors.Is(context.Cause(heeding), errGivenUp) {
+		return nil // what comes next follows from the wish
+	}
 	if err != nil {
 		fmt.Fprintf(c.cfg.Log, "%s: %v\n", do.State, err)
-		return c.write(t, KindFailed, Mark{State: do.State, Error: err.Error()})
+		return c.write(t, KindFailed, Mark{State: do.State, Error: brief(err.Error())})
 	}
 	if err := failpoint.Hit("upgrade-worked-" + strings.ToLower(string(do.State))); err != nil {
 		return err
 	}
 	m := Mark{State: do.State}
 	if do.State == Aborted || do.State == RolledBack || do.State == NeedsOperator {
-		m.Error = do.Because
+		m.Error = brief(do.Because)
 	}
 	if result != nil {
 		if m.Result, err = json.Marshal(result); err != nil {
@@ -301,19 +317,51 @@ func (c *Coordinator) step(ctx context.Context, t *Txn, do Do) error {
 	return failpoint.Hit("upgrade-done-" + strings.ToLower(string(do.State)))
 }
 
+// errOvertaken says that something else comes next than what was decided a moment ago.
+var errOvertaken = errors.New("something else comes next")
+
+// intend writes that the step to a state begins, and tells the upgrade as it is then. If
+// somebody has asked for something since it was decided, of which another step follows,
+// nothing is written and the error is errOvertaken.
+func (c *Coordinator) intend(t *Txn, do Do) (*Txn, error) {
+	raw, err := json.Marshal(Mark{State: do.State})
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	_, err = c.journal.Append(now, func(all []journal.Entry) (journal.Entry, error) {
+		last, err := same(all, t)
+		if err == nil && last.Next(now).State != do.State {
+			err = errOvertaken
+		}
+		return journal.Entry{Txn: t.ID, Kind: KindIntent, Data: raw}, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return Last(c.journal.Entries())
+}
+
+// write writes what has become of a step.
 func (c *Coordinator) write(t *Txn, kind string, m Mark) error {
 	raw, err := json.Marshal(m)
 	if err != nil {
 		return err
 	}
 	_, err = c.journal.Append(time.Now(), func(all []journal.Entry) (journal.Entry, error) {
-		last, err := Last(all)
-		if err == nil && (last == nil || last.ID != t.ID) {
-			err = errors.New("another upgrade has begun meanwhile")
-		}
+		_, err := same(all, t)
 		return journal.Entry{Txn: t.ID, Kind: kind, Data: raw}, err
 	})
 	return err
+}
+
+// same is the newest upgrade, which has to be t still.
+func same(all []journal.Entry, t *Txn) (*Txn, error) {
+	last, err := Last(all)
+	if err == nil && (last == nil || last.ID != t.ID) {
+		err = errors.New("another upgrade has begun meanwhile")
+	}
+	return last, err
 }
 
 // wished reports whether somebody has asked to give the upgrade up since the step began.
@@ -325,16 +373,61 @@ func (c *Coordinator) wished(t *Txn) (bool, error) {
 	return err == nil && now != nil && now.ID == t.ID && (now.Abort || now.Rollback || now.WentBack), err
 }
 
-// ask tells the supervisor something, again for a while if it is just being started.
+// heed derives the context of the step that t is in. It ends with errGivenUp as soon as
+// somebody gives the upgrade up, in steps before the switch: until then nothing that a step
+// does is worth being waited for. stop ends it.
+func (c *Coordinator) heed(ctx context.Context, t *Txn) (_ context.Context, stop func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	if t.Doing.reached(Switched) { // or one of the ends
+		return ctx, func() { cancel(nil) }
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		j, err := journal.Open(Dir(c.cfg.Root)) // one of our own: they are not for two at once
+		for err == nil && wait(ctx, c.cfg.Poll) == nil {
+			if err = j.Refresh(); err != nil {
+				return // the step comes to its end, and then it is told
+			}
+			if now, err := Last(j.Entries()); err == nil && now != nil && now.ID == t.ID && (now.Abort || now.Rollback) {
+				cancel(errGivenUp)
+			}
+		}
+	}()
+	return ctx, func() { cancel(nil); <-done }
+}
+
+// ask tells the supervisor something. While there is none it waits for the next one: a
+// service that was stopped says nothing of an upgrade.
 func (c *Coordinator) ask(ctx context.Context, o supervisor.Order) (supervisor.Report, error) {
-	until := time.Now().Add(time.Minute)
+	began := time.Now()
 	for {
 		r, err := supervisor.Ask(ctx, c.cfg.Root, o)
-		if err == nil || r.Format != 0 || ctx.Err() != nil || time.Now().After(until) {
+		if err == nil || r.Format != 0 || ctx.Err() != nil {
 			return r, err
 		}
+		c.absent = time.Now()
+		if c.limit > 0 && time.Since(began) > c.limit {
+			return r, err
+		}
+		if _, gone := os.Stat(Dir(c.cfg.Root)); errors.Is(gone, os.ErrNotExist) {
+			return r, err // everything was removed
+		}
+		c.sayOnce("waiting for the supervisor: " + err.Error())
 		if err := wait(ctx, c.cfg.Poll); err != nil {
 			return r, err
 		}
 	}
+}
+
+// Well is nil when a version serves and is well, as the supervisor of a root says.
+func Well(ctx context.Context, root, version string) error {
+	r, err := supervisor.Ask(ctx, root, supervisor.Order{Do: "deep"})
+	if err == nil && !serves(r, version) {
+		err = fmt.Errorf("the current version is %s", r.Current)
+	}
+	if err != nil {
+		return fmt.Errorf("version %s does not serve as it should: %w", version, err)
+	}
+	return nil
 }

@@ -112,12 +112,12 @@ func (t *Txn) take(e journal.Entry) error {
 	case KindFailed:
 		t.Failed, t.Error = m.State, m.Error
 	case KindAsk:
-		t.wish(a)
+		t.wish(a, e.At)
 	}
 	return nil
 }
 
-func (t *Txn) wish(a Ask) {
+func (t *Txn) wish(a Ask, at time.Time) {
 	switch a.Wish {
 	case WishAbort:
 		t.Abort = true
@@ -127,13 +127,27 @@ func (t *Txn) wish(a Ask) {
 		t.Finalize, t.Hold = true, time.Time{}
 	case WishHold:
 		t.Finalize, t.Hold = false, a.Until
-	case WishResume:
+	case WishResume, WishForward:
 		// What was reached before counts; the step that did not succeed is tried anew.
-		if t.State == NeedsOperator {
-			t.State = t.before()
-			t.Failed, t.Error, t.Doing, t.Tries = "", "", "", 0
-			t.Rollback = !t.noReturn
+		if t.State != NeedsOperator {
+			return
 		}
+		t.State = t.before()
+		t.Failed, t.Error, t.Doing, t.Tries = "", "", "", 0
+		t.Rollback = !t.noReturn
+		if a.Wish == WishForward && !t.noReturn {
+			t.forward(at)
+		}
+	}
+}
+
+// forward takes the new version as one that has proven itself. The hold begins anew, unless
+// somebody wanted a longer one.
+func (t *Txn) forward(at time.Time) {
+	t.State, t.At = Committed, at
+	t.Abort, t.Rollback, t.Finalize, t.WentBack = false, false, false, false
+	if t.Hold.Before(at.Add(t.Plan.Hold)) {
+		t.Hold = time.Time{}
 	}
 }
 

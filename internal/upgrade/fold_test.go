@@ -90,6 +90,9 @@ func TestNext(t *testing.T) {
 		"cannot go back":                      {at(Switched).fail(Probation).fail(RolledBack), NeedsOperator},
 		"killed in going back too often":      {at(Switched).wish(WishRollback).begin(RolledBack).begin(RolledBack).begin(RolledBack), NeedsOperator},
 		"somebody has helped":                 {at(Switched).fail(Probation).fail(RolledBack).done(NeedsOperator).wish(WishResume), RolledBack},
+		"kept all the same":                   {at(Switched).fail(Probation).fail(RolledBack).done(NeedsOperator).wish(WishForward), ""},
+		"kept, and left after all":            {at(Switched).fail(Probation).fail(RolledBack).done(NeedsOperator).wish(WishForward).wish(WishRollback), RolledBack},
+		"kept, and final":                     {at(Committed).wish(WishRollback).fail(RolledBack).done(NeedsOperator).wish(WishForward).wish(WishFinalize), Finalized},
 		"well":                                {at(Probation), Committed},
 		"committed":                           {at(Committed), ""},
 		"not waiting":                         {at(Committed).wish(WishFinalize), Finalized},
@@ -100,6 +103,7 @@ func TestNext(t *testing.T) {
 		"being finalized":                     {at(Committed).begin(Finalized).wish(WishRollback), Finalized},
 		"cannot be finalized":                 {at(Committed).fail(Finalized), NeedsOperator},
 		"could not be, and is tried again":    {at(Committed).fail(Finalized).done(NeedsOperator).wish(WishResume), Finalized},
+		"could not be, and is kept":           {at(Committed).fail(Finalized).done(NeedsOperator).wish(WishForward), Finalized},
 		"finalized":                           {at(Finalized).wish(WishRollback), ""},
 		"given up before":                     {at(Staged).done(Aborted).wish(WishFinalize), ""},
 	} {
@@ -141,6 +145,31 @@ func TestHold(t *testing.T) {
 	b.wish(WishFinalize)
 	if txn, err = Last(b.entries); err != nil || txn.Next(due).State != Finalized {
 		t.Errorf("not held any more: %v", err)
+	}
+}
+
+// TestForward: a version that is kept has its hold from then on, or until the later time
+// that somebody wanted.
+func TestForward(t *testing.T) {
+	t.Parallel()
+	for _, hold := range []time.Duration{time.Hour, 1000 * time.Hour} {
+		b := at(Committed)
+		until := b.now.Add(hold)
+		b.add(KindAsk, Ask{Wish: WishHold, Until: until})
+		b.wish(WishRollback).fail(RolledBack).done(NeedsOperator)
+		b.now = b.now.Add(24 * time.Hour)
+		b.wish(WishForward)
+		txn, err := Last(b.entries)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := b.now.Add(72 * time.Hour)
+		if until.After(want) {
+			want = until
+		}
+		if txn.State != Committed || !txn.Due().Equal(want) || txn.Failed != "" || txn.Error != "" || txn.Rollback {
+			t.Errorf("held for %s: due %s, not %s: %+v", hold, txn.Due(), want, txn)
+		}
 	}
 }
 
@@ -255,7 +284,10 @@ func TestAnyCourse(t *testing.T) {
 		for range rapid.IntRange(0, 60).Draw(t, "steps") {
 			switch rapid.IntRange(0, 11).Draw(t, "what") {
 			case 0:
-				p.wish(rapid.SampledFrom([]Wish{WishAbort, WishRollback, WishFinalize, WishHold, WishResume}).Draw(t, "wish"))
+				w := rapid.SampledFrom([]Wish{WishAbort, WishRollback, WishFinalize, WishHold, WishResume, WishForward}).Draw(t, "wish")
+				if w != WishForward || p.current == "new" { // it has to serve
+					p.wish(w)
+				}
 			case 1: // the new version cannot stay alive
 				if p.current == "new" && p.previous {
 					p.add(supervisor.NoteWentBack, way("2026.5.0", "2026.4.0"))

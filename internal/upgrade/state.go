@@ -104,6 +104,8 @@ type Plan struct {
 	Channel string `json:"channel,omitempty"`
 	Feed    string `json:"feed,omitempty"`
 	Bundle  string `json:"bundle,omitempty"`
+	// AcceptDifferences goes on though the versions would do different things with the data.
+	AcceptDifferences bool `json:"accept_differences,omitempty"`
 	// By is who asked for it, in words for the history.
 	By string `json:"by,omitempty"`
 }
@@ -127,6 +129,7 @@ const (
 	WishFinalize Wish = "finalize" // do not wait for the end of the hold
 	WishHold     Wish = "hold"     // finalize at Until at the earliest
 	WishResume   Wish = "resume"   // try again what needed an operator
+	WishForward  Wish = "forward"  // keep the new version though it needed an operator
 )
 
 // Ask is somebody's wish.

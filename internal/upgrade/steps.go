@@ -1,22 +1,22 @@
 package upgrade
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/supervisor"
 	"github.com/takodeploy/tako/internal/supervisor/control"
+	"github.com/takodeploy/tako/internal/upgrade/preflight"
 	"github.com/takodeploy/tako/internal/upgrade/stage"
+	"github.com/takodeploy/tako/internal/verify"
 )
 
 // work does what brings a state about. Each step may have been done before, in part or
@@ -42,12 +42,15 @@ func (c *Coordinator) work(ctx context.Context, t *Txn, do Do) (any, error) {
 		return c.json(ctx, t.Plan.To, "database", "finalize")
 	case RolledBack:
 		return nil, c.rollBack(ctx, t, do.Because)
-	case Aborted:
-		if t.Failed == Rehearsed {
-			return nil, c.cfg.Store.MarkBad(t.Plan.To, t.Error)
-		}
 	case Committed:
-		return nil, c.cfg.Store.Forgive(t.Plan.To) // what it did the last time does not count any more
+		// What it did the last time does not count any more. That this cannot be noted is no
+		// reason to leave a version that is well.
+		if err := c.cfg.Store.Forgive(t.Plan.To); err != nil {
+			fmt.Fprintf(c.cfg.Log, "it could not be noted that version %s is good: %v\n", t.Plan.To, err)
+		}
+	case Aborted:
+		c.forgetFacts()
+		c.letGo(ctx, t)
 	case Planned, NeedsOperator:
 	}
 	return nil, nil //nolint:nilnil // to write it down is all there is to do
@@ -70,16 +73,20 @@ func (c *Coordinator) stage(ctx context.Context, t *Txn) (any, error) {
 	return map[string]string{"sha256": offer.Artifact.SHA256}, nil
 }
 
-// reserve is how much of a disk an upgrade leaves free.
-const reserve = 256 << 20
-
 func (c *Coordinator) preflight(ctx context.Context, t *Txn) (any, error) {
-	if err := c.withoutDucks(ctx, t); err != nil {
+	if err := c.withoutDucks(ctx); err != nil {
 		return nil, err
 	}
-	warnings, err := c.inspect(ctx, t)
+	report, err := c.inspect(ctx, t, "")
 	if err != nil {
 		return nil, err
+	}
+	if err := errors.Join(report.WriteText(c.cfg.Log), report.Err()); err != nil {
+		return nil, err
+	}
+	var warnings []string
+	for _, w := range report.Of(preflight.Warn) {
+		warnings = append(warnings, w.Name+": "+w.Seen)
 	}
 	return looked{Warnings: warnings, Answered: c.answered(ctx)}, nil
 }
@@ -92,89 +99,35 @@ type looked struct {
 
 // withoutDucks waits until no former server has connections left: it may be of a version
 // before the one that runs.
-func (c *Coordinator) withoutDucks(ctx context.Context, t *Txn) error {
+func (c *Coordinator) withoutDucks(ctx context.Context) error {
 	for {
 		r, err := c.ask(ctx, supervisor.Order{Do: "status"})
 		if err != nil || len(r.Ducks) == 0 {
 			return err
 		}
 		c.sayOnce(fmt.Sprintf("waiting for the last connections of the former server (version %s, process %d)", r.Ducks[0].Version, r.Ducks[0].PID))
-		if gone, err := c.wished(t); err != nil || gone {
-			return errors.Join(err, errGivenUp)
-		}
 		if err := wait(ctx, c.cfg.Poll); err != nil {
 			return err
 		}
 	}
 }
 
-// inspect looks whether anything speaks against the upgrade, and changes nothing.
-func (c *Coordinator) inspect(ctx context.Context, t *Txn) ([]string, error) {
-	r, err := c.ask(ctx, supervisor.Order{Do: "status"})
-	if err != nil {
-		return nil, err
-	}
-	var found []string
-	say := func(format string, args ...any) { found = append(found, fmt.Sprintf(format, args...)) }
-	if r.Server == nil || r.Server.Stage != control.Serving || r.Server.Version != t.Plan.From || r.Current != t.Plan.From {
-		say("version %s should serve, and does not: the current version is %s", t.Plan.From, r.Current)
-	}
-	for _, d := range r.Ducks {
-		say("a former server (version %s, process %d) has connections left; wait until it has ended", d.Version, d.PID)
-	}
-	if _, err := c.ask(ctx, supervisor.Order{Do: "deep"}); err != nil {
+// inspect looks whether anything speaks against the upgrade, and changes nothing. feed is a
+// file with the signed feed, "" for the one that the version was fetched by.
+func (c *Coordinator) inspect(ctx context.Context, t *Txn, feed string) (*preflight.Report, error) {
+	well := preflight.Check{Name: "server", Status: preflight.OK, Seen: "Version " + t.Plan.From + " serves, and is well"}
+	if r, err := c.ask(ctx, supervisor.Order{Do: "deep"}); err != nil {
 		// What is wrong before cannot tell afterwards whether the new version is.
-		say("the server is not well: %v", err)
+		well.Status, well.Seen, well.Remedy = preflight.Fail, "The server is not well: "+err.Error(), "Bring it in order first, or wait until it is."
+	} else if r.Server == nil || r.Server.Stage != control.Serving || r.Server.Version != t.Plan.From {
+		well.Status, well.Seen, well.Remedy = preflight.Fail, "Version "+t.Plan.From+" should serve, and does not", "Wait until it does; its log says why it does not."
 	}
-	for _, dir := range []string{c.cfg.Root, c.cfg.Data} {
-		if free, err := free(dir); err != nil {
-			say("the disk of %s: %v", dir, err)
-		} else if free < reserve {
-			say("%s has %d MB free; at least %d MB are needed", dir, free>>20, int64(reserve)>>20)
-		}
-	}
-	warnings, err := c.examine(ctx, t, say)
+	report, err := preflight.Program(ctx, c.run, t.Plan.From, t.Plan.To, c.cfg.Root, t.Plan.Channel, feed)
 	if err != nil {
 		return nil, err
 	}
-	if len(found) > 0 {
-		return nil, errors.New(strings.Join(found, "; "))
-	}
-	return warnings, nil
-}
-
-func free(dir string) (int64, error) {
-	var st unix.Statfs_t
-	if err := unix.Statfs(dir, &st); err != nil {
-		return 0, err
-	}
-	return int64(st.Bavail) * st.Bsize, nil //nolint:gosec // disks are smaller
-}
-
-// examine has the version that runs examine its data. Errors speak against an upgrade,
-// warnings are noted.
-func (c *Coordinator) examine(ctx context.Context, t *Txn, say func(string, ...any)) (warnings []string, err error) {
-	out, err := c.run(ctx, t.Plan.From, "doctor", "--output", "json")
-	var exit *exec.ExitError
-	if err != nil && (!errors.As(err, &exit) || exit.ExitCode() != 3) { // 3: looked, and found something
-		return nil, err
-	}
-	var report struct {
-		Findings []struct{ Severity, Code, What, Where string }
-	}
-	if err := json.Unmarshal(out, &report); err != nil {
-		return nil, fmt.Errorf("read the report of the doctor: %w", err)
-	}
-	for _, f := range report.Findings {
-		text := strings.TrimSpace(f.Code + ": " + f.What + " " + f.Where)
-		switch f.Severity {
-		case "error":
-			say("%s", text)
-		case "warning":
-			warnings = append(warnings, text)
-		}
-	}
-	return warnings, nil
+	report.Checks = append([]preflight.Check{well}, report.Checks...)
+	return report, nil
 }
 
 // backedUp is what the step to BACKED_UP has found out.
@@ -184,7 +137,7 @@ type backedUp struct {
 }
 
 func (c *Coordinator) backUp(ctx context.Context, t *Txn) (any, error) {
-	out, err := c.run(ctx, t.Plan.From, "backup", "create", "--verify", "2", "--output", "json")
+	out, err := c.run(ctx, t.Plan.From, "backup", "create", "--verify", "2", "--for-upgrade", t.ID, "--output", "json")
 	if err != nil {
 		return nil, err
 	}
@@ -195,8 +148,19 @@ func (c *Coordinator) backUp(ctx context.Context, t *Txn) (any, error) {
 	return made, nil
 }
 
+// rehearsed is what the step to REHEARSED has found out.
+type rehearsed struct {
+	TookMS int64 `json:"took_ms"`
+	// Compared is how many facts of the data both versions were asked for, 0 if the old one
+	// could not say any. Differences are not the same, Harmless ones only the new version has.
+	Compared    int `json:"compared"`
+	Differences int `json:"differences"`
+	Harmless    int `json:"harmless"`
+}
+
 // rehearse has the new version restore the backup beside, bring it to its own level,
-// start on it and read from it.
+// start on it and read from it. Then both versions say what they would do with that data,
+// and it has to be the same.
 func (c *Coordinator) rehearse(ctx context.Context, t *Txn) (any, error) {
 	var b backedUp
 	if err := json.Unmarshal(t.Results[BackedUp], &b); err != nil {
@@ -204,9 +168,55 @@ func (c *Coordinator) rehearse(ctx context.Context, t *Txn) (any, error) {
 	}
 	started := time.Now()
 	if _, err := c.run(ctx, t.Plan.To, "backup", "verify", b.ID, "--level", "3"); err != nil {
+		var ended *exec.ExitError
+		if ctx.Err() == nil && errors.As(err, &ended) && ended.ExitCode() == exitDidNotWork {
+			c.markBad(t.Plan.To, err.Error())
+		}
 		return nil, err
 	}
-	return map[string]any{"took_ms": time.Since(started).Milliseconds()}, nil
+	c.forgetFacts()
+	defer c.forgetFacts()
+	var out rehearsed
+	both, err := verify.Programs(ctx, c.run, t.Plan.From, t.Plan.To, b.ID, c.facts())
+	switch {
+	case fault.Is(err, fault.Unsupported):
+		fmt.Fprintln(c.cfg.Log, err)
+	case err != nil:
+		return nil, err
+	default:
+		if err := both.WriteText(c.cfg.Log); err != nil {
+			return nil, err
+		}
+		out.Compared, out.Differences, out.Harmless = both.Facts, both.Count(), both.Harmless()
+	}
+	if out.Differences > 0 && !t.Plan.AcceptDifferences {
+		return nil, fmt.Errorf("version %s does %d things differently with the same data, which the log of the upgrade names; if all of them are wanted, upgrade with --accept-differences", t.Plan.To, out.Differences)
+	}
+	out.TookMS = time.Since(started).Milliseconds()
+	return out, nil
+}
+
+// exitDidNotWork is how `backup verify` ends when the program did not work on the copy: a
+// migration of it failed, or it did not start there. Whatever else keeps it from its work,
+// such as a full disk, says nothing of the version.
+const exitDidNotWork = 4
+
+// markBad remembers that a version failed here. That this cannot be noted changes nothing
+// about what has become of the upgrade.
+func (c *Coordinator) markBad(version, reason string) {
+	if err := c.cfg.Store.MarkBad(version, brief(reason)); err != nil {
+		fmt.Fprintf(c.cfg.Log, "it could not be noted that version %s failed: %v\n", version, err)
+	}
+}
+
+// facts is where the versions write what they would do with the data.
+func (c *Coordinator) facts() string { return filepath.Join(Dir(c.cfg.Root), "facts") }
+
+// forgetFacts removes what a try that was cut short has left there.
+func (c *Coordinator) forgetFacts() {
+	if err := os.RemoveAll(c.facts()); err != nil {
+		fmt.Fprintf(c.cfg.Log, "what was compared could not be removed: %v\n", err)
+	}
 }
 
 // widened is what the step to EXPANDED has found out.
@@ -231,17 +241,43 @@ func (c *Coordinator) expand(ctx context.Context, t *Txn) (any, error) {
 
 // serve has a version serve, if it does not yet.
 func (c *Coordinator) serve(ctx context.Context, t *Txn, version string) error {
-	r, err := c.ask(ctx, supervisor.Order{Do: "status"})
-	if err != nil {
-		return err
+	began, cut := time.Now(), 0
+	for {
+		r, err := c.ask(ctx, supervisor.Order{Do: "status"})
+		if err != nil || serves(r, version) {
+			return err
+		}
+		if r.Current == version && (r.Server == nil || r.Server.Version == version) {
+			return c.until(ctx, t, version) // it is just being started
+		}
+		// Without a server that could hand over there is only the way back.
+		ready := r.Server != nil && (r.Server.Stage == control.Serving || r.Server.Stage == control.Released) || r.Server == nil && version == t.Plan.From && r.Previous == version
+		if !ready && time.Since(later(began, c.absent)) < patience {
+			if err := wait(ctx, c.cfg.Poll); err != nil {
+				return err
+			}
+			continue
+		}
+		r, err = supervisor.Ask(ctx, c.cfg.Root, supervisor.Order{Do: "switch", Version: version})
+		if err == nil {
+			return c.until(ctx, t, version)
+		}
+		if cut++; r.Format != 0 || ctx.Err() != nil || cut == MaxTries {
+			return err
+		}
+		// The supervisor was ended in the middle; the next one tells how far it got.
+		c.absent = time.Now()
+		if err := wait(ctx, c.cfg.Poll); err != nil {
+			return err
+		}
 	}
-	if serves(r, version) {
-		return nil
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
 	}
-	if _, err := c.ask(ctx, supervisor.Order{Do: "switch", Version: version}); err != nil {
-		return err
-	}
-	return c.until(ctx, t, version)
+	return a
 }
 
 func serves(r supervisor.Report, version string) bool {
@@ -251,24 +287,28 @@ func serves(r supervisor.Report, version string) bool {
 // until waits until a version serves and is well, as long as patience, and as long as
 // the old version could do nothing either.
 func (c *Coordinator) until(ctx context.Context, t *Txn, version string) error {
-	late := time.Now().Add(patience)
+	from := time.Now()
 	for {
 		r, err := c.ask(ctx, supervisor.Order{Do: "deep"})
 		if err == nil && serves(r, version) {
 			return nil
 		}
+		if r.Format == 0 {
+			return err
+		}
+		from = later(from, c.absent) // since then it may be starting anew
 		if r.Current != "" && r.Current != version {
 			return fmt.Errorf("version %s could not stay alive: the supervisor went back to %s", version, r.Current)
 		}
 		if err == nil {
 			err = fmt.Errorf("the current version is %s", r.Current)
 		}
-		if time.Now().After(late) {
+		if time.Since(from) > patience {
 			if !c.shared(ctx, t) {
 				return fmt.Errorf("version %s does not serve as it should: %w", version, err)
 			}
 			c.sayOnce("the server is not well, and version " + t.Plan.From + " would not be either: " + err.Error())
-			late = time.Now().Add(patience)
+			from = time.Now()
 		}
 		if err := wait(ctx, c.cfg.Poll); err != nil {
 			return err
@@ -283,10 +323,40 @@ func (c *Coordinator) rollBack(ctx context.Context, t *Txn, because string) erro
 	if err := c.serve(ctx, t, t.Plan.From); err != nil {
 		return err
 	}
-	if t.Rollback || t.Abort {
-		return nil // nothing was wrong with it
+	if !t.Rollback && !t.Abort { // else nothing was wrong with it
+		c.markBad(t.Plan.To, because)
 	}
-	return c.cfg.Store.MarkBad(t.Plan.To, because)
+	c.letGo(ctx, t)
+	return nil
+}
+
+// stillKept is how long a backup is kept that was taken for an upgrade which came to nothing.
+const stillKept = "14d"
+
+// letGo has the backups that were taken for an upgrade, and are pinned until it is final,
+// kept for a while yet and no longer. One that cannot be let go stays until somebody unpins
+// it, which changes nothing about what has become of the upgrade.
+func (c *Coordinator) letGo(ctx context.Context, t *Txn) {
+	ctx, stop := context.WithTimeout(ctx, 2*time.Minute)
+	defer stop()
+	out, err := c.run(ctx, t.Plan.From, "backup", "list", "--output", "json")
+	var all []struct {
+		ID  string
+		Pin *struct{ Upgrade string }
+	}
+	if err == nil {
+		err = json.Unmarshal(out, &all)
+	}
+	// A step to BACKED_UP that was cut short has told no name.
+	for _, b := range all {
+		if b.Pin != nil && b.Pin.Upgrade == t.ID {
+			_, bad := c.run(ctx, t.Plan.From, "backup", "unpin", b.ID, "--after", stillKept)
+			err = errors.Join(err, bad)
+		}
+	}
+	if err != nil {
+		fmt.Fprintf(c.cfg.Log, "the backups of the upgrade stay until somebody unpins them: %v\n", err)
+	}
 }
 
 // keep takes the way back away. It waits for the end of former servers, which are of the
@@ -317,34 +387,4 @@ func (c *Coordinator) json(ctx context.Context, version string, args ...string) 
 		return nil, fmt.Errorf("read the answer of %s: %w", strings.Join(args, " "), err)
 	}
 	return result, nil
-}
-
-// maxAnswer bounds what is kept of what a command writes.
-const maxAnswer = 4 << 20
-
-// run runs a command of a version on the server's data. What it says goes to the log; the
-// end of that is the error's text when it fails.
-func (c *Coordinator) run(ctx context.Context, version string, args ...string) ([]byte, error) {
-	cmd := exec.CommandContext(ctx, c.cfg.Store.Program(version), append(args, c.cfg.Settings...)...)
-	cmd.Env = c.cfg.Environ
-	cmd.WaitDelay = 10 * time.Second
-	cmd.Cancel = func() error { return cmd.Process.Signal(unix.SIGTERM) }
-	var out, said tail
-	cmd.Stdout, cmd.Stderr = &out, io.MultiWriter(c.cfg.Log, &said)
-	err := cmd.Run()
-	if err != nil {
-		lines := strings.Split(strings.TrimSpace(said.String()), "\n")
-		return out.Bytes(), fmt.Errorf("%s of version %s: %w: %s", strings.Join(args[:2], " "), filepath.Base(version), err, strings.TrimPrefix(lines[len(lines)-1], "tako: "))
-	}
-	return out.Bytes(), nil
-}
-
-// tail keeps what is written to it, up to a bound.
-type tail struct{ bytes.Buffer }
-
-func (b *tail) Write(p []byte) (int, error) {
-	if b.Len()+len(p) <= maxAnswer {
-		b.Buffer.Write(p)
-	}
-	return len(p), nil
 }

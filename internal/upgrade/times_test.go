@@ -92,7 +92,7 @@ func TestStepsTellTimes(t *testing.T) {
 // TestAllowed: what may be wanted follows from the state.
 func TestAllowed(t *testing.T) {
 	t.Parallel()
-	wishes := []Wish{WishAbort, WishRollback, WishFinalize, WishHold, WishResume}
+	wishes := []Wish{WishAbort, WishRollback, WishFinalize, WishHold, WishResume, WishForward}
 	for _, c := range []struct {
 		txn  Txn
 		want []Wish
@@ -105,7 +105,7 @@ func TestAllowed(t *testing.T) {
 		{Txn{State: Finalized, noReturn: true}, nil},
 		{Txn{State: RolledBack}, nil},
 		{Txn{State: Aborted}, nil},
-		{Txn{State: NeedsOperator}, []Wish{WishResume}},
+		{Txn{State: NeedsOperator}, []Wish{WishResume, WishForward}},
 	} {
 		var got []Wish
 		for _, w := range wishes {

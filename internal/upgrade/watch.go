@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os/exec"
 	"time"
 
 	"github.com/takodeploy/tako/internal/supervisor"
+	"github.com/takodeploy/tako/internal/supervisor/control"
 )
 
 // answered is how many requests a server had answered at one moment, and how many of them
@@ -75,8 +77,13 @@ func tooMany(a answered, usual float64) error {
 
 // watch looks at the new version until it has served for as long as the plan says.
 func (c *Coordinator) watch(ctx context.Context, t *Txn) error {
-	end, usual := t.At.Add(t.Plan.Probation), t.usual()
-	bad, pid := 0, 0
+	began, usual := time.Now(), t.usual()
+	end := began.Add(t.stillToWatch(began))
+	var calm time.Time // until then a server may be starting that has not crashed
+	if t.Tries > 1 {
+		calm = began.Add(patience) // everything may just have been started, as with the machine
+	}
+	bad, pid, absent := 0, 0, c.absent
 	var excused answered // what had failed when the old version could not have done better
 	for {
 		if gone, err := c.wished(t); err != nil || gone {
@@ -84,10 +91,10 @@ func (c *Coordinator) watch(ctx context.Context, t *Txn) error {
 		}
 		r, err := c.ask(ctx, supervisor.Order{Do: "deep"})
 		if r.Format == 0 {
-			if err := wait(ctx, c.cfg.Poll); err != nil {
-				return err
-			}
-			continue // no supervisor: that says nothing of the version
+			return err
+		}
+		if c.absent.After(absent) { // the next supervisor may have started the server anew
+			bad, pid, absent, calm = 0, 0, c.absent, c.absent.Add(patience)
 		}
 		if err == nil && !serves(r, t.Plan.To) {
 			err = fmt.Errorf("the current version is %s", r.Current)
@@ -99,9 +106,11 @@ func (c *Coordinator) watch(ctx context.Context, t *Txn) error {
 		if r.Server != nil {
 			pid = now.PID
 		}
-		if bad++; err == nil {
+		starting := r.Server == nil || r.Server.Stage != control.Serving
+		if bad++; err == nil || starting && r.Current == t.Plan.To && time.Now().Before(calm) {
 			bad = 0
 		}
+		well := err == nil
 		if bad < failures {
 			err = tooMany(now.since(excused), usual)
 		}
@@ -111,7 +120,7 @@ func (c *Coordinator) watch(ctx context.Context, t *Txn) error {
 			bad, excused = 0, now
 		case err != nil:
 			return fmt.Errorf("version %s is not well: %w", t.Plan.To, err)
-		case bad == 0 && !time.Now().Before(end):
+		case well && !time.Now().Before(end):
 			return nil
 		}
 		if err := wait(ctx, c.cfg.Poll); err != nil {
@@ -125,10 +134,12 @@ func (c *Coordinator) watch(ctx context.Context, t *Txn) error {
 const patience = 20 * time.Second
 
 // shared reports whether the old version could not do its work now either, as when the
-// database is away: to go back would help nobody.
+// database is away: to go back would help nobody. A program that cannot even be started
+// does not tell.
 func (c *Coordinator) shared(ctx context.Context, t *Txn) bool {
 	ctx, stop := context.WithTimeout(ctx, patience)
 	defer stop()
 	_, err := c.run(ctx, t.Plan.From, "database", "check")
-	return err != nil
+	var ended *exec.ExitError
+	return errors.As(err, &ended)
 }

@@ -22,16 +22,21 @@ type Difference struct {
 	Harmless bool
 }
 
-// maxDifferences bounds the differences that are named.
-const maxDifferences = 500
+// Of a new version there may be many harmless differences: they take no room from the
+// others.
+const (
+	maxDifferences = 500 // that are named
+	maxHarmless    = 200 // that are named
+)
 
 // Comparison is what Diff has found.
 type Comparison struct {
 	OldVersion, NewVersion string
 	Facts                  int // how many were compared
 	Differences            []Difference
-	// More counts those that are not named, beyond the harmless ones.
-	More int
+	// More counts the differences that are not named, MoreHarmless the harmless ones that
+	// are not.
+	More, MoreHarmless int
 }
 
 // Same reports whether there is no difference but harmless ones.
@@ -48,6 +53,9 @@ func (c *Comparison) Count() int {
 	return n
 }
 
+// Harmless is how many differences there are that only a new version brings.
+func (c *Comparison) Harmless() int { return len(c.Differences) + c.More + c.MoreHarmless - c.Count() }
+
 // Diff compares the facts of the program that runs with those of the one that is to. It
 // fails with a fault Invalid for documents that cannot be compared.
 func Diff(before, after *Document) (*Comparison, error) {
@@ -59,7 +67,7 @@ func Diff(before, after *Document) (*Comparison, error) {
 	case before.ReadOnly != after.ReadOnly:
 		return nil, fault.New(fault.Invalid, "One of the documents was made with --read-only, and the other one was not; make both alike.")
 	}
-	c := &comparison{Comparison{OldVersion: before.Version, NewVersion: after.Version}, before, after}
+	c := &comparison{Comparison: Comparison{OldVersion: before.Version, NewVersion: after.Version}, before: before, after: after}
 	for _, part := range keys(before.Facts, after.Facts) {
 		was, is := before.Facts[part], after.Facts[part]
 		names := keys(was, is)
@@ -74,6 +82,7 @@ func Diff(before, after *Document) (*Comparison, error) {
 type comparison struct {
 	Comparison
 	before, after *Document
+	harmlessNamed int
 }
 
 // keys are those of both maps, in order.
@@ -133,11 +142,17 @@ func (c *comparison) add(part, what, entry string, was, is *string) {
 	if is != nil {
 		d.New = *is
 	}
-	if len(c.Differences) < maxDifferences {
-		c.Differences = append(c.Differences, d)
-	} else if !d.Harmless {
+	switch {
+	case d.Harmless && c.harmlessNamed == maxHarmless:
+		c.MoreHarmless++
+		return
+	case d.Harmless:
+		c.harmlessNamed++
+	case len(c.Differences)-c.harmlessNamed == maxDifferences:
 		c.More++
+		return
 	}
+	c.Differences = append(c.Differences, d)
 }
 
 // harmless tells what only a newer program can have.
@@ -170,7 +185,10 @@ func (c *Comparison) WriteText(w io.Writer) error {
 		return text
 	}
 	for _, harmless := range []bool{false, true} {
-		said := false
+		said, more := false, c.More
+		if harmless {
+			more = c.MoreHarmless
+		}
 		for _, d := range c.Differences {
 			if d.Harmless != harmless {
 				continue
@@ -181,11 +199,11 @@ func (c *Comparison) WriteText(w io.Writer) error {
 			said = true
 			fmt.Fprintf(&b, "%s: %s\n    old: %s\n    new: %s\n", d.Part, d.What, value(d.Old), value(d.New))
 		}
+		if more > 0 {
+			fmt.Fprintf(&b, "And %d more of these.\n", more)
+		}
 	}
-	if c.More > 0 {
-		fmt.Fprintf(&b, "And %d more differences.\n", c.More)
-	}
-	fmt.Fprintf(&b, "%d facts of version %s and %s compared: %d differences, %d of them harmless.\n", c.Facts, c.OldVersion, c.NewVersion, len(c.Differences)+c.More, len(c.Differences)+c.More-c.Count())
+	fmt.Fprintf(&b, "%d facts of version %s and %s compared: %d differences, %d of them harmless.\n", c.Facts, c.OldVersion, c.NewVersion, c.Count()+c.Harmless(), c.Harmless())
 	_, err := io.WriteString(w, b.String())
 	return err
 }

@@ -18,11 +18,16 @@ import (
 type Runner func(ctx context.Context, version string, args ...string) (out []byte, err error)
 
 // Programs compares what two versions do with a backup: each computes the facts of a copy of
-// its own, in a process of its own. dir is a directory for the documents, which is made,
-// and removed again; it must not be there yet but for what a call that was cut short has
-// left. A version from before there were facts is a fault Unsupported.
-func Programs(ctx context.Context, run Runner, from, to, backup, dir string) (_ *Comparison, err error) {
-	if err := errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o700)); err != nil {
+// its own, in a process of its own. The documents are in a directory that is made in the
+// directory parent, which is made too if it is missing: with a name of its own, since the
+// process of a call that was killed may still write. It is removed again. That from is a
+// version from before there were facts is a fault Unsupported.
+func Programs(ctx context.Context, run Runner, from, to, backup, parent string) (_ *Comparison, err error) {
+	if err := os.MkdirAll(parent, 0o700); err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp(parent, "try-")
+	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
@@ -40,9 +45,12 @@ func Programs(ctx context.Context, run Runner, from, to, backup, dir string) (_ 
 		path := filepath.Join(dir, strconv.Itoa(i)+".json")
 		_, err := run(ctx, version, "verify", "facts", "--backup", backup, "--seed", seed, "--key-file", key, "--out", path)
 		if err != nil {
-			// Of a command that it does not know, a program shows no help.
-			if _, bad := run(ctx, version, "verify", "facts", "--help"); bad != nil && ctx.Err() == nil {
-				return nil, fault.New(fault.Unsupported, "Version %s cannot say what it does with a copy of the data, so that nothing can be compared.", version)
+			// Of a command that it does not know, a program shows no help. What comes after a
+			// version that knows it does, too: then it is a failure like any other.
+			if i == 0 {
+				if _, bad := run(ctx, version, "verify", "facts", "--help"); bad != nil && ctx.Err() == nil {
+					return nil, fault.New(fault.Unsupported, "Version %s cannot say what it does with a copy of the data, so that nothing can be compared.", version)
+				}
 			}
 			return nil, err
 		}

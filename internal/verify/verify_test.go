@@ -2,9 +2,12 @@ package verify_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -190,8 +193,11 @@ func TestFacts(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, dialect)
 			live := w.readOnly()
+			w.exec(`INSERT INTO node_setting (name, seq, capacity, draining) VALUES ('gone', 99, 5, 0)`)
 			before := w.facts()
 			complete(t, before, w.logs)
+			// Of this node one of the copies has heard a moment ago, which tells nothing of the data.
+			w.exec(`INSERT INTO node (incarnation, name, version, started, heartbeat) VALUES ('gone-1', 'gone', '1', 1, ?)`, db.Micros(time.Now().Add(time.Hour)))
 			if dialect == db.SQLite {
 				w.twice()
 			}
@@ -227,6 +233,9 @@ func TestFacts(t *testing.T) {
 				if !strings.Contains(said.String(), want) {
 					t.Errorf("the report does not name %q:\n%s", want, said)
 				}
+			}
+			if strings.Contains(said.String(), "LastSeen") {
+				t.Errorf("when a node was seen counts as a difference:\n%s", said)
 			}
 			parts := map[string]int{}
 			for _, d := range c.Differences {
@@ -445,9 +454,55 @@ func TestDifferences(t *testing.T) {
 		many[fmt.Sprint(i)] = "x"
 	}
 	b = document(t, `{}`, `{}`)
-	b.Facts = map[string]map[string]string{"logs": many}
+	// What is harmless comes first by its name, and takes nobody's place.
+	b.Facts = map[string]map[string]string{verify.PartLogs: many, verify.PartPermissions: many, verify.PartUsers: {"robot": "can do it"}}
 	c, err := verify.Diff(a, b)
-	if err != nil || c.Count() != 10_000 || len(c.Differences) > 1000 {
-		t.Errorf("%d differences named, %d counted, %v", len(c.Differences), c.Count(), err)
+	if err != nil || c.Count() != 10_001 || c.Harmless() != 10_000 || len(c.Differences) > 1000 {
+		t.Errorf("%d differences named, %d counted, %d harmless, %v", len(c.Differences), c.Count(), c.Harmless(), err)
+	}
+	said := &bytes.Buffer{}
+	if err := c.WriteText(said); err != nil || !strings.Contains(said.String(), "20001 differences, 10000 of them harmless.") || strings.Count(said.String(), "more of these") != 2 {
+		t.Errorf("%v, the end of the report: %s", err, said.String()[max(0, said.Len()-300):])
+	}
+	b.Facts = map[string]map[string]string{verify.PartPermissions: many, verify.PartUsers: {"robot": "can do it"}}
+	if c, err = verify.Diff(a, b); err != nil || c.Count() != 1 || !slices.ContainsFunc(c.Differences, func(d verify.Difference) bool { return d.What == "robot" }) {
+		t.Errorf("behind 10000 harmless ones, of %d others %d are named, %v", c.Count(), len(c.Differences), err)
+	}
+}
+
+// TestProgramsThatCannot: that nothing can be compared is said of the version that runs
+// alone. What the other one cannot do is a failure, and no two tries use the same files.
+func TestProgramsThatCannot(t *testing.T) {
+	t.Parallel()
+	parent := filepath.Join(t.TempDir(), "facts")
+	var places []string
+	run := func(knows string) verify.Runner {
+		return func(_ context.Context, version string, args ...string) ([]byte, error) {
+			if version != knows {
+				return nil, errors.New("unknown command " + args[0])
+			}
+			out := args[slices.Index(args, "--out")+1]
+			places = append(places, filepath.Dir(out))
+			d := &verify.Document{Format: verify.Format, Version: version}
+			f, err := os.Create(out)
+			if err != nil {
+				return nil, err
+			}
+			return nil, errors.Join(d.Write(f), f.Close())
+		}
+	}
+	if _, err := verify.Programs(t.Context(), run("2"), "1", "2", "b", parent); !fault.Is(err, fault.Unsupported) {
+		t.Errorf("the version that runs knows of no facts: %v", err)
+	}
+	for range 2 {
+		if _, err := verify.Programs(t.Context(), run("1"), "1", "2", "b", parent); err == nil || fault.Is(err, fault.Unsupported) {
+			t.Errorf("the new version knows of no facts: %v", err)
+		}
+	}
+	if len(places) != 2 || places[0] == places[1] {
+		t.Errorf("the tries were in %q", places)
+	}
+	if left, err := os.ReadDir(parent); err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
 	}
 }

@@ -3,6 +3,7 @@ package preflight
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -55,27 +56,40 @@ func isOlder(got, least string) (bool, error) {
 }
 
 // schema looks whether the schema is what the version that runs has made. An index that is
-// missing can be made again, and does not speak against an upgrade.
+// missing can be made again, and does not speak against an upgrade; nor does what a newer
+// version has added before it was given up.
 func (x *examination) schema(ctx context.Context) error {
 	r, err := doctor.Run(ctx, doctor.Config{DB: x.DB, Store: x.Store, Log: x.Log, Only: []string{"schema"}})
 	if err != nil {
 		return err
 	}
+	taken, err := x.taken(ctx)
+	if err != nil {
+		return err
+	}
+	added := func(code string) bool { return len(taken.foreign) > 0 && strings.HasSuffix(code, "-extra") }
 	said := false
 	for _, f := range r.Findings {
-		status := Warn
+		status, remedy := Warn, f.Remedy
 		if f.Severity == doctor.Notice || f.Code == "schema-behind" {
 			continue // a database of an older level is what an upgrade is for
 		}
-		if f.Severity == doctor.Error {
+		switch {
+		case added(f.Code):
+			remedy = "If it is of a newer version that was tried here, leave it: the upgrade to that version goes on with it."
+		case f.Severity == doctor.Error:
 			status = Fail
 		}
 		said = true
-		x.say(status, f.Remedy, "%s: %s", f.Where, f.What)
+		x.say(status, remedy, "%s: %s", f.Where, f.What)
 	}
 	for code, n := range r.More {
 		said = true
-		x.say(Fail, "tako doctor lists all of them.", "%d more of the kind %s", n, code)
+		status := Fail
+		if added(code) {
+			status = Warn
+		}
+		x.say(status, "tako doctor lists all of them.", "%d more of the kind %s", n, code)
 	}
 	if !said {
 		meta, err := x.DB.Meta(ctx)
@@ -87,47 +101,68 @@ func (x *examination) schema(ctx context.Context) error {
 	return nil
 }
 
-// migrations looks for those that were begun and not brought to their end.
-func (x *examination) migrations(ctx context.Context) error {
-	var open []string
-	err := x.DB.Read(ctx, func(tx *db.Tx) error {
-		open = nil
-		rows, err := tx.Query(ctx, `SELECT m.id FROM tako_migration m WHERE m.state <> 'done' ORDER BY m.id LIMIT 1000`)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			var id string
-			if err := rows.Scan(&id); err != nil {
-				return err
+// taken are the migrations that a database has, done or begun.
+type taken struct {
+	open    []string // known to the version that runs, begun and not ended
+	foreign []string // of another version
+}
+
+// taken reads which migrations the database has. A version has tens.
+func (x *examination) taken(ctx context.Context) (out taken, err error) {
+	own, err := db.MigrationIDs()
+	if err != nil {
+		return out, err
+	}
+	err = x.DB.Read(ctx, func(tx *db.Tx) error {
+		out = taken{}
+		return each(ctx, tx, `SELECT m.id, m.state FROM tako_migration m ORDER BY m.id LIMIT 10000`, func(id, state string) {
+			switch {
+			case !slices.Contains(own, id):
+				out.foreign = append(out.foreign, id)
+			case state != "done":
+				out.open = append(out.open, id)
 			}
-			open = append(open, id)
-		}
-		return rows.Err()
+		})
 	})
+	return out, err
+}
+
+// migrations looks for those that were begun and not brought to their end. One that the
+// version that runs does not know is of a newer one that was tried, which would go on with
+// it: that is in nobody's way.
+func (x *examination) migrations(ctx context.Context) error {
+	taken, err := x.taken(ctx)
 	if err != nil {
 		return err
 	}
-	if len(open) > 0 {
-		x.say(Fail, "Restart the server, which goes on with them, and wait until they are done.", "%d migrations have begun and not ended: %s", len(open), named(open, len(open)))
+	if n := len(taken.open); n > 0 {
+		x.say(Fail, "Restart the server, which goes on with them, and wait until they are done.", "%d migrations have begun and not ended: %s", n, named(taken.open, n))
+		return nil
+	}
+	if n := len(taken.foreign); n > 0 {
+		x.say(OK, "", "None of this version is under way; %d are of another version: %s", n, named(taken.foreign, n))
 		return nil
 	}
 	x.say(OK, "", "None is under way")
 	return nil
 }
 
-// finalized looks whether the last upgrade was brought to its end.
+// finalized looks whether the upgrade to the version that runs was brought to its end. What
+// a version has added that was left again, or given up, waits for that version alone.
 func (x *examination) finalized(ctx context.Context) error {
 	meta, err := x.DB.Meta(ctx)
 	if err != nil {
 		return err
 	}
-	if meta.ActiveLevel < meta.SchemaLevel {
-		x.say(Fail, "tako upgrade finalize, or roll it back.", "The last upgrade (to schema level %d by %s) is not finalized: data is still written as level %d has it", meta.SchemaLevel, meta.ExpandedBy, meta.ActiveLevel)
-		return nil
+	own := db.BinaryLevels().Level
+	switch {
+	case meta.ActiveLevel < own:
+		x.say(Fail, "tako upgrade finalize, or roll it back.", "The last upgrade (to schema level %d by %s) is not finalized: data is still written as level %d has it", own, meta.ExpandedBy, meta.ActiveLevel)
+	case meta.ActiveLevel < meta.SchemaLevel:
+		x.say(OK, "", "Data is written as schema level %d has it; version %s, which does not run, has made level %d beside", meta.ActiveLevel, meta.ExpandedBy, meta.SchemaLevel)
+	default:
+		x.say(OK, "", "Data is written as schema level %d has it", meta.ActiveLevel)
 	}
-	x.say(OK, "", "Data is written as schema level %d has it", meta.ActiveLevel)
 	return nil
 }
 

@@ -14,11 +14,15 @@ import (
 )
 
 // What an upgrade needs of a disk, as a share of the database's size: the copy on which
-// the new version is tried, with room for what its migrations write, and the backup.
+// the new version is tried, with room for what its migrations write, and the backup. The
+// copy has all packages, artifacts and logs besides.
 const (
 	copyShare   = 1.2
 	backupShare = 1.0
 )
+
+// stayFree is what is to be left of each disk, in bytes: the server goes on meanwhile.
+const stayFree = 256 << 20
 
 // leastFiles is how many files there must be room for on each disk.
 const leastFiles = 1000
@@ -39,6 +43,10 @@ func (x *examination) volumes(ctx context.Context) ([]volume, int64, error) {
 	if err != nil {
 		return nil, 0, err
 	}
+	content, err := contentSize(ctx, filepath.Join(x.Data, "blobs"))
+	if err != nil {
+		return nil, 0, err
+	}
 	staging := int64(0)
 	if a, ok := x.artifact(); ok && x.Program == "" {
 		staging = a.Size
@@ -49,7 +57,7 @@ func (x *examination) volumes(ctx context.Context) ([]volume, int64, error) {
 		dir, purpose string
 		need         int64
 	}{
-		{x.Data, "a copy to try it on", int64(copyShare * float64(size))},
+		{x.Data, "a copy to try it on", int64(copyShare*float64(size)) + content},
 		{x.Backups, "the backup", int64(backupShare * float64(size))},
 		{x.Root, "the program", staging},
 	} {
@@ -78,6 +86,36 @@ func (x *examination) volumes(ctx context.Context) ([]volume, int64, error) {
 	return out, size, nil
 }
 
+// contentSize adds up the packages, artifacts and logs. It only looks: to open their store
+// would make one where there is none.
+func contentSize(ctx context.Context, dir string) (sum int64, err error) {
+	shards, err := os.ReadDir(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	for _, shard := range shards {
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+		if !shard.IsDir() {
+			continue // the store's lock
+		}
+		files, err := os.ReadDir(filepath.Join(dir, shard.Name()))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return 0, err
+		}
+		for _, f := range files {
+			if info, err := f.Info(); err == nil { // else it was just deleted
+				sum += info.Size()
+			}
+		}
+	}
+	return sum, nil
+}
+
 // existing is a directory, or the one above it in which it will be made.
 func existing(dir string) (string, error) {
 	dir, err := filepath.Abs(dir)
@@ -94,8 +132,8 @@ func existing(dir string) (string, error) {
 	}
 }
 
-// disk looks whether there is room for what an upgrade writes: 2.2 times the database, and
-// the program.
+// disk looks whether there is room for what an upgrade writes: 2.2 times the database, all
+// packages, artifacts and logs once more, and the program; some space is to be left.
 func (x *examination) disk(ctx context.Context) error {
 	all, size, err := x.volumes(ctx)
 	if err != nil {
@@ -103,11 +141,11 @@ func (x *examination) disk(ctx context.Context) error {
 	}
 	for _, v := range all {
 		purpose := strings.Join(v.purpose, ", ")
-		if v.free < v.need {
-			x.say(Fail, "Make room, prune backups (tako backup prune), or move the directory to a larger disk.", "%s has %s free, and %s are needed for %s (the database has %s)", v.dir, backup.Size(v.free), backup.Size(v.need), purpose, backup.Size(size))
+		if v.free < v.need+stayFree {
+			x.say(Fail, "Make room, prune backups (tako backup prune), or move the directory to a larger disk.", "%s has %s free, and %s are needed for %s, with %s that stay free (the database has %s)", v.dir, backup.Size(v.free), backup.Size(v.need+stayFree), purpose, backup.Size(stayFree), backup.Size(size))
 			continue
 		}
-		x.say(OK, "", "%s has %s free, and %s are needed for %s", v.dir, backup.Size(v.free), backup.Size(v.need), purpose)
+		x.say(OK, "", "%s has %s free, and %s are needed for %s, with %s that stay free", v.dir, backup.Size(v.free), backup.Size(v.need+stayFree), purpose, backup.Size(stayFree))
 	}
 	return nil
 }

@@ -299,12 +299,12 @@ func (w *world) releases() {
 		{"path", preflight.Fail, "revoked: loses data", func(in *preflight.Input) {
 			in.Feed = w.feed(of(to, func(r *releasefeed.Release) { r.Revoked = "loses data" }))
 		}},
-		{"path", preflight.Fail, "knows schema level 1", func(in *preflight.Input) {
-			in.Feed = w.feed(of(to, func(r *releasefeed.Release) { r.Level = 1 }))
-			if db.BinaryLevels().Level == 1 {
-				w.exec(`UPDATE tako_meta SET schema_level = 2, active_level = 2`)
-			}
+		{"path", preflight.Fail, "knows schema level 0, and the data of this database needs level", func(in *preflight.Input) {
+			in.Feed = w.feed()
+			in.Feed.Releases[0].Level = 0 // no feed says so, nor is there a level before the first
 		}},
+		// Of a newer version that was left again before it was finalized.
+		{"path", preflight.OK, "going back loses nothing", func(*preflight.Input) { w.exec(`UPDATE tako_meta SET schema_level = schema_level + 3`) }},
 		{"path", preflight.Warn, "restore the backup", func(in *preflight.Input) {
 			in.Feed = w.feed(of(to, func(r *releasefeed.Release) { r.Rollback = releasefeed.RollbackRestore }))
 		}},
@@ -368,9 +368,20 @@ func (w *world) host() {
 	in.Backups = filepath.Join(mount(w.t, 0, "size=64k"), "not", "yet")
 	w.run(in, "disk", preflight.Fail, "for the backup")
 	in = w.in
-	in.Data = mount(w.t, 0, "size=256m,nr_inodes=100")
+	in.Data = mount(w.t, 0, "size=300m,nr_inodes=100")
 	w.run(in, "files", preflight.Fail, "files only")
-	w.run(in, "disk", preflight.OK, in.Data)
+	w.run(in, "disk", preflight.OK, in.Data+" has")
+	shard := filepath.Join(in.Data, "blobs", "ab")
+	if err := os.MkdirAll(shard, 0o700); err != nil {
+		w.t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(shard, "package"), nil, 0o600); err != nil {
+		w.t.Fatal(err)
+	}
+	if err := os.Truncate(filepath.Join(shard, "package"), 1<<30); err != nil { // which takes no space
+		w.t.Fatal(err)
+	}
+	w.run(in, "disk", preflight.Fail, "and 1.3 GiB are needed for a copy to try it on")
 	in = w.in
 	in.Data = mount(w.t, unix.MS_RDONLY, "size=256m")
 	w.run(in, "writable", preflight.Fail, in.Data+" cannot be written to")
@@ -454,11 +465,14 @@ func (w *world) database() {
 	ago := db.BinaryLevels().Level - 1
 	w.exec(`UPDATE tako_meta SET active_level = ?`, ago)
 	w.run(w.in, "finalized", preflight.Fail, "is not finalized")
-	w.exec(`UPDATE tako_meta SET active_level = schema_level`)
+	w.exec(`UPDATE tako_meta SET active_level = schema_level, schema_level = schema_level + 1`)
+	w.run(w.in, "finalized", preflight.OK, "has made level")
+	w.exec(`UPDATE tako_meta SET schema_level = active_level`)
 
-	w.exec(`INSERT INTO tako_migration (id, level, kind, state, sha256, applied_at) VALUES ('9999_half', 1, 'notx', 'begun', '', 1)`)
-	w.run(w.in, "migrations", preflight.Fail, "1 migrations have begun and not ended: 9999_half")
-	w.exec(`DELETE FROM tako_migration WHERE id = '9999_half'`)
+	w.exec(`UPDATE tako_migration SET state = 'started' WHERE id = '0022_dashboard'`)
+	w.run(w.in, "migrations", preflight.Fail, "1 migrations have begun and not ended: 0022_dashboard")
+	w.exec(`UPDATE tako_migration SET state = 'done' WHERE id = '0022_dashboard'`)
+	w.beyond()
 
 	for _, c := range []struct {
 		do, undo string
@@ -477,6 +491,22 @@ func (w *world) database() {
 	if w.db.Dialect() == db.SQLite {
 		w.damage()
 	}
+}
+
+// beyond leaves what the expansion of a newer version leaves that was cut short: columns,
+// an index that keeps others out, and a migration that has begun.
+func (w *world) beyond() {
+	w.t.Helper()
+	w.exec(`ALTER TABLE answer ADD COLUMN newer TEXT NOT NULL DEFAULT ''`)
+	w.exec(`CREATE UNIQUE INDEX release_newer ON release (id, seq)`)
+	w.run(w.in, "schema", preflight.Fail, "column answer.newer: It does not belong")
+	w.exec(`INSERT INTO tako_migration (id, level, kind, state, sha256, applied_at) VALUES ('9999_half', 2, 'notx', 'started', '', 1)`)
+	w.run(w.in, "schema", preflight.Warn, "column answer.newer: It does not belong")
+	w.run(w.in, "schema", preflight.Warn, "index release_newer: It does not belong")
+	w.run(w.in, "migrations", preflight.OK, "1 are of another version: 9999_half")
+	w.exec(`ALTER TABLE answer DROP COLUMN newer`)
+	w.exec(`DROP INDEX release_newer`)
+	w.exec(`DELETE FROM tako_migration WHERE id = '9999_half'`)
 }
 
 // damage has a copy of the database looked at of which a page was overwritten.

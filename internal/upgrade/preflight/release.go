@@ -51,16 +51,17 @@ func (x *examination) path(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// The schema may have more, of a version that was left again: that is in nobody's way.
 	own := db.BinaryLevels().Level
-	switch {
-	case r.Level < meta.SchemaLevel || r.Level < own:
-		x.say(Fail, "Choose a newer version, or restore a backup of that time.", "Version %s knows schema level %d, and the database has level %d (this program makes level %d)", x.To, r.Level, meta.SchemaLevel, own)
+	switch least := max(own, meta.MinReaderLevel); {
+	case r.Level < least:
+		x.say(Fail, "Choose a newer version, or restore a backup of that time.", "Version %s knows schema level %d, and the data of this database needs level %d (this program makes level %d)", x.To, r.Level, least, own)
 	case r.Rollback == releasefeed.RollbackRestore:
-		x.say(Warn, "Choose a time at which a restore would be bearable.", "From %s to %s (schema level %d to %d); the way back is to restore the backup, which loses what came after it", x.From, x.To, meta.SchemaLevel, r.Level)
+		x.say(Warn, "Choose a time at which a restore would be bearable.", "From %s to %s (schema level %d to %d); the way back is to restore the backup, which loses what came after it", x.From, x.To, own, r.Level)
 	case slices.Contains(x.Bad, x.To):
 		x.say(Warn, "Look at `tako upgrade history` for what went wrong.", "Version %s was tried here and failed", x.To)
 	default:
-		x.say(OK, "", "From %s to %s (schema level %d to %d); until it is finalized, going back loses nothing", x.From, x.To, meta.SchemaLevel, r.Level)
+		x.say(OK, "", "From %s to %s (schema level %d to %d); until it is finalized, going back loses nothing", x.From, x.To, own, r.Level)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package stage
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -209,7 +210,7 @@ const attempts = 5
 
 // Stage installs what Check offers, unless it is there already: fetched to
 // versions/<version>.partial, where a transfer that broke off goes on the next time,
-// checked, tried, and renamed. Progress is told done of total bytes; it may be nil. After
+// checked, tried, and renamed. The feed that says so is beside it. Progress is told done of total bytes; it may be nil. After
 // an error nothing that could be run is left.
 func (s *Store) Stage(ctx context.Context, r Request, progress func(done, total int64)) (_ *Offer, err error) {
 	if progress == nil {
@@ -234,7 +235,7 @@ func (s *Store) Stage(ctx context.Context, r Request, progress func(done, total 
 	defer func() { err = errors.Join(err, lock.Unlock()) }()
 	version := offer.Release.Version
 	if err := s.verify(ctx, version, offer.Artifact); err == nil {
-		return offer, nil
+		return offer, s.restate(version, offer.Feed)
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
@@ -255,6 +256,19 @@ func (s *Store) Stage(ctx context.Context, r Request, progress func(done, total 
 		return nil, errors.Join(err, os.RemoveAll(partial))
 	}
 	return offer, nil
+}
+
+// restate puts the feed beside an installed version that was believed now: the one that was
+// there may be too old to be believed once more.
+func (s *Store) restate(version string, feed []byte) error {
+	path := filepath.Join(s.dir(version), feedFile)
+	if had, err := os.ReadFile(path); err == nil && bytes.Equal(had, feed) {
+		return nil
+	}
+	if err := durable.WriteFile(path, feed, 0o644); err != nil {
+		return fmt.Errorf("note the feed of version %s: %w", version, err)
+	}
+	return nil
 }
 
 // verify reports whether a version is installed as the feed has it.

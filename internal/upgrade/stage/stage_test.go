@@ -1,6 +1,7 @@
 package stage
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/hex"
@@ -213,8 +214,17 @@ func TestStage(t *testing.T) {
 	if _, err := w.store.Stage(t.Context(), w.request(), nil); err != nil || w.count("tako-2026.5.0") != 1 {
 		t.Errorf("again: %v, fetched %d times", err, w.count("tako-2026.5.0"))
 	}
+	// What says so is the feed that was believed the last time: older ones are no more.
+	w.publish(t, 4, "2026.5.0", content)
+	again, err := w.store.Stage(t.Context(), w.request(), nil)
+	if err != nil || w.count("tako-2026.5.0") != 1 {
+		t.Fatalf("by a newer feed: %v, fetched %d times", err, w.count("tako-2026.5.0"))
+	}
+	if feed, err := os.ReadFile(filepath.Join(w.root, "versions", "2026.5.0", "feed.json")); err != nil || !bytes.Equal(feed, again.Feed) {
+		t.Errorf("beside the version is another feed than the one that was believed (%v)", err)
+	}
 	trust, err := w.store.Trust()
-	if err != nil || trust.Seen["stable"].Number != 3 {
+	if err != nil || trust.Seen["stable"].Number != 4 {
 		t.Errorf("%+v %v", trust.Seen, err)
 	}
 	if err := os.WriteFile(w.store.Program("2026.5.0"), []byte("other"), 0o600); err != nil {

@@ -10,15 +10,29 @@ import (
 var misanswered atomic.Int64
 
 // misanswer is a version that starts well, and then fails each fifth request of a kind, or
-// dies of it: a test says so in a file that only this version looks at.
+// dies of it, but only once it serves; or one that answers differently, which it shows when
+// it is compared. A test says so in a file that only this version looks at.
 func misanswer(r *http.Request) {
-	if r.URL.Path != "/api/spaces/all" && r.URL.Path != "/readyz" {
+	does, path := "", r.URL.Path
+	if len(os.Args) > 1 {
+		does = os.Args[1]
+	}
+	if does == "server" && (path == "/api/spaces/all" || path == "/readyz") || does == "verify" && path == "/api/teams" {
+		misbehave(does, path)
+	}
+}
+
+func misbehave(does, path string) {
+	raw, _ := os.ReadFile(os.Getenv("TAKO_TEST_FAULT"))
+	fault := strings.TrimSpace(string(raw))
+	if (does == "verify") != (fault == "differs") {
 		return
 	}
-	fault, _ := os.ReadFile(os.Getenv("TAKO_TEST_FAULT"))
-	switch strings.TrimSpace(string(fault)) {
+	switch fault {
+	case "differs":
+		panic("as the test wants it")
 	case "unwell":
-		if r.URL.Path == "/readyz" {
+		if path == "/readyz" {
 			panic("as the test wants it")
 		}
 	case "errors":

@@ -13,6 +13,7 @@ import (
 	"github.com/takodeploy/tako/internal/supervisor"
 	"github.com/takodeploy/tako/internal/upgrade"
 	"github.com/takodeploy/tako/internal/upgrade/lookout"
+	"github.com/takodeploy/tako/internal/upgrade/preflight"
 	"github.com/takodeploy/tako/internal/upgrade/releasefeed"
 	"github.com/takodeploy/tako/internal/upgrade/stage"
 	"github.com/takodeploy/tako/octopus"
@@ -56,37 +57,41 @@ func (a *api) check(r *rest.Request) (any, error) {
 	return a.status(r)
 }
 
-// request is a request for an upgrade, with the plan that it comes to.
-func (a *api) request(r *rest.Request) (p upgrade.Plan, last string, err error) {
+// request is a request for an upgrade, with the plan that it comes to and what was offered.
+func (a *api) request(r *rest.Request) (p upgrade.Plan, offer *stage.Offer, last string, err error) {
 	var in octopus.UpgradeRequest
 	if err := r.Decode(&in); err != nil {
-		return p, "", err
+		return p, nil, "", err
 	}
 	hold, err := within("HoldHours", in.HoldHours, 72, 365*24)
 	if err != nil {
-		return p, "", err
+		return p, nil, "", err
 	}
 	probation, err := within("ProbationSeconds", in.ProbationSeconds, 600, 24*60*60)
 	if err != nil {
-		return p, "", err
+		return p, nil, "", err
 	}
 	if in.Version == "" {
-		return p, "", fault.InvalidField("Version", "Version is missing; name the version to upgrade to, one of those that GET /api/system/upgrade lists.")
+		return p, nil, "", fault.InvalidField("Version", "Version is missing; name the version to upgrade to, one of those that GET /api/system/upgrade lists.")
 	}
 	if last, err = same(r, "LastUpgradeId", string(in.LastUpgradeID)); err != nil {
-		return p, "", err
+		return p, nil, "", err
 	}
 	if err := a.supervised(); err != nil {
-		return p, "", err
+		return p, nil, "", err
 	}
 	if err := upgrade.Busy(a.Root); err != nil {
-		return p, "", said(err)
+		return p, nil, "", said(err)
 	}
 	if err := a.still(last); err != nil {
-		return p, "", err
+		return p, nil, "", err
 	}
-	p = upgrade.Plan{To: in.Version, Hold: time.Duration(hold) * time.Hour, Probation: time.Duration(probation) * time.Second, Channel: a.Lookout.Channel(), By: db.ActorFrom(r.Context()).Username}
-	return p, last, a.resolve(r.Context(), &p)
+	p = upgrade.Plan{
+		To: in.Version, Hold: time.Duration(hold) * time.Hour, Probation: time.Duration(probation) * time.Second, Channel: a.Lookout.Channel(), By: db.ActorFrom(r.Context()).Username,
+		AcceptDifferences: in.AcceptDifferences,
+	}
+	offer, err = a.resolve(r.Context(), &p)
+	return p, offer, last, err
 }
 
 func within(field string, v *int, usual, most int) (int, error) {
@@ -100,31 +105,31 @@ func within(field string, v *int, usual, most int) (int, error) {
 }
 
 // resolve completes a plan by what the supervisor and the feed say.
-func (a *api) resolve(ctx context.Context, p *upgrade.Plan) error {
+func (a *api) resolve(ctx context.Context, p *upgrade.Plan) (*stage.Offer, error) {
 	ctx, stop := context.WithTimeout(ctx, lookFor)
 	defer stop()
 	report, err := supervisor.Ask(ctx, a.Root, supervisor.Order{Do: "status"})
 	if err != nil {
-		return fault.New(fault.Unavailable, "%s", sentence(err.Error()))
+		return nil, fault.New(fault.Unavailable, "%s", sentence(err.Error()))
 	}
 	p.From = report.Current
 	address, _, err := a.Lookout.Feed()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if address == "" {
-		return unreachable(lookout.ErrNoFeed)
+		return nil, unreachable(lookout.ErrNoFeed)
 	}
 	p.Feed = address
 	offer, err := a.Store.Check(ctx, stage.Request{Source: stage.Source{Feed: address}, Channel: p.Channel, Version: p.From, Wanted: p.To, Now: a.Now()})
 	if err != nil {
-		return unreachable(err)
+		return nil, unreachable(err)
 	}
 	if offer.Stop {
-		return fault.New(fault.Conflict, "Version %s must be installed on the way to %s; upgrade to it first.", offer.Release.Version, p.To)
+		return nil, fault.New(fault.Conflict, "Version %s must be installed on the way to %s; upgrade to it first.", offer.Release.Version, p.To)
 	}
 	p.ToLevel = offer.Release.Level
-	return nil
+	return offer, nil
 }
 
 // same is the id that the header If-Match or the body names, "" for neither.
@@ -170,7 +175,7 @@ func other(id string, t *upgrade.Txn) error {
 }
 
 func (a *api) start(r *rest.Request) (any, error) {
-	p, last, err := a.request(r)
+	p, _, last, err := a.request(r)
 	if err != nil {
 		return nil, err
 	}
@@ -228,6 +233,12 @@ func (a *api) want(w upgrade.Wish) rest.Handler {
 			}
 			ask.Until = in.Until.UTC()
 		}
+		if in.Forward {
+			if w != upgrade.WishResume {
+				return nil, fault.InvalidField("Forward", "Forward is for resume alone; leave it out.")
+			}
+			ask.Wish = upgrade.WishForward
+		}
 		id, err := same(r, "Id", in.ID)
 		if err != nil {
 			return nil, err
@@ -238,10 +249,10 @@ func (a *api) want(w upgrade.Wish) rest.Handler {
 		if err := a.supervised(); err != nil {
 			return nil, err
 		}
-		if err := a.ask(id, ask, now); err != nil {
+		if err := a.ask(r.Context(), id, ask, now); err != nil {
 			return nil, said(err)
 		}
-		err = a.audited(r.Context(), octopus.EventUpgradeRequested, fmt.Sprintf("Of the upgrade %s of node %s was requested: %s", id, a.Node, w))
+		err = a.audited(r.Context(), octopus.EventUpgradeRequested, fmt.Sprintf("Of the upgrade %s of node %s was requested: %s", id, a.Node, ask.Wish))
 		if err := errors.Join(a.Worker.Start(a.Root), err); err != nil {
 			return nil, err
 		}
@@ -251,9 +262,14 @@ func (a *api) want(w upgrade.Wish) rest.Handler {
 
 // ask writes a wish into the journal, if the upgrade is the one that is meant and can
 // have it.
-func (a *api) ask(id string, ask upgrade.Ask, now time.Time) error {
+func (a *api) ask(ctx context.Context, id string, ask upgrade.Ask, now time.Time) error {
 	if err := a.still(id); err != nil {
 		return err
+	}
+	if ask.Wish == upgrade.WishForward {
+		if err := a.well(ctx); err != nil {
+			return err
+		}
 	}
 	check := func(t *upgrade.Txn) error {
 		if t.ID != id {
@@ -274,6 +290,24 @@ func (a *api) ask(id string, ask upgrade.Ask, now time.Time) error {
 	return err
 }
 
+// well is nil while the new version of the last upgrade serves and is well.
+func (a *api) well(ctx context.Context) error {
+	j, err := a.journal()
+	if err != nil {
+		return err
+	}
+	t, err := upgrade.Last(j.Entries())
+	if err != nil || t == nil || t.State != upgrade.NeedsOperator {
+		return err // it is refused for what it is
+	}
+	ctx, stop := context.WithTimeout(ctx, lookFor)
+	defer stop()
+	if err := upgrade.Well(ctx, a.Root, t.Plan.To); err != nil {
+		return fault.New(fault.Conflict, "The new version can be kept only while it serves and is well: %s", sentence(err.Error()))
+	}
+	return nil
+}
+
 // errOnlyStart says that there is nothing to write: who carries it out has gone.
 var errOnlyStart = errors.New("nothing is to be written")
 
@@ -283,7 +317,7 @@ const inspectFor = 30 * time.Minute
 // dryRun looks whether anything speaks against an upgrade, beside the request: the
 // version that runs examines all of its data.
 func (a *api) dryRun(r *rest.Request) (any, error) {
-	p, _, err := a.request(r)
+	p, offer, _, err := a.request(r)
 	if err != nil {
 		return nil, err
 	}
@@ -304,17 +338,24 @@ func (a *api) dryRun(r *rest.Request) (any, error) {
 	go func() {
 		ctx, stop := context.WithTimeout(a.Life, inspectFor)
 		defer stop()
-		a.planned(upgrade.Inspect(ctx, upgrade.Config{Root: a.Root, Store: a.Store, Data: a.Data, Settings: a.Worker.Settings, Environ: a.Worker.Environ}, p))
+		a.planned(upgrade.Inspect(ctx, upgrade.Config{Root: a.Root, Store: a.Store, Data: a.Data, Settings: a.Worker.Settings, Environ: a.Worker.Environ}, p, offer))
 	}()
 	return rest.Created{Body: begun, Location: r.Href("/api/system/upgrade")}, nil
 }
 
 // planned writes down how a look has ended.
-func (a *api) planned(warnings []string, err error) {
+func (a *api) planned(report *preflight.Report, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	done := *a.plan
-	done.IsRunning, done.Ended, done.IsPossible, done.Warnings = false, octopus.OptionalTime(a.Now()), err == nil, warnings
+	done.IsRunning, done.Ended = false, octopus.OptionalTime(a.Now())
+	if report != nil {
+		for _, c := range report.Checks {
+			done.Checks = append(done.Checks, octopus.UpgradeCheck{Name: c.Name, Status: string(c.Status), Seen: c.Seen, Remedy: octopus.NullString(c.Remedy)})
+		}
+		err = errors.Join(err, report.Err())
+	}
+	done.IsPossible = err == nil
 	if err != nil {
 		done.Problem = octopus.NullString(sentence(err.Error()))
 	}

@@ -76,7 +76,7 @@ func Routes(cfg Config) []rest.Route {
 		{upgrade.WishFinalize, "Switches the new version's data formats on: there is no way back after that."},
 		{upgrade.WishAbort, "Gives up an upgrade that has not switched yet."},
 		{upgrade.WishHold, "Sets until when an upgrade is not finalized by itself."},
-		{upgrade.WishResume, "Goes on with an upgrade that was cut short, or that needs an operator."},
+		{upgrade.WishResume, "Goes on with an upgrade that was cut short, or that needs an operator; with Forward the new version stays."},
 	} {
 		routes = append(routes, rest.Route{Method: http.MethodPost, Pattern: "/system/upgrade/" + string(w.wish), Handler: a.want(w.wish), Body: command, Response: one, Summary: w.summary})
 	}

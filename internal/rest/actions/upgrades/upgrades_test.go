@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -256,6 +257,13 @@ func TestWishes(t *testing.T) {
 		s.Get(path + "/history?skip=1").Into(&page)
 		if len(page.Items) != 1 || page.Items[0].ID != first || page.Items[0].State != "ABORTED" {
 			t.Errorf("the rest of the history is %+v", page)
+		}
+		third := s.begin("2026.7.0")
+		s.reach(third, append(slices.Clone(toCommitted[:6]), upgrade.NeedsOperator)...)
+		s.Refused(http.StatusBadRequest, http.MethodPost, post("rollback"), `{"Id":"`+third+`","Forward":true}`, "Forward is for resume")
+		s.Refused(http.StatusConflict, http.MethodPost, post("resume"), `{"Id":"`+third+`","Forward":true}`, "can be kept only while it serves and is well")
+		if got := s.status().Upgrade; got.State != "NEEDS_OPERATOR" {
+			t.Errorf("it was kept though nobody knows how it is: %+v", got)
 		}
 		if diff := cmp.Diff([]string{"abort by ada", "hold by ada", "rollback by ada"}, s.audit(octopus.EventUpgradeRequested)); diff != "" {
 			t.Errorf("the audit trail (-want +got)\n%s", diff)
