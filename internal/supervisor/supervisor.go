@@ -265,9 +265,7 @@ func (s *Supervisor) goBack() (string, error) {
 	if back == bad {
 		return "", nil
 	}
-	if err := s.note(NoteWentBack, map[string]string{"from": filepath.Base(bad), "to": filepath.Base(back)}); err != nil {
-		return "", err
-	}
+	s.note(NoteWentBack, map[string]string{"from": filepath.Base(bad), "to": filepath.Base(back)})
 	return back, s.flip(bad, back)
 }
 
@@ -371,15 +369,23 @@ func (s *Supervisor) adopt(ctx context.Context) error {
 		}
 		s.sockets[name] = f
 	}
-	return s.settle(s.server)
+	if err := s.settle(s.server); err != nil { // it serves all the same
+		s.log.Error("make the version that serves the current one", "version", s.server.version(), "err", err)
+	}
+	return nil
 }
 
 // settle makes the version that serves the current one: a switch that was cut short
-// after its new version had begun is complete.
+// after its new version had begun is complete. A link that was lost is made anew.
 func (s *Supervisor) settle(c *child) error {
 	dir := c.dir(s.cfg.Root)
 	current, err := os.Readlink(s.path("current"))
-	if dir == "" || err != nil || current == dir {
+	switch {
+	case dir == "" || err == nil && current == dir:
+		return nil
+	case errors.Is(err, os.ErrNotExist):
+		return durable.Symlink(dir, s.path("current"))
+	case err != nil:
 		return err
 	}
 	return s.flip(current, dir)
@@ -388,23 +394,18 @@ func (s *Supervisor) settle(c *child) error {
 // flip makes a version the current one, and the other the one to go back to; who goes
 // back has no way back.
 func (s *Supervisor) flip(from, to string) error {
-	if err := s.note(NoteSwitched, map[string]string{"from": filepath.Base(from), "to": filepath.Base(to)}); err != nil {
-		return err
-	}
+	s.note(NoteSwitched, map[string]string{"from": filepath.Base(from), "to": filepath.Base(to)})
 	previous, err := os.Readlink(s.path("previous"))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	if previous != to {
-		if err := durable.Symlink(from, s.path("previous")); err != nil {
-			return err
-		}
-		return durable.Symlink(to, s.path("current"))
+	if previous == to { // one step, which also a full disk allows
+		return durable.Rename(s.path("previous"), s.path("current"))
 	}
-	if err := durable.Symlink(to, s.path("current")); err != nil {
+	if err := durable.Symlink(from, s.path("previous")); err != nil {
 		return err
 	}
-	return errors.Join(os.Remove(s.path("previous")), durable.SyncDir(s.cfg.Root))
+	return durable.Symlink(to, s.path("current"))
 }
 
 // versionDir is the link's text for a version of this root that is there.

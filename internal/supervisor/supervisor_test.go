@@ -497,15 +497,7 @@ func TestCrashes(t *testing.T) {
 	if _, err := w.order(supervisor.Order{Do: "switch", Version: "1.1.0"}); err != nil {
 		t.Fatal(err)
 	}
-	for i := range 3 {
-		who := ""
-		w.await("it serves again", func() (ok bool) { var err error; who, err = w.get(); return err == nil })
-		if !strings.HasPrefix(who, "1.1.0 ") {
-			t.Fatalf("after %d crashes: %s", i, who)
-		}
-		_, _ = w.get("die")
-		w.await("it has died", func() bool { now, _ := w.get(); return now != who })
-	}
+	w.crash("1.1.0", 3)
 	w.await("the previous version serves", func() bool { who, err := w.get(); return err == nil && strings.HasPrefix(who, "1.0.0 ") })
 	w.links("1.0.0", "")
 	j, err := journal.Open(filepath.Join(w.root, "upgrade"))
@@ -520,6 +512,42 @@ func TestCrashes(t *testing.T) {
 		_, _ = w.get("die")
 		w.await("it serves again", func() bool { who, err := w.get(); return err == nil && strings.HasPrefix(who, "1.0.0 ") })
 	}
+}
+
+// crash has the server of a version die, again and again.
+func (w *world) crash(version string, times int) {
+	w.t.Helper()
+	for i := range times {
+		who := ""
+		w.await("it serves again", func() (ok bool) { var err error; who, err = w.get(); return err == nil })
+		if !strings.HasPrefix(who, version+" ") {
+			w.t.Fatalf("after %d crashes: %s", i, who)
+		}
+		_, _ = w.get("die")
+		w.await("it has died", func() bool { now, _ := w.get(); return now != who })
+	}
+}
+
+// TestWithoutJournal: a journal that cannot be written keeps nobody from ending a switch
+// that was cut short, nor from going back.
+func TestWithoutJournal(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "1.0.0")
+	w.install("1.1.0")
+	if err := os.WriteFile(filepath.Join(w.root, "upgrade"), []byte("in the way of a directory"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.supervise("TAKO_FAILPOINT=handover-accepting:kill")
+	if _, err := w.order(supervisor.Order{Do: "switch", Version: "1.1.0"}); err == nil {
+		t.Fatal("the supervisor lives")
+	}
+	_ = w.cmd.Wait()
+	w.supervise()
+	w.serves("1.1.0")
+	w.links("1.1.0", "1.0.0")
+	w.crash("1.1.0", 3)
+	w.await("the previous version serves", func() bool { who, err := w.get(); return err == nil && strings.HasPrefix(who, "1.0.0 ") })
+	w.links("1.0.0", "")
 }
 
 // TestKeep: the way back goes when it is told so, of the current version only.

@@ -20,9 +20,29 @@ const (
 	NoteWentBack = "supervisor-went-back"
 )
 
-// note writes an entry, in the name of the upgrade that is under way.
-func (s *Supervisor) note(kind string, data map[string]string) error {
-	j, err := journal.Open(s.path("upgrade"))
+// noteWithin is how long a supervisor waits for the journal, which others write to.
+const noteWithin = 5 * time.Second
+
+// note has the journal of upgrades say what this supervisor does. It does so all the
+// same if that is not possible, for want of space or because the journal is damaged:
+// which version serves matters more, and `current` tells that as well.
+func (s *Supervisor) note(kind string, data map[string]string) {
+	written := make(chan error, 1)
+	go func() { written <- write(s.path("upgrade"), kind, data) }()
+	var err error
+	select {
+	case err = <-written:
+	case <-time.After(noteWithin):
+		err = fmt.Errorf("nobody could write to it for %s", noteWithin)
+	}
+	if err != nil {
+		s.log.Error("tell the journal of upgrades; going on without it", "kind", kind, "from", data["from"], "to", data["to"], "err", err)
+	}
+}
+
+// write writes an entry, in the name of the upgrade that is under way.
+func write(dir, kind string, data map[string]string) error {
+	j, err := journal.Open(dir)
 	if err != nil {
 		return err
 	}
