@@ -56,6 +56,9 @@ type Limits struct {
 	Drain   time.Duration // until its last connection ends: 31 min
 	Stop    time.Duration // until it has ended when everything is to end: 40 s
 	Bind    time.Duration // until an address is free: 10 s
+	// Adopt is how long a server of an earlier supervisor may say nothing before it is
+	// killed: 30 s.
+	Adopt time.Duration
 	// Orphan is how long a candidate waits for a supervisor before it ends: 10 s.
 	Orphan time.Duration
 	// Crashes within CrashTime make it go back, if there is a way back: 3 in 60 s.
@@ -77,6 +80,7 @@ func (l Limits) withDefaults() Limits {
 	set(&l.Drain, 31*time.Minute)
 	set(&l.Stop, 40*time.Second)
 	set(&l.Bind, 10*time.Second)
+	set(&l.Adopt, 30*time.Second)
 	set(&l.Orphan, 10*time.Second)
 	set(&l.CrashTime, time.Minute)
 	if l.Crashes <= 0 {
@@ -298,11 +302,13 @@ func (s *Supervisor) end() error {
 	for _, c := range all {
 		c.terminate()
 	}
-	late := time.After(s.cfg.Limits.Stop)
+	// One limit for all of them together: systemd waits for nobody any longer.
+	limit, stop := context.WithTimeout(context.Background(), s.cfg.Limits.Stop)
+	defer stop()
 	for _, c := range all {
 		select {
 		case <-c.gone:
-		case <-late:
+		case <-limit.Done():
 			s.log.Error("the server does not end; killing it", "pid", c.pid)
 			_ = c.kill()
 		}
@@ -318,15 +324,9 @@ func (s *Supervisor) adopt(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var found []*child
-	for _, path := range paths {
-		c, err := adoptChild(ctx, path)
-		if err != nil {
-			s.log.Warn("a socket without a server", "path", path, "err", err)
-			_ = os.Remove(path)
-			continue
-		}
-		found = append(found, c)
+	found, err := s.strays(ctx, paths)
+	if err != nil {
+		return err
 	}
 	slices.SortFunc(found, func(a, b *child) int { return a.started.Compare(b.started) })
 	for _, c := range slices.Backward(found) { // the youngest first: a switch goes forward

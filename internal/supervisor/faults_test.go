@@ -1,0 +1,130 @@
+package supervisor_test
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/takodeploy/tako/internal/localsocket"
+	"github.com/takodeploy/tako/internal/supervisor"
+)
+
+// TestWithoutJournal: a journal that cannot be written keeps nobody from ending a switch
+// that was cut short, nor from going back.
+func TestWithoutJournal(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "1.0.0")
+	w.install("1.1.0")
+	if err := os.WriteFile(filepath.Join(w.root, "upgrade"), []byte("in the way of a directory"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.supervise("TAKO_FAILPOINT=handover-accepting:kill")
+	if _, err := w.order(supervisor.Order{Do: "switch", Version: "1.1.0"}); err == nil {
+		t.Fatal("the supervisor lives")
+	}
+	_ = w.cmd.Wait()
+	w.supervise()
+	w.serves("1.1.0")
+	w.links("1.1.0", "1.0.0")
+	w.crash("1.1.0", 3)
+	w.await("the previous version serves", func() bool { who, err := w.get(); return err == nil && strings.HasPrefix(who, "1.0.0 ") })
+	w.links("1.0.0", "")
+}
+
+// TestSilentServer: a server that only does not answer is not taken for one that is gone.
+// It is ended before another one serves in its place.
+func TestSilentServer(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "1.0.0")
+	w.supervise()
+	before := w.serves("1.0.0")
+	r, err := w.order(supervisor.Order{Do: "status"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.killSupervisor()
+	if err := syscall.Kill(r.Server.PID, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Kill(r.Server.PID, syscall.SIGKILL) })
+	w.supervise("TEST_ADOPT=300ms")
+	if w.serves("1.0.0") == before {
+		t.Error("the server that was stopped serves")
+	}
+	if n := w.processes(); n != 1 {
+		t.Errorf("%d servers run", n)
+	}
+}
+
+// TestForeignSocket: what is no version of the supervisor's is not killed, however silent
+// it is, and nothing is started beside it.
+func TestForeignSocket(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "1.0.0")
+	path := filepath.Join(w.root, "run", "server-foreign.sock")
+	ln, err := localsocket.Listen(t.Context(), path) // in this process
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = ln.Close() })
+	ctx, stop := context.WithTimeout(t.Context(), patience) // one that starts all the same
+	defer stop()
+	err = supervisor.Run(ctx, supervisor.Config{Root: w.root, Limits: supervisor.Limits{Adopt: 50 * time.Millisecond}})
+	if err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "runs none of the versions") {
+		t.Errorf("%v", err)
+	}
+	if _, err := os.Lstat(path); err != nil {
+		t.Errorf("its socket: %v", err)
+	}
+	if err := ln.Close(); err != nil { // clean looks who is there
+		t.Error(err)
+	}
+}
+
+// TestEndOfSeveral: one limit holds for all servers that do not end by themselves.
+func TestEndOfSeveral(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "1.0.0")
+	w.install("1.1.0", "deaf")
+	if err := os.WriteFile(filepath.Join(w.root, "versions/1.0.0/deaf"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- supervisor.Run(ctx, supervisor.Config{
+			Root: w.root, Addresses: map[string]string{"http": w.addr}, Args: []string{"server"}, Environ: os.Environ(), Stdout: os.Stdout, Stderr: os.Stderr,
+			Limits: supervisor.Limits{Stop: 100 * time.Millisecond},
+		})
+	}()
+	w.await("it takes orders", func() bool { r, err := w.order(supervisor.Order{Do: "status"}); return err == nil && r.Server != nil })
+	client := &http.Client{Transport: &http.Transport{}} // keeps its connection, and so the former server alive
+	defer client.CloseIdleConnections()
+	answer, err := client.Get("http://" + w.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = io.Copy(io.Discard, answer.Body)
+	_ = answer.Body.Close()
+	if r, err := w.order(supervisor.Order{Do: "switch", Version: "1.1.0"}); err != nil || len(r.Ducks) != 1 {
+		t.Fatalf("%+v %v", r, err)
+	}
+	stop()
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(patience):
+		t.Fatal("it does not end")
+	}
+	if n := w.processes(); n != 0 {
+		t.Errorf("%d servers are left", n)
+	}
+}
