@@ -57,9 +57,9 @@ func TestHandover(t *testing.T) {
 			t.Parallel()
 			p := apptest.NewProcess(t, dialect)
 			p.Supervised()
+			w := newWalk(t, p, rand.Uint64()) //nolint:gosec // any moments will do
 			p.Install("2026.4.0")
 			p.Install("2026.5.0")
-			w := newWalk(t, p, rand.Uint64()) //nolint:gosec // any moments will do
 			stop := requests(t, p.Client)
 			versions := []string{"2026.5.0", "2026.4.0"}
 			rounds := 3

@@ -23,7 +23,9 @@ func superviseCommand() *cobra.Command {
 		Long: `Runs the server as a service does: the supervisor owns the listening sockets, starts
 the version that is current below its root directory, starts it again when it dies,
 and hands over from one version to another without closing a socket. In an empty
-directory it installs this very program as the first version.
+directory it installs this very program as the first version; where there are versions
+or data, and only the link "current" is lost, it refuses and says how to name the one
+that ran.
 
 The server's data is in DIR/data. Its addresses come from --listen and
 --agent-listen, or TAKO_LISTEN and TAKO_AGENT_LISTEN; what follows -- is passed on to
@@ -59,9 +61,6 @@ func supervise(cmd *cobra.Command, root string, args []string) error {
 	if err != nil {
 		return usageError{err}
 	}
-	if err := firstVersion(root); err != nil {
-		return err
-	}
 	server := []string{"server", "--data", cfg.Data, "--listen", cfg.Listen}
 	sockets := map[string]string{app.SocketHTTP: cfg.Listen}
 	if cfg.AgentListen == "" {
@@ -76,7 +75,7 @@ func supervise(cmd *cobra.Command, root string, args []string) error {
 	go attendUpgrades(attended, root, args, log)
 	return runSupervisor(cmd.Context(), supervisor.Config{
 		Root: root, Addresses: sockets, Args: append(server, args...), Environ: os.Environ(),
-		Stdout: os.Stdout, Stderr: os.Stderr, Log: log,
+		Stdout: os.Stdout, Stderr: os.Stderr, Log: log, First: func() error { return firstVersion(root) },
 	}, cmd.OutOrStdout())
 }
 
@@ -93,10 +92,10 @@ func addresses(environ []string) []string {
 	return out
 }
 
-// firstVersion installs this program where there is no version yet.
+// firstVersion installs this program where there is nothing yet.
 func firstVersion(root string) error {
-	if _, err := os.Lstat(filepath.Join(root, "current")); err == nil {
-		return nil
+	if err := supervisor.Unused(root, version); err != nil {
+		return err
 	}
 	exe, err := os.Executable()
 	if err != nil {

@@ -2,6 +2,7 @@ package supervisor_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"os"
@@ -126,5 +127,65 @@ func TestEndOfSeveral(t *testing.T) {
 	}
 	if n := w.processes(); n != 0 {
 		t.Errorf("%d servers are left", n)
+	}
+}
+
+// TestLostLink: a server that runs says which version is current; without one, no version
+// puts itself in the place of a link that is lost.
+func TestLostLink(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "1.0.0")
+	w.supervise()
+	before := w.serves("1.0.0")
+	w.killSupervisor()
+	if err := os.Remove(filepath.Join(w.root, "current")); err != nil {
+		t.Fatal(err)
+	}
+	w.supervise()
+	w.links("1.0.0", "")
+	if w.serves("1.0.0") != before {
+		t.Error("it was started anew")
+	}
+	empty := t.TempDir()
+	lost := errors.New("nobody knows what is to run")
+	if err := supervisor.Run(t.Context(), supervisor.Config{Root: empty, First: func() error { return lost }}); !errors.Is(err, lost) {
+		t.Errorf("it runs: %v", err)
+	}
+}
+
+func TestUnused(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		there []string
+		says  []string // nothing: it is unused
+	}{
+		"nothing":            {nil, nil},
+		"its own remains":    {[]string{"versions/2026.4.0/tako", "versions/2026.3.0.partial/tako", "versions/.lock"}, nil},
+		"others":             {[]string{"versions/2026.4.0/tako", "versions/2026.5.0/tako", "versions/2026.3.0/tako"}, []string{"versions has 2026.3.0, 2026.5.0", "if it was 2026.5.0: ln -s versions/2026.5.0 "}},
+		"a database":         {[]string{"data/tako.db"}, []string{"data/tako.db", "install -D tako ", "versions/2026.4.0/tako && ln -s versions/2026.4.0 "}},
+		"a server elsewhere": {[]string{"versions/2026.4.0/tako", "data/master.key"}, []string{"data/master.key"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			root := t.TempDir()
+			for _, path := range c.there {
+				path = filepath.Join(root, path)
+				if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.WriteFile(path, nil, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			err := supervisor.Unused(root, "2026.4.0")
+			if (err == nil) != (len(c.says) == 0) {
+				t.Fatal(err)
+			}
+			for _, want := range c.says {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("%q is not in: %v", want, err)
+				}
+			}
+		})
 	}
 }

@@ -42,8 +42,11 @@ type Config struct {
 	// Environ is a server's environment, Stdout and Stderr where it writes.
 	Environ        []string
 	Stdout, Stderr *os.File
-	Log            *slog.Logger
-	Limits         Limits
+	// First makes a version the current one where there is none and no server runs, or
+	// says why not: then the supervisor does not start. It may be nil.
+	First  func() error
+	Log    *slog.Logger
+	Limits Limits
 }
 
 // Limits are the longest times of what a supervisor waits for; zero is the usual one.
@@ -124,6 +127,9 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err := s.adopt(ctx); err != nil {
 		return err
 	}
+	if err := s.first(); err != nil {
+		return err
+	}
 	if err := s.bind(ctx); err != nil {
 		return err
 	}
@@ -137,6 +143,18 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	defer func() { stop(); <-commands }()
 	notifySystemd("READY=1", s.sockets)
 	return s.loop(ctx)
+}
+
+// first has a version made the current one, where that is needed. A server that runs has
+// told already which one it is.
+func (s *Supervisor) first() error {
+	if s.server != nil || s.cfg.First == nil {
+		return nil
+	}
+	if _, err := os.Lstat(s.path("current")); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return s.cfg.First()
 }
 
 func (s *Supervisor) path(parts ...string) string {

@@ -164,6 +164,7 @@ func supervise(root, addr string) int {
 	err := supervisor.Run(ctx, supervisor.Config{
 		Root: root, Addresses: map[string]string{"http": addr}, Args: []string{"server"}, Environ: os.Environ(),
 		Stdout: os.Stdout, Stderr: os.Stderr, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)), Limits: limits,
+		First: func() error { return errors.New("there is no version") },
 	})
 	fmt.Fprintln(os.Stderr, err)
 	return 1
