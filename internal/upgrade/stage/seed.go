@@ -26,7 +26,10 @@ func seed(have, path string, a releasefeed.Artifact) error {
 	if _, err := in.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
-	out, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err := os.RemoveAll(path); err != nil {
+		return err
+	}
+	out, err := newFile(path)
 	if err != nil {
 		return err
 	}

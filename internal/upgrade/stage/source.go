@@ -28,8 +28,11 @@ type Source struct {
 	Stall time.Duration
 }
 
-// errAbsent says that a file is not there.
-var errAbsent = errors.New("it is not there")
+// errAbsent says that a file is not there, errForbidden that nobody may know whether it is.
+var (
+	errAbsent    = errors.New("it is not there")
+	errForbidden = errors.New("the answer is 403 Forbidden")
+)
 
 func (o *Source) stall() time.Duration {
 	if o.Stall <= 0 {
@@ -112,8 +115,11 @@ func (o *Source) get(ctx context.Context, base *url.URL, name string, offset int
 	if offset > 0 && resp.StatusCode == http.StatusRequestedRangeNotSatisfiable {
 		return nil, refuse(Truncated, "The program at %s has only %d bytes.", at.Redacted(), offset)
 	}
-	if resp.StatusCode == http.StatusNotFound || resp.StatusCode == http.StatusGone {
+	switch resp.StatusCode {
+	case http.StatusNotFound, http.StatusGone:
 		return nil, fmt.Errorf("fetch %s: %w (%s)", at.Redacted(), errAbsent, resp.Status)
+	case http.StatusForbidden:
+		return nil, fmt.Errorf("fetch %s: %w", at.Redacted(), errForbidden)
 	}
 	return nil, fmt.Errorf("fetch %s: the answer is %s", at.Redacted(), resp.Status)
 }

@@ -154,7 +154,9 @@ func (s *Store) believed(ctx context.Context, src *opened, r *Request) (*release
 func (s *Store) follow(ctx context.Context, src *opened, root releasefeed.Root) (releasefeed.Root, error) {
 	for range maxRoots {
 		signed, err := src.document(ctx, fmt.Sprintf("root.%d.json", root.Version+1))
-		if errors.Is(err, errAbsent) {
+		// Stores whose files may be read and not listed do not say that one is absent, but
+		// that it is forbidden. Who can forbid it could as well keep it back.
+		if errors.Is(err, errAbsent) || errors.Is(err, errForbidden) {
 			return root, nil
 		}
 		if err != nil {
@@ -210,8 +212,9 @@ const attempts = 5
 
 // Stage installs what Check offers, unless it is there already: fetched to
 // versions/<version>.partial, where a transfer that broke off goes on the next time,
-// checked, tried, and renamed. The feed that says so is beside it. Progress is told done of total bytes; it may be nil. After
-// an error nothing that could be run is left.
+// checked, tried, and renamed. The feed that says so is beside it. Progress is told done
+// of total bytes; it may be nil. After an error nothing that could be run is left, and on
+// a full disk nothing at all.
 func (s *Store) Stage(ctx context.Context, r Request, progress func(done, total int64)) (_ *Offer, err error) {
 	if progress == nil {
 		progress = func(int64, int64) {}
@@ -240,16 +243,10 @@ func (s *Store) Stage(ctx context.Context, r Request, progress func(done, total 
 		return nil, err
 	}
 	partial := s.dir(version) + ".partial"
-	if err := os.MkdirAll(partial, 0o700); err != nil {
-		return nil, fmt.Errorf("install version %s: %w", version, err)
-	}
-	path := filepath.Join(partial, program)
-	if r.Have != "" {
-		if err := seed(r.Have, path, offer.Artifact); err != nil {
-			return nil, fmt.Errorf("install version %s: %w", version, err)
+	if err := bring(ctx, src, partial, offer, r.Have, progress); err != nil {
+		if full(err) {
+			err = errors.Join(fmt.Errorf("install version %s: %w; make room on the disk of %s", version, err, s.root), os.RemoveAll(partial))
 		}
-	}
-	if err := fetch(ctx, src, path, offer.Artifact, progress); err != nil {
 		return nil, err
 	}
 	if err := s.complete(ctx, partial, offer, r.Now); err != nil {
@@ -269,6 +266,57 @@ func (s *Store) restate(version string, feed []byte) error {
 		return fmt.Errorf("note the feed of version %s: %w", version, err)
 	}
 	return nil
+}
+
+// full reports whether there was no room on the disk.
+func full(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
+
+// bring makes the program of an offer a file in a directory: what is there of an earlier
+// transfer, or the program have if it is that one, and else what src has.
+func bring(ctx context.Context, src *opened, dir string, offer *Offer, have string, progress func(done, total int64)) error {
+	if err := ownDirectory(dir); err != nil {
+		return fmt.Errorf("install version %s: %w", offer.Release.Version, err)
+	}
+	path := filepath.Join(dir, program)
+	if have != "" {
+		if err := seed(have, path, offer.Artifact); err != nil {
+			return fmt.Errorf("install version %s: %w", offer.Release.Version, err)
+		}
+	}
+	return fetch(ctx, src, path, offer.Artifact, progress)
+}
+
+// ownDirectory makes a directory, unless it is there. A link to one is not followed.
+func ownDirectory(dir string) error {
+	err := os.Mkdir(dir, 0o700)
+	if !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	if info, err := os.Lstat(dir); err != nil || info.IsDir() {
+		return err
+	}
+	return errors.Join(os.Remove(dir), os.Mkdir(dir, 0o700))
+}
+
+// ownFile opens what an earlier transfer has left, or makes a new file. Nothing is ever
+// written to the target of a link, or to a file that has another name as well.
+func ownFile(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW, 0)
+	if err == nil {
+		var st unix.Stat_t
+		if err := unix.Fstat(int(f.Fd()), &st); err == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && st.Nlink == 1 {
+			return f, nil
+		}
+		_ = f.Close() // nothing was written
+	}
+	if err := os.RemoveAll(path); err != nil {
+		return nil, err
+	}
+	return newFile(path)
+}
+
+func newFile(path string) (*os.File, error) {
+	return os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
 }
 
 // verify reports whether a version is installed as the feed has it.
@@ -303,7 +351,7 @@ func (r stoppable) Read(p []byte) (int, error) {
 // fetch brings a program into a file, going on where an earlier transfer broke off. What
 // is not believed is removed.
 func fetch(ctx context.Context, src *opened, path string, a releasefeed.Artifact, progress func(done, total int64)) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	f, err := ownFile(path)
 	if err != nil {
 		return fmt.Errorf("write the program: %w", err)
 	}
@@ -363,7 +411,7 @@ func (d *download) restart() error {
 func (d *download) run(ctx context.Context) error {
 	var err error
 	for range attempts {
-		if err = d.some(ctx); err == nil || ctx.Err() != nil || errors.Is(err, errAbsent) || errors.Is(err, unix.ENOSPC) {
+		if err = d.some(ctx); err == nil || ctx.Err() != nil || errors.Is(err, errAbsent) || full(err) {
 			break
 		}
 		var refused *Error
@@ -429,7 +477,7 @@ func (d *download) some(ctx context.Context) error {
 func (s *Store) complete(ctx context.Context, partial string, offer *Offer, now time.Time) error {
 	version := offer.Release.Version
 	path := filepath.Join(partial, program)
-	if err := os.Chmod(path, 0o755); err != nil { //nolint:gosec // a program
+	if err := executable(path); err != nil {
 		return err
 	}
 	if err := SelfTest(ctx, path, version); err != nil {
@@ -455,6 +503,15 @@ func (s *Store) complete(ctx context.Context, partial string, offer *Offer, now 
 		return fmt.Errorf("install version %s: %w", version, err)
 	}
 	return failpoint.Hit("stage-renamed")
+}
+
+// executable lets a file be run, and no link's target.
+func executable(path string) error {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Chmod(0o755), f.Close())
 }
 
 // selfTestLimit is how long a program may take to say what it is.

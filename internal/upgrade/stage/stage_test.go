@@ -79,6 +79,8 @@ type site struct {
 	// parts are given.
 	breaks map[string]int
 	ranges bool
+	// secretive is whether what is not there is forbidden.
+	secretive bool
 }
 
 func newSite(t *testing.T) *site {
@@ -107,8 +109,12 @@ func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	content, ok := s.files[name]
 	s.asked[name]++
 	limit, breaks := s.breaks[name]
-	ranges := s.ranges
+	ranges, secretive := s.ranges, s.secretive
 	s.mu.Unlock()
+	if !ok && secretive {
+		http.Error(w, "AccessDenied", http.StatusForbidden)
+		return
+	}
 	if !ok {
 		http.NotFound(w, r)
 		return
