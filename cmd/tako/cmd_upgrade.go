@@ -384,14 +384,23 @@ func startWorker(root string, flags, environ []string) error {
 
 // attendUpgrades goes on with an upgrade that was cut short, by a loss of power or a kill
 // of the process that carried it out, until ctx ends. flags are those of the server,
-// among which are its settings.
+// among which are its settings. The version that is current does the work, and not this
+// program, which may be older than all of them.
 func attendUpgrades(ctx context.Context, root string, flags []string, log *slog.Logger) {
 	said, before := "", true // a supervisor that begins need not wait
+	worker := upgrade.Worker{Program: filepath.Join(root, "current", "tako"), Settings: flags, Environ: os.Environ()}
+	var again retries
 	for {
 		alone, err := upgrade.Unattended(root)
 		if err == nil && alone && before {
-			log.Info("an upgrade was cut short; going on with it")
-			err = startWorker(root, flags, os.Environ())
+			mark := int64(0)
+			if info, err := os.Stat(filepath.Join(upgrade.Dir(root), "journal.jsonl")); err == nil {
+				mark = info.Size() // each step is written there
+			}
+			if again.due(time.Now(), mark) {
+				log.Info("an upgrade was cut short; going on with it", "try", again.tries)
+				err = worker.Start(root)
+			}
 		}
 		before = alone // once may be the moment in which somebody else starts it
 		if err != nil && err.Error() != said {
@@ -403,6 +412,3 @@ func attendUpgrades(ctx context.Context, root string, flags []string, log *slog.
 		}
 	}
 }
-
-// attendEvery is how often a supervisor looks whether an upgrade was cut short.
-const attendEvery = 3 * time.Second
