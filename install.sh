@@ -4,6 +4,7 @@
 #   sudo sh install.sh --bundle tako-2026.4.0.bundle --trust root.1.json
 #   sudo sh install.sh --feed https://tako.example.com/feed.json --trust root.1.json
 #   sudo sh install.sh --from dist                        what you have built yourself
+#   sudo sh install.sh --from dist --supervisor-only      replaces the supervisor, the server goes on
 #   sudo sh install.sh --uninstall [--purge]
 #
 # Where the trust comes from. Before it runs anything of what it is given, this script
@@ -17,13 +18,13 @@
 # Whoever can change this script can do anything: read it, or compare its SHA-256.
 #
 # Further options are those of 'tako install': --prefix DIR (alias --root-dir), --to,
-# --channel, --listen, --admin, --no-worker, --no-start.
+# --channel, --listen, --admin, --no-worker, --no-start, --supervisor-only.
 set -eu
 umask 022
 
 say() { printf '%s\n' "$*" >&2; }
 fail() { say "install.sh: $*"; exit 1; }
-usage() { say "install.sh: $*"; say "Its first lines say how it is used: head -n 24 $0"; exit 2; }
+usage() { say "install.sh: $*"; say "Its first lines say how it is used: head -n 25 $0"; exit 2; }
 need() { command -v "$1" >/dev/null 2>&1 || fail "the program $1 is missing${2:+; $2}"; }
 
 bundle='' feed='' from='' trust='' sum='' prefix='' mode=install purge='' yes='' channel=stable more=''
@@ -38,8 +39,8 @@ while [ $# -gt 0 ]; do
   --uninstall) mode=uninstall; continue ;;
   --purge) mode=uninstall purge=--purge; continue ;;
   --yes) yes=--yes; continue ;;
-  --no-worker | --no-start) more="$more$option "; continue ;;
-  -h | --help) sed -n '2,24s/^# \{0,1\}//p' "$0"; exit 0 ;;
+  --no-worker | --no-start | --supervisor-only) more="$more$option "; continue ;;
+  -h | --help) sed -n '2,25s/^# \{0,1\}//p' "$0"; exit 0 ;;
   --bundle | --feed | --from | --trust | --sha256 | --prefix | --root-dir | --to | --channel | --listen | --admin) ;;
   *) usage "there is no option $option" ;;
   esac
@@ -189,4 +190,6 @@ chmod 0755 "$program"
 status=0
 eval "set -- \"\$@\" $more"
 "$program" install "$@" || status=$?
+[ "$status" -ne 126 ] ||
+  fail "no program can be run in $work; its file system may be mounted noexec. Name another directory: TMPDIR=/var/tmp sh $0 ..."
 exit "$status"

@@ -206,6 +206,9 @@ func TestInstaller(t *testing.T) {
 	if out, code := setUp(t, "", from("2026.5.0")...); code != 1 || !strings.Contains(out, "tako upgrade --bundle "+p.at("2026.5.0.bundle")) || !strings.Contains(out, "Nothing was changed") {
 		t.Errorf("another version: %d %s", code, out)
 	}
+	if out, code := setUp(t, "", append(from("2026.5.0"), "--supervisor-only")...); code != 1 || !strings.Contains(out, "is not version 2026.5.0 of the release") {
+		t.Errorf("a supervisor that poses as another: %d %s", code, out)
+	}
 	if link, err := os.Readlink(filepath.Join(prefix, "var/lib/tako/current")); err != nil || link != "versions/2026.4.0" {
 		t.Error(link, err)
 	}
@@ -256,6 +259,13 @@ func TestInstallerFeed(t *testing.T) {
 	trust, err := stage.Open(filepath.Join(prefix, "var/lib/tako"), nil).Trust()
 	if err != nil || trust.Feed != feed.URL+"/"+says.Version+".json" {
 		t.Errorf("an upgrade would not look there: %+v %v", trust, err)
+	}
+	again := []string{"--feed", feed.URL + "/" + says.Version + ".json", "--trust", p.at("root.json"), "--supervisor-only", "--prefix"}
+	if text, code := setUp(t, "", append(again, prefix)...); code != 0 || !strings.Contains(text, "nothing had to be changed") {
+		t.Errorf("the supervisor alone: %d %s", code, text)
+	}
+	if text, code := setUp(t, "", append(again, t.TempDir())...); code != 1 || !strings.Contains(text, "install without --supervisor-only") {
+		t.Errorf("the supervisor of nothing: %d %s", code, text)
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -20,7 +19,7 @@ import (
 // installOptions are the flags of install.
 type installOptions struct {
 	prefix, bundle, feed, trust, to, channel, listen, admin string
-	noWorker, noStart                                       bool
+	noWorker, noStart, supervisorOnly                       bool
 }
 
 func installCommand() *cobra.Command {
@@ -37,10 +36,15 @@ What is installed is this very program; or, with --trust, a release from a bundl
 feed, whose signature is checked against that file. install.sh, which calls this, checks
 the program itself before it runs it.
 
+The supervisor is the one part that no upgrade replaces. --supervisor-only replaces it with
+this program and starts it anew, while the server goes on: it finds the server by its
+socket. An older one does not replace a newer one.
+
 With --prefix everything is laid out below a directory of your own, to try it without
 being root; nothing is started then.`,
 		Example: `  sudo ./tako install
   sudo ./tako install --bundle tako.bundle --trust root.1.json
+  sudo ./tako install --supervisor-only
   ./tako install --prefix $HOME/tako`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			r, err := o.request()
@@ -50,6 +54,9 @@ being root; nothing is started then.`,
 			done, err := setup.Install(cmd.Context(), r)
 			if err != nil {
 				return err
+			}
+			if r.SupervisorOnly {
+				return replaced(cmd.OutOrStdout(), r, &done)
 			}
 			return installed(cmd.OutOrStdout(), r, &done)
 		},
@@ -65,6 +72,7 @@ being root; nothing is started then.`,
 	f.StringVar(&o.admin, "admin", "admin", "user name of the first administrator, for new settings")
 	f.BoolVar(&o.noWorker, "no-worker", false, "run nothing but the server on this machine, and close the service's unit tighter")
 	f.BoolVar(&o.noStart, "no-start", false, "do not start the service")
+	f.BoolVar(&o.supervisorOnly, "supervisor-only", false, "replace the supervisor of what is installed with this program, and nothing else")
 	return cmd
 }
 
@@ -79,13 +87,9 @@ func (o *installOptions) request() (*setup.Request, error) {
 	if strings.ContainsAny(o.admin, "\n\"'") || o.admin == "" {
 		return nil, usageError{fmt.Errorf("--admin is %q; use a user name", o.admin)}
 	}
-	exe, err := os.Executable()
-	if err != nil {
-		return nil, fmt.Errorf("find this program: %w", err)
-	}
 	r := &setup.Request{
-		Layout: layout, Version: version, Program: exe, Wanted: o.to, Channel: o.channel, Listen: o.listen, Admin: o.admin,
-		NoWorker: o.noWorker, Start: !o.noStart,
+		Layout: layout, Version: version, Program: "/proc/self/exe", Wanted: o.to, Channel: o.channel, Listen: o.listen, Admin: o.admin,
+		NoWorker: o.noWorker, Start: !o.noStart, SupervisorOnly: o.supervisorOnly,
 	}
 	signed := o.bundle != "" || o.feed != ""
 	switch {
@@ -146,6 +150,25 @@ An administrator's key:   %s%s admin create-api-key --user %s
 Against a lost key:       %s%s key recovery-kit
 `, run, r.Listen, r.Settings(), as, command, r.Admin, as, command)
 	return err
+}
+
+// replaced says what has become of the supervisor.
+func replaced(out io.Writer, r *setup.Request, done *setup.Done) error {
+	for _, path := range done.Changed {
+		fmt.Fprintf(out, "  made %s\n", path)
+	}
+	switch {
+	case done.Former != 0:
+		fmt.Fprintf(out, "The supervisor's program is version %s now. Process %d is still the one before: end it alone with `kill -9 %[2]d`, and have it started again if systemd does not; its server goes on meanwhile.\n", r.Version, done.Former)
+	case len(done.Changed) == 0:
+		fmt.Fprintf(out, "The supervisor is version %s; nothing had to be changed.\n", r.Version)
+	default:
+		fmt.Fprintf(out, "The supervisor is version %s now.\n", r.Version)
+	}
+	if done.Server != 0 {
+		fmt.Fprintf(out, "The server (version %s, process %d) went on meanwhile.\n", done.Version, done.Server)
+	}
+	return nil
 }
 
 func uninstallCommand() *cobra.Command {

@@ -51,6 +51,9 @@ func supervise(cmd *cobra.Command, root string, args []string) error {
 	if err != nil {
 		return usageError{err}
 	}
+	if err := refuseRoot(root); err != nil {
+		return err
+	}
 	flags := map[string]string{"data": filepath.Join(root, "data")}
 	for _, name := range []string{"listen", "agent-listen"} {
 		if f := cmd.Flags().Lookup(name); f.Changed {

@@ -84,6 +84,9 @@ func (s *site) open(cmd *cobra.Command) error {
 	if _, err := os.Lstat(filepath.Join(root, "current")); err != nil {
 		return usageError{fmt.Errorf("%s is no directory of 'tako supervise': %w", root, err)}
 	}
+	if err := refuseRoot(root); err != nil {
+		return err
+	}
 	data := filepath.Join(root, "data")
 	if err := cmd.Flags().Set("data", data); err != nil {
 		return err

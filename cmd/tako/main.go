@@ -7,6 +7,7 @@ import (
 
 	"github.com/takodeploy/tako/internal/agent"
 	"github.com/takodeploy/tako/internal/agent/install"
+	"github.com/takodeploy/tako/internal/setup"
 )
 
 func main() {
@@ -14,6 +15,9 @@ func main() {
 		os.Exit(code)
 	}
 	if handled, code := install.Internal(os.Args); handled {
+		os.Exit(code)
+	}
+	if handled, code := setup.Internal(os.Args); handled {
 		os.Exit(code)
 	}
 	os.Exit(execute(os.Args[1:], os.Stdout, os.Stderr))

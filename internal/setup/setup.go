@@ -5,13 +5,18 @@
 //	/var/lib/tako            the root: versions/, current, data/, backups/, upgrade/, run/;
 //	                         all of it belongs to the service's user
 //	/usr/local/lib/tako/tako the supervisor: a copy of its own, which belongs to root and
-//	                         which no upgrade replaces
+//	                         which no upgrade replaces, only another installation
 //	/usr/local/bin/tako      what people call: the current version, as the service's user
 //	/etc/tako/tako.env       the settings, written once and never again
 //	/etc/systemd/system      the unit
 //
 // Each step is whole or not done, and done again changes nothing, so that an
 // installation that was cut short is ended by beginning it anew.
+//
+// Whoever can run code as the service's user must not become root by an installation, an
+// upgrade or a command. So root writes nothing and runs nothing below the root directory
+// (errand), and people's commands, which are root's, run as that user without root's
+// terminal (asUser).
 package setup
 
 import (
@@ -27,12 +32,11 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/takodeploy/tako/internal/agent/daemon"
 	"github.com/takodeploy/tako/internal/durable"
-	"github.com/takodeploy/tako/internal/supervisor"
-	"github.com/takodeploy/tako/internal/supervisor/control"
 	"github.com/takodeploy/tako/internal/upgrade/stage"
 )
 
@@ -92,15 +96,19 @@ func (l *Layout) Current() (string, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	}
+	if version := filepath.Base(link); err == nil && printable(version) != version {
+		return "", fmt.Errorf("%s names %q, which is no version", filepath.Join(l.Root, "current"), link)
+	}
 	return filepath.Base(link), err
 }
 
 // Request is what is to be installed.
 type Request struct {
 	Layout
-	// Version and Program are those of this program. It is what is installed, unless
-	// Release says where a signed release comes from, and TrustedRoot whose signature is
-	// believed: then that is installed. Channel is that of the feed.
+	// Version and Program are those of this program (/proc/self/exe is the very file that
+	// runs, whatever has its name by now). It is what is installed, unless Release says
+	// where a signed release comes from, and TrustedRoot whose signature is believed: then
+	// that is installed. Channel is that of the feed.
 	Version, Program string
 	Release          stage.Source
 	TrustedRoot      []byte
@@ -111,7 +119,11 @@ type Request struct {
 	NoWorker      bool
 	// Start starts the service, where there is systemd.
 	Start bool
-	Out   io.Writer
+	// SupervisorOnly replaces the supervisor with this program, and leaves the version that
+	// is current as it is. The server goes on meanwhile. With a Release this program must
+	// be the one that it has.
+	SupervisorOnly bool
+	Out            io.Writer
 	// Systemd is the service manager; the machine's unless set.
 	Systemd daemon.Manager
 }
@@ -126,12 +138,18 @@ type Done struct {
 	Changed []string
 	// Managed tells that systemd runs the service; Started that it does now.
 	Managed, Started bool
+	// Former is the process of a supervisor that still runs the program before, 0 if none
+	// does. Server is the process of the server that outlived its supervisor.
+	Former, Server int
 }
 
 type install struct {
 	*Request
 	uid, gid int
-	done     Done
+	// copy is this program where only root can change it: the supervisor's place, or beside
+	// it for a while.
+	copy string
+	done Done
 }
 
 // Install installs, or completes what is installed. A machine with another version is
@@ -142,18 +160,25 @@ func Install(ctx context.Context, r *Request) (Done, error) {
 	return i.done, err
 }
 
-func (i *install) run(ctx context.Context) error {
-	if i.User != "" && os.Getuid() != 0 {
-		return errors.New("a service is installed by root: use sudo; or name a directory of your own with --prefix, to try it")
+func (i *install) run(ctx context.Context) (err error) {
+	if i.User != "" {
+		if os.Getuid() != 0 {
+			return errors.New("a service is installed by root: use sudo; or name a directory of your own with --prefix, to try it")
+		}
+		defer syscall.Umask(syscall.Umask(0o022)) // the service's user is to read what is made for it
 	}
 	current, err := i.Current()
 	if err != nil {
 		return err
 	}
-	if current != "" {
-		if err := i.refuseOther(ctx, current); err != nil {
-			return err
-		}
+	switch {
+	case i.SupervisorOnly:
+		err = i.replaceable(ctx, current)
+	case current != "":
+		err = i.refuseOther(ctx, current)
+	}
+	if err != nil {
+		return err
 	}
 	if err := i.account(ctx); err != nil {
 		return err
@@ -161,10 +186,15 @@ func (i *install) run(ctx context.Context) error {
 	if err := i.directories(); err != nil {
 		return err
 	}
-	if i.done.Version = current; current != "" {
-		err = i.found(current)
+	if err := i.prepare(); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, i.tidy()) }()
+	if i.SupervisorOnly {
+		i.done.Version = current
+		err = i.released(ctx)
 	} else {
-		err = i.firstVersion(ctx)
+		err = i.place(ctx, current)
 	}
 	if err != nil {
 		return err
@@ -178,25 +208,22 @@ func (i *install) run(ctx context.Context) error {
 	return i.service(ctx)
 }
 
-// offered is the version that would be installed.
-func (i *install) offered(ctx context.Context) (string, error) {
-	if i.Release.Feed == "" && i.Release.Bundle == "" {
-		return i.Version, nil
-	}
+// signed reports whether a release is installed, and not this program.
+func (i *install) signed() bool { return i.Release.Feed != "" || i.Release.Bundle != "" }
+
+// offer is what the release has, whose signature is checked.
+func (i *install) offer(ctx context.Context, r stage.Request) (*stage.Offer, error) {
 	dir, err := os.MkdirTemp("", "tako-install-")
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	store := stage.Open(dir, nil)
 	_, err = store.Pin(i.TrustedRoot, false)
 	var offer *stage.Offer
 	if err == nil {
-		offer, err = store.Check(ctx, i.stage())
+		offer, err = store.Check(ctx, r)
 	}
-	if err := errors.Join(err, os.RemoveAll(dir)); err != nil {
-		return "", err
-	}
-	return offer.Release.Version, nil
+	return offer, errors.Join(err, os.RemoveAll(dir))
 }
 
 // refuseOther refuses to install a version over another. Where only the data is left of
@@ -205,30 +232,23 @@ func (i *install) refuseOther(ctx context.Context, current string) error {
 	if _, err := os.Stat(i.Supervisor()); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	offered, err := i.offered(ctx)
-	if err != nil || offered == current {
-		return err
+	offered := i.Version
+	if i.signed() {
+		offer, err := i.offer(ctx, i.stage())
+		if err != nil {
+			return err
+		}
+		offered = offer.Release.Version
+	}
+	if offered == current {
+		return nil
 	}
 	how := i.Command() + " upgrade"
 	if i.Release.Bundle != "" {
 		how += " --bundle " + i.Release.Bundle
 	}
-	return fmt.Errorf("%w: %s has version %s, and this is %s. Nothing was changed. A server is upgraded, without an outage, by `%s`, and goes back by `%s upgrade rollback`",
+	return fmt.Errorf("%w: %s has version %s, and this is %s. Nothing was changed. A server is upgraded, without an outage, by `%s`, and goes back by `%s upgrade rollback`. --supervisor-only replaces the supervisor alone",
 		ErrOther, i.Root, current, offered, how, i.Command())
-}
-
-// found completes the version that was there before. In the data of a container there is
-// no program: it was in the image.
-func (i *install) found(current string) error {
-	_, err := os.Stat(filepath.Join(i.Root, "versions", current, Service))
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, fs.ErrNotExist) && i.Version == current:
-		i.changed(filepath.Join(i.Root, "versions", current))
-		return errors.Join(supervisor.Install(i.Root, current, i.Program), i.giveAll("versions"))
-	}
-	return fmt.Errorf("%s has the data of version %s, whose program is not there: %w; install that version first", i.Root, current, err)
 }
 
 func (i *install) changed(path string) { i.done.Changed = append(i.done.Changed, path) }
@@ -269,143 +289,133 @@ func (i *install) makeUser(ctx context.Context) error {
 	return nil
 }
 
-// directories makes what is missing. Whose data it is, only they may read.
+// directories makes those that root makes: the root directory, which belongs to the
+// service's user, and those of programs and settings, which do not.
 func (i *install) directories() error {
-	for _, d := range []struct {
-		path string
-		mode fs.FileMode
-		own  bool
-	}{
-		{i.Root, 0o755, true},
-		{filepath.Join(i.Root, "versions"), 0o755, true},
-		{i.Data(), 0o700, true},
-		{filepath.Join(i.Root, "backups"), 0o700, true},
-		{filepath.Join(i.Root, "upgrade"), 0o700, true},
-		{filepath.Join(i.Root, "run"), 0o700, true},
-		{i.Lib, 0o755, false},
-		{i.Bin, 0o755, false},
-		{i.Etc, 0o755, false},
-		{i.Units, 0o755, false},
-	} {
-		if _, err := os.Stat(d.path); err == nil {
-			continue
-		}
-		if err := os.MkdirAll(filepath.Dir(d.path), 0o755); err != nil {
+	for _, path := range []string{i.Root, i.Lib, i.Bin, i.Etc, i.Units} {
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			return err
 		}
-		if err := os.Mkdir(d.path, d.mode); err != nil {
+		made, err := directory(path, 0o755)
+		if err != nil {
 			return err
 		}
-		if err := os.Chmod(d.path, d.mode); err != nil { // whatever the umask
-			return err
+		if made {
+			i.changed(path)
 		}
-		if d.own {
-			if err := i.give(d.path); err != nil {
-				return err
-			}
-		}
-		i.changed(d.path)
 	}
-	return nil
+	return i.owned()
 }
 
-func (i *install) give(path string) error {
+// owned gives the root directory to the service's user, if it is still root's.
+func (i *install) owned() error {
 	if i.User == "" {
 		return nil
 	}
-	return os.Lchown(path, i.uid, i.gid)
+	info, err := os.Stat(i.Root)
+	if err != nil {
+		return err
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	switch {
+	case !ok || int(st.Uid) == i.uid:
+		return nil
+	case st.Uid == 0:
+		return os.Chown(i.Root, i.uid, i.gid)
+	}
+	return fmt.Errorf("%[1]s belongs to user %[2]d, and the service runs as %[3]s (%[4]d); to have it use that data: chown -R %[3]s: %[1]s", i.Root, st.Uid, i.User, i.uid)
 }
 
 func (i *install) stage() stage.Request {
 	return stage.Request{Source: i.Release, Channel: i.Channel, Wanted: i.Wanted, Have: i.Program, Now: time.Now()}
 }
 
-// firstVersion puts the version in place, and makes it the current one at last.
-func (i *install) firstVersion(ctx context.Context) error {
-	version := i.Version
-	if i.Release.Feed == "" && i.Release.Bundle == "" {
-		if err := supervisor.Install(i.Root, version, i.Program); err != nil {
-			return err
-		}
-	} else {
-		store := stage.Open(i.Root, nil)
-		if _, err := store.Pin(i.TrustedRoot, false); err != nil {
-			return err
-		}
-		offer, err := store.Stage(ctx, i.stage(), nil)
-		if err != nil {
-			return err
-		}
-		if version = offer.Release.Version; i.Release.Feed != "" {
-			if err := store.UseFeed(i.Release.Feed); err != nil {
-				return err
-			}
-		}
-	}
-	if err := i.giveAll("versions", "upgrade"); err != nil {
+// prepare makes a copy of this program that nobody but root can change: it is what runs
+// as the service's user, and becomes the supervisor.
+func (i *install) prepare() error {
+	if same, err := sameContent(i.Program, i.Supervisor()); err != nil || same {
+		i.copy = i.Supervisor()
 		return err
 	}
-	if err := supervisor.Begin(i.Root, version); err != nil {
-		return err
-	}
-	i.done.Version = version
-	i.changed(filepath.Join(i.Root, "versions", version))
-	return i.give(filepath.Join(i.Root, "current"))
-}
-
-// giveAll gives trees to the service's user, without following a link.
-func (i *install) giveAll(names ...string) error {
-	if i.User == "" {
-		return nil
-	}
-	root, err := os.OpenRoot(i.Root)
+	out, err := os.CreateTemp(i.Lib, ".tako-*")
 	if err != nil {
-		return err
+		return fmt.Errorf("copy this program to where the service finds it: %w", err)
 	}
-	defer root.Close() //nolint:errcheck // a handle
-	for _, name := range names {
-		err := fs.WalkDir(root.FS(), name, func(path string, _ fs.DirEntry, err error) error {
-			if err != nil {
-				return err
-			}
-			return root.Lchown(path, i.uid, i.gid)
-		})
-		if err != nil {
-			return fmt.Errorf("give %s to %s: %w", name, i.User, err)
-		}
+	i.copy = out.Name()
+	in, err := os.Open(i.Program)
+	if err == nil {
+		_, err = io.Copy(out, in)
+		err = errors.Join(err, in.Close())
+	}
+	if err = errors.Join(err, out.Chmod(0o755), out.Sync(), out.Close()); err != nil {
+		return errors.Join(fmt.Errorf("copy this program to %s: %w", i.Lib, err), i.tidy())
 	}
 	return nil
 }
 
-// supervisor copies this program to where the service starts it from. One that is there
-// stays: it has been started from there.
-func (i *install) supervisor() error {
-	if _, err := os.Stat(i.Supervisor()); err == nil {
+// tidy removes a copy that was for a while only.
+func (i *install) tidy() error {
+	if i.copy == "" || i.copy == i.Supervisor() {
 		return nil
 	}
-	partial := i.Supervisor() + ".partial"
-	if err := copyProgram(i.Program, partial); err != nil {
-		return errors.Join(fmt.Errorf("install the supervisor: %w", err), os.Remove(partial))
+	return os.Remove(i.copy)
+}
+
+// place has the service's user put the version in place, and make it the current one at
+// last. A release is staged by root before, where only root can change it.
+func (i *install) place(ctx context.Context, current string) error {
+	e := &errand{Do: errandPlace, Version: i.Version, Program: i.copy}
+	if current == "" && i.signed() {
+		dir, err := os.MkdirTemp(i.Lib, ".release-*")
+		if err != nil {
+			return err
+		}
+		defer os.RemoveAll(dir) //nolint:errcheck // what was installed is elsewhere
+		if e.Staged, err = i.staged(ctx, dir); err != nil {
+			return err
+		}
+		e.TrustedRoot, e.Feed = i.TrustedRoot, i.Release.Feed
 	}
-	if err := durable.Rename(partial, i.Supervisor()); err != nil {
+	t, err := i.send(ctx, i.copy, e)
+	for _, name := range t.Changed {
+		i.changed(filepath.Join(i.Root, name))
+	}
+	i.done.Version = t.Version
+	return err
+}
+
+// staged fetches and checks the release in a directory of root's, which others may read.
+func (i *install) staged(ctx context.Context, dir string) (*stage.Staged, error) {
+	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // programs are no secret
+		return nil, err
+	}
+	store := stage.Open(dir, nil)
+	if _, err := store.Pin(i.TrustedRoot, false); err != nil {
+		return nil, err
+	}
+	offer, err := store.Stage(ctx, i.stage(), nil)
+	if err != nil {
+		return nil, err
+	}
+	staged, err := store.Staged(offer.Release.Version, i.Channel)
+	return &staged, err
+}
+
+// supervisor puts this program where the service starts it from. One that is there stays,
+// since it has been started from there, unless it is what is to be replaced.
+func (i *install) supervisor() error {
+	if i.copy == i.Supervisor() {
+		return nil
+	}
+	if _, err := os.Stat(i.Supervisor()); err == nil && !i.SupervisorOnly {
+		return nil
+	}
+	if err := durable.Rename(i.copy, i.Supervisor()); err != nil {
 		return fmt.Errorf("install the supervisor: %w", err)
 	}
+	i.copy = i.Supervisor()
 	i.changed(i.Supervisor())
 	return nil
-}
-
-func copyProgram(from, to string) error {
-	in, err := os.Open(from)
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	out, err := os.OpenFile(to, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o755)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(out, in)
-	return errors.Join(err, out.Chmod(0o755), out.Sync(), out.Close())
 }
 
 // files writes settings, command and unit.
@@ -454,46 +464,35 @@ func (i *install) write(path, text string, mode fs.FileMode) error {
 
 // service has systemd know the service and run it.
 func (i *install) service(ctx context.Context) error {
-	if i.Prefix != "" || i.Systemd.Check() != nil {
-		return nil
+	i.done.Managed = i.Prefix == "" && i.Systemd.Check() == nil
+	if i.done.Managed {
+		if err := i.Systemd.Enable(ctx, Service); err != nil {
+			return err
+		}
 	}
-	i.done.Managed = true
-	if err := i.Systemd.Enable(ctx, Service); err != nil {
+	if !i.done.Managed || !i.Start {
+		if !i.SupervisorOnly {
+			return nil
+		}
+		_, err := i.former(ctx)
 		return err
-	}
-	if !i.Start {
-		return nil
 	}
 	state, err := i.Systemd.Status(ctx, Service)
 	if err != nil {
 		return err
 	}
-	if state != daemon.Running {
+	switch {
+	case state != daemon.Running:
 		if err := i.Systemd.Start(ctx, Service); err != nil {
 			return fmt.Errorf("%w; look with: journalctl -u %s", err, Service)
 		}
 		i.changed("the service " + Service)
+	case i.SupervisorOnly:
+		return i.restart(ctx)
 	}
-	if err := i.serves(ctx); err != nil {
+	if _, err := i.send(ctx, i.copy, &errand{Do: errandServes}); err != nil {
 		return err
 	}
 	i.done.Started = true
 	return nil
-}
-
-// serves waits until the server does.
-func (i *install) serves(ctx context.Context) error {
-	ctx, stop := context.WithTimeout(ctx, time.Minute)
-	defer stop()
-	for {
-		r, err := supervisor.Ask(ctx, i.Root, supervisor.Order{Do: "status"})
-		if err == nil && r.Server != nil && r.Server.Stage == control.Serving {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return errors.Join(fmt.Errorf("the service runs, but its server did not begin to serve within a minute; look with: journalctl -u %s", Service), err)
-		case <-time.After(50 * time.Millisecond):
-		}
-	}
 }

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/takodeploy/tako/internal/durable"
@@ -39,6 +40,10 @@ func install(t *testing.T, r *setup.Request) setup.Done {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// A child that another test forked meanwhile may have a program open for writing still,
+	// which nobody can run then. None that is forked from now on has.
+	syscall.ForkLock.RLock()
+	syscall.ForkLock.RUnlock() //nolint:staticcheck // to wait is all
 	return done
 }
 

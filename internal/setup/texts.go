@@ -34,15 +34,12 @@ TAKO_BACKUPS=%s/backups
 
 // command is what people call. Root becomes the service's user, so that no file in its
 // directories belongs to root afterwards, and that root runs nothing which that user
-// could have changed.
+// could have changed. The supervisor's program, which is root's, does that: it keeps root's
+// terminal from what it runs (asUser).
 func (i *install) command() string {
 	as := ""
 	if i.User != "" {
-		as = fmt.Sprintf(`if [ "$(id -u)" = 0 ]; then
-  command -v runuser >/dev/null && exec runuser -u %[1]s -- "$program" "$@"
-  exec setpriv --reuid=%[1]s --regid=%[1]s --init-groups -- "$program" "$@"
-fi
-`, i.User)
+		as = fmt.Sprintf("[ \"$(id -u)\" != 0 ] || exec '%s' %s %s \"$program\" \"$@\"\n", i.Supervisor(), verbAsUser, i.User)
 	}
 	return fmt.Sprintf(`#!/bin/sh
 # Written by 'tako install'. Runs the version of Tako that is current, with the settings of

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/takodeploy/tako/internal/agent/daemon"
-	"github.com/takodeploy/tako/internal/durable"
 )
 
 // Removal is what is to be taken away.
@@ -55,9 +54,12 @@ func Uninstall(ctx context.Context, r *Removal) (out Removed, err error) {
 			return out, err
 		}
 	}
-	lock := filepath.Join(r.Root, "run", "supervisor.lock")
-	if held, err := durable.Held(lock); err != nil || held {
-		return out, errors.Join(err, fmt.Errorf("a supervisor runs in %s; end it first", r.Root))
+	held, err := r.held(ctx)
+	if err != nil {
+		return out, err
+	}
+	if held {
+		return out, fmt.Errorf("a supervisor runs in %s; end it first", r.Root)
 	}
 	if out.Scripts, err = r.endWorker(ctx); err != nil {
 		return out, err
@@ -93,6 +95,19 @@ func Uninstall(ctx context.Context, r *Removal) (out Removed, err error) {
 	}
 	out.Gone = append(out.Gone, "the user "+r.User)
 	return out, nil
+}
+
+// held reports whether a supervisor runs.
+func (r *Removal) held(ctx context.Context) (bool, error) {
+	if _, err := os.Stat(r.Root); errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	program := r.Supervisor()
+	if _, err := os.Stat(program); err != nil {
+		program = "/proc/self/exe"
+	}
+	t, err := r.send(ctx, program, &errand{Do: errandHeld})
+	return t.Held, err
 }
 
 // known refuses to remove what is not Tako's.
