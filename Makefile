@@ -7,7 +7,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
 
-VERSION     ?= 2026.4.0-dev
+VERSION     ?= 2026.5.0-dev
 COMMIT      := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 COMMIT_DATE := $(shell git log -1 --format=%cI 2>/dev/null || echo unknown)
 LDFLAGS     := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.commitDate=$(COMMIT_DATE)
@@ -16,7 +16,7 @@ TOOLS       := $(CURDIR)/bin/tools
 GOFUMPT     := $(TOOLS)/gofumpt
 LINTER      := $(TOOLS)/golangci-lint
 
-.PHONY: build demo docs test unit race lint vet cross prerequisites tools soak soak-kills soak-stalls soak-states soak-delta soak-packages soak-clone soak-agents soak-upgrade soak-fuzz fuzz bench bench-agents vuln release clean
+.PHONY: build demo docs test unit race lint vet cross prerequisites tools soak soak-kills soak-stalls soak-states soak-delta soak-packages soak-clone soak-agents soak-upgrade soak-releases soak-fuzz fuzz bench bench-agents vuln release clean
 
 build:
 	$(GOBUILD) -o bin/tako ./cmd/tako
@@ -67,7 +67,7 @@ $(LINTER):
 
 # The long tests, a target each, which ends by itself within an hour.
 SOAK := TAKO_TEST_SOAK=1 TAKO_TEST_BINARY=$(CURDIR)/bin/tako go test -count=1 -v
-soak: soak-kills soak-stalls soak-states soak-delta soak-packages soak-clone soak-agents soak-upgrade soak-fuzz
+soak: soak-kills soak-stalls soak-states soak-delta soak-packages soak-clone soak-agents soak-upgrade soak-releases soak-fuzz
 
 soak-kills: build
 	$(SOAK) -timeout 40m -skip TestKilledUpgrades -run 'TestPoint20|TestKill|TestPausedOwner|TestErrorAtEveryEdge|TestLateStart|TestLostCommits' ./test
@@ -101,6 +101,10 @@ soak-agents: build
 # on each database; prints what was killed, what may come of it and what came.
 soak-upgrade: build
 	$(SOAK) -timeout 58m -run 'TestBadVersions|TestKilledUpgrades' ./test
+
+# The last release's whole tests of the API, over the schema that these sources expand.
+soak-releases: build
+	$(SOAK) -timeout 58m -run 'TestTestsOfTheLastRelease|TestFromTheLastRelease|TestReleases' ./test
 
 # Every Fuzz function of the module, found by itself; FUZZ_SECONDS in all.
 FUZZ_SECONDS ?= 600

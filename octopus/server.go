@@ -79,6 +79,17 @@ type SystemInfo struct {
 	Links           Links `json:"Links"`
 }
 
+// InstalledVersion is a version that began to serve on the server's database.
+type InstalledVersion struct {
+	Version string `json:"Version"`
+	// SchemaLevel is the level of the schema that the version makes.
+	SchemaLevel int `json:"SchemaLevel"`
+	// Node is where it began to serve; null where that is not known.
+	Node NullString `json:"Node"`
+	// Installed is when it began to.
+	Installed Time `json:"Installed"`
+}
+
 // ServerNode is a process of the server.
 type ServerNode struct {
 	Resource

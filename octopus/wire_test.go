@@ -104,6 +104,7 @@ func documents() []any {
 		octopus.ServerStatus{},
 		octopus.ServerHealth{},
 		octopus.SystemInfo{},
+		octopus.InstalledVersion{},
 		octopus.ServerNodesSummary{},
 		octopus.ServerNodePing{},
 		octopus.LicenseStatus{},

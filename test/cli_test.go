@@ -31,7 +31,13 @@ func run(t *testing.T, in string, args ...string) (out string, code int) {
 // runWith is run with more in its environment.
 func runWith(t *testing.T, env []string, in string, args ...string) (out string, code int) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), apptest.Binary(t), args...)
+	return runProgram(t, apptest.Binary(t), env, in, args...)
+}
+
+// runProgram is runWith with the program of another version.
+func runProgram(t *testing.T, program string, env []string, in string, args ...string) (out string, code int) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), program, args...)
 	cmd.Env = append(os.Environ(), env...)
 	cmd.Stdin = strings.NewReader(in)
 	body, err := cmd.CombinedOutput()

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/takodeploy/tako/internal/apptest"
+	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/upgrade/stage"
 )
 
@@ -157,7 +158,7 @@ func TestInstallerBelievesNobody(t *testing.T) {
 		"a root for a feed":        {[]string{"--feed", feed.URL + "/root.json", "--trust", root}, 1, "no feed"},
 		"a feed for a root":        {[]string{"--bundle", bundle, "--trust", p.at("2026.4.0.json")}, 1, "is no root"},
 		"a program that changed":   {[]string{"--bundle", change("program", "echo ran", "echo Ran"), "--trust", root}, 1, "not the one that was signed"},
-		"a feed that changed":      {[]string{"--bundle", change("feed", `"level":2`, `"level":1`), "--trust", root}, 1, "does not fit"},
+		"a feed that changed":      {[]string{"--bundle", change("feed", fmt.Sprintf(`"level":%d`, db.BinaryLevels().Level+1), `"level":1`), "--trust", root}, 1, "does not fit"},
 		"a signature that is none": {[]string{"--bundle", change("keyid", `"keyid":"`, `"keyiD":"`), "--trust", root}, 1, "1 of the keys"},
 		"half a bundle":            {[]string{"--bundle", p.at("half"), "--trust", root}, 1, "install.sh: "},
 	} {

@@ -62,7 +62,14 @@ type walk struct {
 }
 
 func newWalk(t *testing.T, p *apptest.Process, seed uint64) *walk {
+	t.Helper()
 	p.Start()
+	return walkOn(t, p, seed)
+}
+
+// walkOn is newWalk with a server that runs.
+func walkOn(t *testing.T, p *apptest.Process, seed uint64) *walk {
+	t.Helper()
 	w := &walk{Process: p, model: newModel(t, p.Client), counter: filepath.Join(apptest.ShortDir(t), "counter"), random: rand.New(rand.NewPCG(seed, seed))}
 	var steps []octopus.Step
 	for n := range parallelSteps {

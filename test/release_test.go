@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/upgrade/publish"
 	"github.com/takodeploy/tako/internal/upgrade/releasefeed"
 )
@@ -17,11 +18,19 @@ import (
 // said to have the schema of nextProgram.
 func dist(t *testing.T, version string, program []byte) string {
 	t.Helper()
+	next := db.BinaryLevels().Level + 1
+	return distOf(t, releasefeed.Release{Version: version, Level: next, MinReaderLevel: next}, program)
+}
+
+// distOf is dist of a release whose levels are not those of a next version.
+func distOf(t *testing.T, r releasefeed.Release, program []byte) string {
+	t.Helper()
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, publish.Program(version, runtime.GOOS+"/"+runtime.GOARCH)), program, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, publish.Program(r.Version, runtime.GOOS+"/"+runtime.GOARCH)), program, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	r, err := publish.Describe(dir, releasefeed.Release{Version: version, Date: time.Unix(1000, 0).UTC(), Level: 2, MinReaderLevel: 2, UpgradeFromMin: "2026.1.0", Rollback: releasefeed.RollbackFree})
+	r.Date, r.UpgradeFromMin, r.Rollback = time.Unix(1000, 0).UTC(), "2026.1.0", releasefeed.RollbackFree
+	r, err := publish.Describe(dir, r)
 	if err != nil {
 		t.Fatal(err)
 	}

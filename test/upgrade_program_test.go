@@ -2,16 +2,19 @@ package test
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/takodeploy/tako/internal/db"
 )
 
 // next is the version that nextProgram is of.
-const next = "2026.5.0"
+const next = "2026.6.0"
 
 // nextProgram builds this program once more as a next version would be: it adds a table,
 // older versions cannot work on its data once it is finalized, and it misbehaves as the
@@ -40,11 +43,20 @@ var buildNext = sync.OnceValues(func() ([]byte, error) { // built once for all t
 	over := map[string]string{
 		filepath.Join(root, "cmd/tako/misbehave_start.go"):          filepath.Join(own, "start.go"),
 		filepath.Join(root, "internal/rest/misbehave.go"):           filepath.Join(own, "answer.go"),
-		filepath.Join(root, "internal/db/migrations/9000_next.sql"): filepath.Join(own, "9000_next.sql"),
+		filepath.Join(root, "internal/db/migrations/9000_next.sql"): filepath.Join(dir, "9000_next.sql"),
+	}
+	migration, err := os.ReadFile(filepath.Join(own, "9000_next.sql"))
+	if err != nil {
+		return nil, err
+	}
+	level := db.BinaryLevels().Level + 1
+	migration = fmt.Appendf(nil, "-- tako: level %d, tx\n%s", level, migration)
+	if err := os.WriteFile(filepath.Join(dir, "9000_next.sql"), migration, 0o600); err != nil {
+		return nil, err
 	}
 	for path, change := range map[string][2]string{
 		"internal/rest/server.go":  {"defer s.recover(out, hr, id)\n", "defer s.recover(out, hr, id)\n\tmisanswer(hr)\n"},
-		"internal/db/migration.go": {"minReader = 1\n", "minReader = 2\n"},
+		"internal/db/migration.go": {"minReader = 1\n", fmt.Sprintf("minReader = %d\n", level)},
 	} {
 		raw, err := os.ReadFile(filepath.Join(root, path))
 		if err != nil {

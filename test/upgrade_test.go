@@ -58,7 +58,12 @@ func newFeedSite(t *testing.T) *feedSite {
 // publish puts a version on the site.
 func (f *feedSite) publish(t *testing.T, version string, program []byte) {
 	t.Helper()
-	from := dist(t, version, program)
+	f.publishFrom(t, dist(t, version, program), program)
+}
+
+// publishFrom puts what was built on the site.
+func (f *feedSite) publishFrom(t *testing.T, from string, program []byte) {
+	t.Helper()
 	r, err := publish.ReadRelease(from)
 	if err != nil {
 		t.Fatal(err)
@@ -130,7 +135,7 @@ func (u *upgraded) args(args ...string) []string {
 // the environment of the server.
 func (u *upgraded) do(code int, want string, args ...string) {
 	u.t.Helper()
-	out, got := runWith(u.t, u.Env, "", u.args(args...)...)
+	out, got := runProgram(u.t, u.Executable(), u.Env, "", u.args(args...)...)
 	if got != code || !strings.Contains(out, want) {
 		raw, _ := os.ReadFile(filepath.Join(u.Root, "upgrade", "worker.log")) // for the reader
 		u.t.Fatalf("%v: exit code %d, not %d\n%s\n%s\n%s", args, got, code, out, raw, u.Output())
@@ -253,8 +258,8 @@ func TestUpgrade(t *testing.T) {
 				t.Errorf("the version before: exit code %d, %s", code, out)
 			}
 			// One that does not work is given up before it has done any harm.
-			u.site.publish(t, "2026.6.0", fmt.Appendf(nil, `#!/bin/sh
-[ "$1" = version ] && echo '{"Version":"2026.6.0","Platform":"%s/%s"}' && exit
+			u.site.publish(t, "2026.7.0", fmt.Appendf(nil, `#!/bin/sh
+[ "$1" = version ] && echo '{"Version":"2026.7.0","Platform":"%s/%s"}' && exit
 echo 'tako: it cannot' >&2
 exit 1
 `, runtime.GOOS, runtime.GOARCH))

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -14,8 +15,8 @@ import (
 )
 
 func databaseCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "database", Short: "Move a server to another database"}
-	cmd.AddCommand(databaseCopyCommand(), databaseExpandCommand(), databaseFinalizeCommand(), databaseCheckCommand())
+	cmd := &cobra.Command{Use: "database", Short: "Move a server to another database, and see which versions it had"}
+	cmd.AddCommand(databaseCopyCommand(), databaseVersionsCommand(), databaseExpandCommand(), databaseFinalizeCommand(), databaseCheckCommand())
 	return cmd
 }
 
@@ -73,6 +74,47 @@ file, or the URLs themselves by TAKO_COPY_FROM and TAKO_COPY_TO.`,
 	cmd.Flags().StringVar(&what.From, "from", "", "database to copy; that of the settings unless named")
 	cmd.Flags().StringVar(&what.To, "to", "", "empty database to copy to")
 	cmd.Flags().StringVar(&what.Data, "to-data", "", "data directory to copy packages, artifacts, logs and the master key to")
+	return cmd
+}
+
+// maxVersions bounds what the list of versions shows.
+const maxVersions = 1000
+
+func databaseVersionsCommand() *cobra.Command {
+	var o offline
+	var format form
+	cmd := &cobra.Command{
+		Use: "versions", Short: "List the versions that have served on the database, the newest first", Args: cobra.NoArgs,
+		Long: `Lists the versions that have served on a server's database, the newest first: which one a
+restored copy needs, or since when one is there. The server may run meanwhile. Versions
+before 2026.5.0 did not note themselves, but for the one that made the database.`,
+		Example: `  tako database versions --data /var/lib/tako
+  tako database versions --data /var/lib/tako --output json`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, opt, err := o.config(cmd)
+			if err != nil {
+				return err
+			}
+			all, total, err := app.InstalledVersions(cmd.Context(), cfg, opt, maxVersions)
+			if err != nil {
+				return err
+			}
+			if format == formJSON {
+				return printJSON(cmd.OutOrStdout(), all)
+			}
+			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
+			fmt.Fprintln(w, "VERSION\tSINCE\tNODE\tSCHEMA LEVEL")
+			for _, v := range all {
+				fmt.Fprintf(w, "%s\t%s\t%s\t%d\n", v.Number, v.Began.Format(time.RFC3339), cmp.Or(v.Node, "-"), v.Level)
+			}
+			if n := total - int64(len(all)); n > 0 {
+				fmt.Fprintf(w, "and %d before them\n", n)
+			}
+			return w.Flush()
+		},
+	}
+	o.flags(cmd)
+	outputFlag(cmd, &format)
 	return cmd
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/takodeploy/tako/internal/backup"
 	"github.com/takodeploy/tako/internal/config"
 	"github.com/takodeploy/tako/internal/db"
+	"github.com/takodeploy/tako/internal/installed"
 	"github.com/takodeploy/tako/internal/instance"
 )
 
@@ -64,6 +65,23 @@ func CheckSchema(ctx context.Context, cfg config.Config, opt Options) (db.Meta, 
 	return changeSchema(ctx, cfg, opt, func(d *db.DB) error { return db.CheckStart(ctx, d, db.BinaryLevels()) })
 }
 
+// InstalledVersions reads which versions have served on a server's database, at most limit
+// of them with the newest first, and how many there are.
+func InstalledVersions(ctx context.Context, cfg config.Config, opt Options, limit int64) (all []installed.Version, total int64, err error) {
+	all = []installed.Version{}
+	_, err = changeSchema(ctx, cfg, opt, func(d *db.DB) error {
+		if err := db.CheckStart(ctx, d, db.BinaryLevels()); err != nil {
+			return err
+		}
+		return d.Read(ctx, func(tx *db.Tx) (err error) {
+			all, total, err = installed.List(ctx, tx, 0, limit)
+			return err
+		})
+	})
+	return all, total, err
+}
+
+// changeSchema opens a database, has fn do something, and reads what became of the schema.
 func changeSchema(ctx context.Context, cfg config.Config, opt Options, fn func(*db.DB) error) (m db.Meta, err error) {
 	log := opt.Log
 	if log == nil {

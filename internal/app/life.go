@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/takodeploy/tako/internal/db"
+	"github.com/takodeploy/tako/internal/installed"
 	"github.com/takodeploy/tako/internal/lameduck"
 	"github.com/takodeploy/tako/internal/supervisor/control"
 )
@@ -212,6 +213,13 @@ func (l *life) failed(err error) {
 func (l *life) startWork() {
 	a := l.app
 	l.work = begin(l.ctx, l.failed, a.tasks.Run, a.janitor.Run, a.schedule.Run, a.notify.Run, a.db.KeepStatistics, a.upgrades.lookout.Run,
+		func(ctx context.Context) error {
+			// Nobody's work waits for it, and the next start notes it.
+			if err := installed.Record(ctx, a.db, a.cfg.Node, a.version); err != nil && ctx.Err() == nil {
+				a.log.Warn("the history of versions has a gap", "err", err)
+			}
+			return nil
+		},
 		func(ctx context.Context) error {
 			// Beside everything else: what does not need the worker need not wait for it.
 			if err := a.targets.Start(ctx); err != nil && ctx.Err() == nil {

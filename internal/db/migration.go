@@ -125,7 +125,7 @@ type Levels struct {
 
 // minLevel and minReader are set by hand for each release.
 const (
-	minLevel  = 1
+	minLevel  = 2
 	minReader = 1
 )
 

@@ -1,4 +1,3 @@
--- tako: level 2, tx
 -- What a next version adds. It fails where there is more than one spoiled environment, as
 -- migrations do on data that nobody thought of.
 CREATE TABLE next_version (

@@ -59,6 +59,7 @@ func Routes(cfg Config) []rest.Route {
 	a := &api{Config: cfg, trail: events.New(cfg.Store.Kinds()), zones: timezones()}
 	system := a.statusRoutes()
 	system = append(system, a.nodeRoutes()...)
+	system = append(system, a.versionRoutes()...)
 	system = append(system, a.settingRoutes()...)
 	system = append(system, a.emptyRoutes()...)
 	system = append(system, a.certificateRoutes()...)
