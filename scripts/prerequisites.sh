@@ -3,6 +3,12 @@
 # without the right to install, it says what is missing; with CI=true that fails.
 set -euo pipefail
 
+# The tests build the last release from the history (releases.json).
+if [ "$(git rev-parse --is-shallow-repository 2>/dev/null)" = true ]; then
+  echo "Fetching the history"
+  git fetch --quiet --unshallow || { echo "The tests need the project's history, and it cannot be fetched; git fetch --unshallow gets it." >&2; [ "${CI:-}" != true ]; }
+fi
+
 missing=()
 have_postgres() {
   [ -n "${TAKO_TEST_PG_BIN:-}" ] || command -v initdb >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null
