@@ -30,7 +30,7 @@ func onServer(t *testing.T, s *apptest.Process, env []string, in string, args ..
 	if s.Database != "" {
 		args = append(args, "--database", s.Database)
 	}
-	cmd := exec.CommandContext(t.Context(), s.Executable(), args...)
+	cmd := exec.CommandContext(t.Context(), s.Executable(t), args...)
 	cmd.Env = append(os.Environ(), env...)
 	cmd.Stdin = strings.NewReader(in)
 	var stdout, stderr strings.Builder

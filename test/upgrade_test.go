@@ -135,7 +135,7 @@ func (u *upgraded) args(args ...string) []string {
 // the environment of the server.
 func (u *upgraded) do(code int, want string, args ...string) {
 	u.t.Helper()
-	out, got := runProgram(u.t, u.Executable(), u.Env, "", u.args(args...)...)
+	out, got := runProgram(u.t, u.Executable(u.t), u.Env, "", u.args(args...)...)
 	if got != code || !strings.Contains(out, want) {
 		raw, _ := os.ReadFile(filepath.Join(u.Root, "upgrade", "worker.log")) // for the reader
 		u.t.Fatalf("%v: exit code %d, not %d\n%s\n%s\n%s", args, got, code, out, raw, u.Output())

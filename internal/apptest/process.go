@@ -81,7 +81,7 @@ func (p *Process) Supervised() {
 // Install gives the supervised server another version, which is this program again.
 func (p *Process) Install(version string) {
 	p.t.Helper()
-	if err := supervisor.Install(p.Root, version, p.Executable()); err != nil {
+	if err := supervisor.Install(p.Root, version, p.Executable(p.t)); err != nil {
 		p.t.Fatal(err)
 	}
 }
@@ -110,12 +110,12 @@ func (p *Process) Servers() (pids []int) {
 }
 
 // Executable is the path of the program that runs.
-func (p *Process) Executable() string {
-	p.t.Helper()
+func (p *Process) Executable(t testing.TB) string {
+	t.Helper()
 	if p.Program != "" {
 		return p.Program
 	}
-	return Binary(p.t)
+	return Binary(t)
 }
 
 // readyWithin is how long a start may take on a busy machine.
@@ -131,7 +131,7 @@ func (p *Process) Start() {
 	if p.Database != "" {
 		args = append(args, "--database", p.Database)
 	}
-	args = append(slices.Concat(p.Within, []string{p.Executable()}), args...)
+	args = append(slices.Concat(p.Within, []string{p.Executable(p.t)}), args...)
 	p.cmd = exec.Command(args[0], args[1:]...) //nolint:noctx // it is killed by the test, not by a context
 	p.cmd.Env = append(os.Environ(), append([]string{"TAKO_ADMIN_USERNAME=admin", "TAKO_ADMIN_API_KEY=" + AdminKey}, p.Env...)...)
 	stdout, err := p.cmd.StdoutPipe()
