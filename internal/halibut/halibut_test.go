@@ -249,13 +249,13 @@ func TestCancel(t *testing.T) {
 			t.Errorf("a call that had not: %v", err)
 		}
 		// One that lingers keeps its connection.
-		made := w.proxy.count()
 		lingering := call("Wait")
 		lingering.Linger = patience
 		ctx, cancel = context.WithCancel(t.Context())
 		var never string
 		go func() { ended <- w.Call(ctx, lingering, &never) }()
 		<-w.in
+		made := w.proxy.count() // with the one in the place of that which the first call lost
 		cancel()
 		if err := <-ended; !errors.Is(err, halibut.ErrUnanswered) || !errors.Is(err, context.Canceled) || never != "" {
 			t.Errorf("a call that lingers: %v", err)
