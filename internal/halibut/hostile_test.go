@@ -133,16 +133,20 @@ func TestConversationOfACaller(t *testing.T) {
 func TestConversationOfAPollingAgent(t *testing.T) {
 	t.Parallel()
 	agentID, sub := newID(t), halibut.NewSubscription()
-	timing := quick()
-	timing.Null = 10 * time.Millisecond
-	node := halibut.New(halibut.Config{
-		Identity: newID(t), Timing: timing,
-		TrustSubscriber: func(_ context.Context, s halibut.Subscription, p halibut.Thumbprint) (bool, error) {
-			return s == sub && p == agentID.Thumbprint, nil
-		},
-	})
-	ln := listen(t)
-	serve(t, node, ln)
+	open := func(null time.Duration) (*halibut.Node, net.Listener) {
+		timing := quick()
+		timing.Null = null
+		node := halibut.New(halibut.Config{
+			Identity: newID(t), Timing: timing,
+			TrustSubscriber: func(_ context.Context, s halibut.Subscription, p halibut.Thumbprint) (bool, error) {
+				return s == sub && p == agentID.Thumbprint, nil
+			},
+		})
+		ln := listen(t)
+		serve(t, node, ln)
+		return node, ln
+	}
+	node, ln := open(10 * time.Millisecond)
 	null := "\x01\x0e\x00\xf1\xff\x0e\x00\x00\x00\x0aMessage\x00\x00"
 	c := dialRaw(t, ln.Addr().String(), agentID)
 	c.say(t, "MX\n\n")
@@ -153,9 +157,16 @@ func TestConversationOfAPollingAgent(t *testing.T) {
 		c.say(t, "NEXT\n")
 		c.hear(t, "PROCEED\r\n")
 	}
-	// An agent that says something unasked is sent away, and no call is lost by it.
+	c.Close()
+	// An agent that says something unasked is sent away. This server asks nothing for a
+	// while, so that it cannot be an answer.
+	_, calm := open(time.Hour)
+	c = dialRaw(t, calm.Addr().String(), agentID)
+	c.say(t, "MX\n\nMX-SUBSCRIBER 1.0 "+string(sub)+"\n\n")
+	c.hear(t, "MX-SERVER 1.0\r\n\r\n")
 	c.say(t, "NEXT\n")
 	c.gone(t)
+	// Nor is a call lost by those that have gone.
 	for range 3 {
 		c := dialRaw(t, ln.Addr().String(), agentID)
 		c.say(t, "MX\r\n\r\nMX-SUBSCRIBER 1.0 "+string(sub)+"\r\n\r\n")
