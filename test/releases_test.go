@@ -59,7 +59,7 @@ func git(args ...string) ([]byte, error) {
 	return out, nil
 }
 
-// source is the tree of a release, in a directory that ends with the process's tests.
+// source is the tree of a release, in a directory that the caller removes.
 func source(r recorded) (dir string, err error) {
 	raw, err := git("archive", "--format=tar", r.Commit)
 	if err != nil {

@@ -32,7 +32,7 @@ func (a *api) versions(r *rest.Request) (any, error) {
 	}
 	items := make([]octopus.InstalledVersion, len(all))
 	for i, v := range all {
-		items[i] = octopus.InstalledVersion{Version: v.Number, SchemaLevel: v.Level, Node: octopus.NullString(v.Node), Installed: *octopus.OptionalTime(v.Began)}
+		items[i] = octopus.InstalledVersion{Version: v.Number, SchemaLevel: v.Level, Node: octopus.NullString(v.Node), Installed: octopus.NewTime(v.Began)}
 	}
 	return rest.PageOf(r, "InstalledVersion", p, total, items), nil
 }
