@@ -120,7 +120,7 @@ func (c *child) reach(ctx context.Context, limit time.Duration) error {
 
 // tell has the server do something.
 func (c *child) tell(ctx context.Context, cmd control.Command, limit time.Duration) error {
-	st, err := c.conn.Do(ctx, cmd, limit)
+	st, err := c.do(ctx, cmd, limit)
 	if st.PID != 0 {
 		c.status = st
 	}
@@ -133,6 +133,20 @@ func (c *child) tell(ctx context.Context, cmd control.Command, limit time.Durati
 		return fmt.Errorf("%s: %w", cmd, err)
 	}
 	return nil
+}
+
+// do is tell by the connection that there is, or by a new one if an answer never came on
+// that.
+func (c *child) do(ctx context.Context, cmd control.Command, limit time.Duration) (control.Status, error) {
+	if c.conn.Lost() {
+		conn, st, err := control.Dial(ctx, c.socket)
+		if err != nil {
+			return st, err
+		}
+		_ = c.conn.Close()
+		c.conn = conn
+	}
+	return c.conn.Do(ctx, cmd, limit)
 }
 
 func (c *child) version() string { return c.status.Version }

@@ -63,6 +63,40 @@ func TestSilentServer(t *testing.T) {
 	}
 }
 
+// TestLateAnswer: the answer of a server that was waited for in vain is not taken for that
+// to what it is told next.
+func TestLateAnswer(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "1.0.0")
+	w.supervise("TEST_DEEP=20ms")
+	is := func(what string) string { return filepath.Join(w.root, "versions/1.0.0", what) }
+	if err := os.WriteFile(is("stuck"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.order(supervisor.Order{Do: "deep"}); err == nil || !strings.Contains(err.Error(), "timeout") {
+		t.Errorf("it is stuck, and answers: %v", err)
+	}
+	if err := os.Remove(is("stuck")); err != nil {
+		t.Fatal(err)
+	}
+	inTime := func() (err error) {
+		w.await("it answers in time", func() bool {
+			_, err = w.order(supervisor.Order{Do: "deep"})
+			return err == nil || !strings.Contains(err.Error(), "timeout")
+		})
+		return err
+	}
+	if err := inTime(); err != nil {
+		t.Errorf("it is well again: %v", err)
+	}
+	if err := os.WriteFile(is("unwell"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := inTime(); err == nil || !strings.Contains(err.Error(), "it does nothing") {
+		t.Errorf("it is unwell, and its answer is: %v", err)
+	}
+}
+
 // TestForeignSocket: what is no version of the supervisor's is not killed, however silent
 // it is, and nothing is started beside it.
 func TestForeignSocket(t *testing.T) {

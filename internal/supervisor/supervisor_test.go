@@ -144,6 +144,9 @@ func (l *little) Resume(context.Context) error { l.set(control.Serving); return 
 func (l *little) Duck(context.Context) error   { l.set(control.Ducking); l.Server.Duck(); return nil }
 
 func (l *little) Deep(context.Context) error {
+	for l.is("stuck") {
+		time.Sleep(5 * time.Millisecond) //nolint:forbidigo // between two looks
+	}
 	if l.is("unwell") {
 		return errors.New("it does nothing")
 	}
@@ -158,6 +161,9 @@ func supervise(root, addr string) int {
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
 	limits := supervisor.Limits{Ready: 5 * time.Second, Orphan: time.Second}
+	if text, ok := os.LookupEnv("TEST_DEEP"); ok {
+		limits.Deep, _ = time.ParseDuration(text)
+	}
 	if text, ok := os.LookupEnv("TEST_ADOPT"); ok {
 		limits.Adopt, _ = time.ParseDuration(text)
 	}

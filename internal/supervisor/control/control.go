@@ -259,7 +259,10 @@ func send(c *net.UnixConn, out reply, file *os.File) error {
 }
 
 // Conn is a connection to a server. It is not safe for concurrent use.
-type Conn struct{ c *net.UnixConn }
+type Conn struct {
+	c    *net.UnixConn
+	lost bool
+}
 
 // Dial connects to a server's socket and greets it.
 func Dial(ctx context.Context, path string) (*Conn, Status, error) {
@@ -267,7 +270,7 @@ func Dial(ctx context.Context, path string) (*Conn, Status, error) {
 	if err != nil {
 		return nil, Status{}, fmt.Errorf("connect to a server: %w", err)
 	}
-	conn := &Conn{c}
+	conn := &Conn{c: c}
 	st, err := conn.Do(ctx, Hello, 5*time.Second)
 	if err != nil {
 		return nil, st, errors.Join(err, c.Close())
@@ -277,6 +280,10 @@ func Dial(ctx context.Context, path string) (*Conn, Status, error) {
 
 // Close closes the connection, which changes nothing for the server.
 func (c *Conn) Close() error { return c.c.Close() }
+
+// Lost reports whether an answer did not come, or not in time. Nothing more can be asked
+// then: it may come yet, and would be taken for the answer to what is asked next.
+func (c *Conn) Lost() bool { return c.lost }
 
 // Do tells the server something and waits for its answer, limit at the longest. An
 // error may be the server's own refusal, a deadline, or the end of the server.
@@ -303,6 +310,9 @@ func (c *Conn) Listener(ctx context.Context, name string) (*os.File, error) {
 const grace = time.Second
 
 func (c *Conn) ask(ctx context.Context, req request, limit time.Duration) (st Status, file *os.File, err error) {
+	if c.lost {
+		return st, nil, fmt.Errorf("tell the server to %s: %w", req.Command, net.ErrClosed)
+	}
 	if err := c.c.SetDeadline(time.Now().Add(limit + grace)); err != nil {
 		return st, nil, err
 	}
@@ -312,10 +322,12 @@ func (c *Conn) ask(ctx context.Context, req request, limit time.Duration) (st St
 		return st, nil, err
 	}
 	if _, err := c.c.Write(append(line, '\n')); err != nil {
+		c.lost = true
 		return st, nil, fmt.Errorf("tell the server to %s: %w", req.Command, err)
 	}
 	answer, file, err := c.receive()
 	if err != nil {
+		c.lost = true
 		return st, file, fmt.Errorf("wait for the server's answer to %s: %w", req.Command, err)
 	}
 	switch {
