@@ -460,6 +460,27 @@ func TestWayBackIsNotGivenUp(t *testing.T) {
 	}
 }
 
+// TestWayBackPastOneThatHangs: a version that does not hand over is killed for that, and
+// then one can go back; to go forward is not tried again.
+func TestWayBackPastOneThatHangs(t *testing.T) {
+	t.Parallel()
+	for to, want := range map[string]int{"1": 2, "2": 1} {
+		from := map[string]string{"1": "2", "2": "1"}[to]
+		refused := serving(from)
+		refused.Error = "the version that runs did not give its tasks back"
+		none := &supervisor.Report{Format: control.Format, Current: "2", Previous: "1"}
+		s := &scripted{answers: map[string][]*supervisor.Report{
+			"status": {serving(from), none}, "switch": {refused, serving(to)}, "deep": {serving(to)},
+		}}
+		c := newCrew(t, Expanded)
+		s.listen(t, c.root)
+		err := c.serve(t.Context(), c.last(), to)
+		if n := s.count("switch " + to); n != want || (err == nil) != (want == 2) {
+			t.Errorf("to version %s: it was ordered %d times: %v", to, n, err)
+		}
+	}
+}
+
 // TestRestartIsNoCrash: while a version is watched its server may be begun anew together
 // with the supervisor.
 func TestRestartIsNoCrash(t *testing.T) {

@@ -262,11 +262,18 @@ func (c *Coordinator) serve(ctx context.Context, t *Txn, version string) error {
 		if err == nil {
 			return c.until(ctx, t, version)
 		}
-		if cut++; r.Format != 0 || ctx.Err() != nil || cut == MaxTries {
+		back := version == t.Plan.From
+		if cut++; r.Format != 0 && !back || ctx.Err() != nil || cut == MaxTries {
 			return err
 		}
-		// The supervisor was ended in the middle; the next one tells how far it got.
-		c.absent = time.Now()
+		if r.Format == 0 {
+			// The supervisor was ended in the middle; the next one tells how far it got.
+			c.absent = time.Now()
+		} else {
+			// A new version that hangs does not hand over, and was killed for that: then there
+			// is a way past it.
+			c.sayOnce("trying once more to go back: " + err.Error())
+		}
 		if err := wait(ctx, c.cfg.Poll); err != nil {
 			return err
 		}
