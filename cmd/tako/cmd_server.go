@@ -18,6 +18,7 @@ import (
 
 	"github.com/takodeploy/tako/internal/app"
 	"github.com/takodeploy/tako/internal/config"
+	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/supervisor/control"
 )
 
@@ -111,6 +112,14 @@ func upgradeOptions(file string, flags map[string]string) (app.UpgradeOptions, e
 	return opt, nil
 }
 
+// unavailableError is a server that cannot begin for want of its database, or of room.
+type unavailableError struct{ error }
+
+func (e *unavailableError) Unwrap() error { return e.error }
+
+// ExitCode tells the supervisor that another version would do no better.
+func (*unavailableError) ExitCode() int { return control.ExitUnavailable }
+
 func runServer(ctx context.Context, cfg config.Config, upgrades app.UpgradeOptions, out, errOut io.Writer) error {
 	started := time.Now()
 	launch, err := control.Launched()
@@ -118,6 +127,9 @@ func runServer(ctx context.Context, cfg config.Config, upgrades app.UpgradeOptio
 		return err
 	}
 	a, err := app.New(ctx, cfg, app.Options{Log: logger(cfg, errOut), Version: version, Launch: launch, Upgrades: upgrades})
+	if fault.Is(err, fault.Unavailable) {
+		return &unavailableError{err}
+	}
 	if err != nil {
 		return err
 	}

@@ -35,7 +35,8 @@ func execute(args []string, out, errOut io.Writer) int {
 releases) and runs deployments as durable tasks. It serves a REST API that is
 compatible with Octopus Deploy's.
 
-Exit codes: 0 done, 1 failed, 2 wrong command line, 78 wrong configuration or database.`,
+Exit codes: 0 done, 1 failed, 2 wrong command line, 69 the database does not answer, or has
+no room (of the server alone), 78 wrong configuration or database.`,
 		SilenceUsage: true, SilenceErrors: true,
 	}
 	root.SetArgs(args)

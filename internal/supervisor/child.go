@@ -30,6 +30,7 @@ type child struct {
 	// gone is closed when it has ended.
 	gone chan struct{}
 	exit string // how, once gone is closed
+	code int    // its exit code then, 0 where that is not known
 }
 
 // spawn starts a version.
@@ -43,7 +44,7 @@ func (s *Supervisor) spawn(dir string, candidate bool) (*child, error) {
 	c := &child{pid: p.Pid, process: p, socket: socket, started: time.Now(), gone: make(chan struct{})}
 	go func() {
 		state, err := p.Wait()
-		c.exit = fmt.Sprint(state)
+		c.exit, c.code = fmt.Sprint(state), state.ExitCode()
 		if err != nil {
 			c.exit = err.Error()
 		}

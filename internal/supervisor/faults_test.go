@@ -97,6 +97,33 @@ func TestLateAnswer(t *testing.T) {
 	}
 }
 
+// TestOutageIsNoCrash: a server that cannot begin while its database is away is started
+// until it can, and no other version is put in its place.
+func TestOutageIsNoCrash(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "1.0.0")
+	w.install("1.1.0")
+	w.supervise()
+	if _, err := w.order(supervisor.Order{Do: "switch", Version: "1.1.0"}); err != nil {
+		t.Fatal(err)
+	}
+	away := filepath.Join(w.root, "versions/1.1.0/waits")
+	if err := os.WriteFile(away, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, _ = w.get("die")
+	w.await("it was started often enough to go back", func() bool {
+		log, err := os.ReadFile(filepath.Join(w.root, "log"))
+		return err == nil && strings.Count(string(log), "start the server") > 3
+	})
+	w.links("1.1.0", "1.0.0")
+	if err := os.Remove(away); err != nil {
+		t.Fatal(err)
+	}
+	w.await("it serves again", func() bool { who, err := w.get(); return err == nil && strings.HasPrefix(who, "1.1.0 ") })
+	w.links("1.1.0", "1.0.0")
+}
+
 // TestForeignSocket: what is no version of the supervisor's is not killed, however silent
 // it is, and nothing is started beside it.
 func TestForeignSocket(t *testing.T) {

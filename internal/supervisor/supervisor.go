@@ -101,6 +101,7 @@ type Supervisor struct {
 	server  *child   // the one that serves, nil while there is none
 	ducks   []*child // those that only finish their connections
 	crashes []time.Time
+	waited  int // starts in a row for which something was not there that every version needs
 	orders  chan order
 	// Told when a server that was started by an earlier supervisor, or is a duck, ends.
 	ended chan *child
@@ -221,7 +222,7 @@ func (s *Supervisor) loop(ctx context.Context) error {
 				again = time.After(pause)
 			} else if err := s.start(ctx); err != nil && ctx.Err() == nil {
 				s.log.Error("start the server", "err", err)
-				pause = s.crashed()
+				pause = s.failed(err)
 				continue
 			}
 		}
@@ -247,6 +248,20 @@ func (s *Supervisor) loop(ctx context.Context) error {
 			o.done <- s.obey(ctx, o)
 		}
 	}
+}
+
+// errUnavailable is a server that could not begin for want of something that every version
+// needs.
+var errUnavailable = errors.New("something that it needs is not there")
+
+// failed is crashed after a start that did not succeed. Where another version would do no
+// better, that is no crash, and nobody goes back for it.
+func (s *Supervisor) failed(err error) time.Duration {
+	if !errors.Is(err, errUnavailable) {
+		return s.crashed()
+	}
+	s.waited++
+	return min(100*time.Millisecond<<min(s.waited-1, 10), 5*time.Second)
 }
 
 // crashed counts the end of a server that nobody asked for. After too many it goes
@@ -302,9 +317,13 @@ func (s *Supervisor) start(ctx context.Context) error {
 		return err
 	}
 	if err := c.reach(ctx, s.cfg.Limits.Ready); err != nil {
-		return errors.Join(fmt.Errorf("version %s does not answer: %w", filepath.Base(dir), err), c.kill())
+		err = errors.Join(fmt.Errorf("version %s does not answer: %w", filepath.Base(dir), err), c.kill())
+		if c.code == control.ExitUnavailable {
+			err = errors.Join(errUnavailable, err)
+		}
+		return err
 	}
-	s.server = c
+	s.server, s.waited = c, 0
 	s.log.Info("the server runs", "version", c.version(), "pid", c.pid)
 	notifySystemd("STATUS=version "+c.version(), nil)
 	return nil

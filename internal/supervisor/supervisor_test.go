@@ -65,6 +65,9 @@ func serve() int {
 	if l.is("dies") {
 		return 3
 	}
+	if l.is("waits") {
+		return control.ExitUnavailable
+	}
 	if l.is("deaf") {
 		signal.Ignore(syscall.SIGTERM)
 	}
