@@ -175,6 +175,40 @@ func TestUninstall(t *testing.T) {
 	}
 }
 
+// TestUninstallEndsUpgrade: the process that carries an upgrade out, days after the switch
+// as well, ends with the service, and is no script of somebody's.
+func TestUninstallEndsUpgrade(t *testing.T) {
+	t.Parallel()
+	r := request(t, "2026.4.0")
+	install(t, r)
+	cat, err := exec.LookPath("cat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	program := filepath.Join(r.Root, "versions", "2026.4.0", "cat")
+	if out, err := exec.CommandContext(t.Context(), "cp", cat, program).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	worker := exec.CommandContext(t.Context(), program, "-", "upgrade-worker") // it reads until it is ended
+	in, err := worker.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := worker.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- worker.Wait() }()
+	out, err := setup.Uninstall(t.Context(), &setup.Removal{Layout: r.Layout, Purge: true})
+	if err != nil || len(out.Scripts) > 0 {
+		t.Errorf("%+v %v", out, err)
+	}
+	_ = in.Close() // it ends by that if it was left
+	if err := <-ended; err == nil || err.Error() != "signal: terminated" {
+		t.Errorf("it has ended: %v", err)
+	}
+}
+
 // TestContainersData: in the data of a container there is no program.
 func TestContainersData(t *testing.T) {
 	t.Parallel()

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/takodeploy/tako/internal/agent/daemon"
+	"github.com/takodeploy/tako/internal/upgrade"
 )
 
 // Removal is what is to be taken away.
@@ -120,8 +121,9 @@ func (r *Removal) known() error {
 	return fmt.Errorf("nothing of Tako is installed in %s and %s", r.Root, r.Lib)
 }
 
-// endWorker ends the built-in worker, which outlives the service, and tells which of its
-// scripts go on: those are nobody's to end but a person's.
+// endWorker ends the built-in worker and whoever carries an upgrade out, which outlive the
+// service, and tells which scripts go on: those are nobody's to end but a person's. An
+// upgrade goes on from its journal if there is a service again.
 func (r *Removal) endWorker(ctx context.Context) (scripts []int, err error) {
 	until := time.Now().Add(stopWithin)
 	for {
@@ -131,11 +133,11 @@ func (r *Removal) endWorker(ctx context.Context) (scripts []int, err error) {
 		}
 		for _, pid := range workers {
 			if err := syscall.Kill(pid, syscall.SIGTERM); err != nil && !errors.Is(err, syscall.ESRCH) {
-				return nil, fmt.Errorf("end the built-in worker: %w", err)
+				return nil, fmt.Errorf("end process %d, which outlives the service: %w", pid, err)
 			}
 		}
 		if time.Now().After(until) {
-			return nil, fmt.Errorf("the built-in worker (process %d) does not end", workers[0])
+			return nil, fmt.Errorf("process %d, the built-in worker or that of an upgrade, does not end", workers[0])
 		}
 		select {
 		case <-ctx.Done():
@@ -145,7 +147,8 @@ func (r *Removal) endWorker(ctx context.Context) (scripts []int, err error) {
 	}
 }
 
-// processes are those whose program is a version of the root: built-in workers, and others.
+// processes are those whose program is a version of the root: workers, built-in and of
+// upgrades, and others.
 func (r *Removal) processes() (workers, others []int) {
 	all, _ := filepath.Glob("/proc/[0-9]*/exe") // the pattern is right
 	for _, exe := range all {
@@ -161,7 +164,7 @@ func (r *Removal) processes() (workers, others []int) {
 		if err != nil {
 			continue
 		}
-		if strings.Contains(string(args), "\x00agent\x00run\x00--builtin\x00") {
+		if strings.Contains(string(args), "\x00agent\x00run\x00--builtin\x00") || strings.Contains(string(args), "\x00"+upgrade.WorkerCommand+"\x00") {
 			workers = append(workers, pid)
 		} else {
 			others = append(others, pid)
