@@ -167,14 +167,21 @@ func (s *Supervisor) bind(ctx context.Context) error {
 	if s.sockets == nil {
 		s.sockets = map[string]*os.File{}
 	}
-	kept := fromSystemd()
+	for name, f := range fromSystemd() {
+		addr, wanted := s.cfg.Addresses[name]
+		switch {
+		case s.sockets[name] != nil: // the server has the same one
+			_ = f.Close()
+		case wanted && listensOn(f, addr):
+			s.sockets[name] = f
+		default: // it is kept over a restart, also when the settings have changed meanwhile
+			s.log.Info("the socket that systemd has kept is not the one of the settings", "name", name, "settings", addr)
+			_ = f.Close()
+			forget(name)
+		}
+	}
 	for name, addr := range s.cfg.Addresses {
 		if s.sockets[name] != nil {
-			continue
-		}
-		if f := kept[name]; f != nil {
-			s.sockets[name] = f
-			delete(kept, name)
 			continue
 		}
 		f, err := s.open(ctx, addr)
@@ -183,14 +190,11 @@ func (s *Supervisor) bind(ctx context.Context) error {
 		}
 		s.sockets[name] = f
 	}
-	for _, f := range kept {
-		_ = f.Close()
-	}
 	return nil
 }
 
 // open listens, again and again for a while: the processes of a killed supervisor may
-// have the address until they are gone.
+// have the address until they are gone, and systemd until it has forgotten a socket.
 func (s *Supervisor) open(ctx context.Context, addr string) (*os.File, error) {
 	until := time.Now().Add(s.cfg.Limits.Bind)
 	for {

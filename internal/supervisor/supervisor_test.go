@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -167,6 +168,9 @@ func supervise(root, addr string) int {
 	if text, ok := os.LookupEnv("TEST_DEEP"); ok {
 		limits.Deep, _ = time.ParseDuration(text)
 	}
+	if os.Getenv("LISTEN_FDS") != "" { // which is for the process with this number alone
+		_ = os.Setenv("LISTEN_PID", strconv.Itoa(os.Getpid()))
+	}
 	if text, ok := os.LookupEnv("TEST_ADOPT"); ok {
 		limits.Adopt, _ = time.ParseDuration(text)
 	}
@@ -185,6 +189,8 @@ type world struct {
 	root string
 	addr string
 	cmd  *exec.Cmd
+	// kept are sockets that systemd gives to a supervisor.
+	kept []*os.File
 }
 
 func newWorld(t *testing.T, current string) *world {
@@ -240,6 +246,7 @@ func (w *world) supervise(env ...string) {
 	}
 	w.cmd = exec.Command(exe, "supervise", w.root, w.addr)
 	w.cmd.Env = append(os.Environ(), env...)
+	w.cmd.ExtraFiles = w.kept
 	// A file: a pipe would be the servers' too, and keep Wait from returning.
 	out, err := os.OpenFile(filepath.Join(w.root, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {

@@ -37,6 +37,42 @@ func notifySystemd(state string, sockets map[string]*os.File) {
 	}
 }
 
+// forget has systemd keep the socket with a name no longer.
+func forget(name string) { notifySystemd("FDSTOREREMOVE=1\nFDNAME="+name, nil) }
+
+// listensOn reports whether a socket listens where an address says.
+func listensOn(f *os.File, addr string) bool {
+	want, err := net.ResolveTCPAddr("tcp", addr)
+	if err != nil {
+		return false // to listen there fails with the reason
+	}
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return false
+	}
+	var at unix.Sockaddr
+	var failed error
+	err = raw.Control(func(fd uintptr) { at, failed = unix.Getsockname(int(fd)) })
+	if err != nil || failed != nil {
+		return false
+	}
+	var ip net.IP
+	var port int
+	switch a := at.(type) {
+	case *unix.SockaddrInet4:
+		ip, port = a.Addr[:], a.Port
+	case *unix.SockaddrInet6:
+		ip, port = a.Addr[:], a.Port
+	}
+	if want.Port != 0 && want.Port != port {
+		return false
+	}
+	if len(want.IP) == 0 || want.IP.IsUnspecified() {
+		return ip.IsUnspecified()
+	}
+	return want.IP.Equal(ip)
+}
+
 // fromSystemd are the sockets that systemd has kept or opened for us, by name.
 func fromSystemd() map[string]*os.File {
 	out := map[string]*os.File{}

@@ -2,6 +2,7 @@ package supervisor_test
 
 import (
 	"context"
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
@@ -71,5 +72,51 @@ func TestSystemdKeepsSockets(t *testing.T) {
 	}
 	if want := []string{"READY=1", "FDSTORE=1\nFDNAME=agents", "FDSTORE=1\nFDNAME=http"}; !slices.Equal(said, want) {
 		t.Errorf("systemd was told %q", said)
+	}
+}
+
+// TestKeptSocket: a socket that systemd has kept is used where it listens on the address of
+// the settings, and given up where these have changed: it is kept over a restart, too.
+func TestKeptSocket(t *testing.T) {
+	t.Parallel()
+	for name, same := range map[string]bool{"the same address": true, "another address": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, "1.0.0")
+			addr := "127.0.0.1:0"
+			if same {
+				addr = w.addr
+			}
+			ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			tcp, ok := ln.(*net.TCPListener)
+			if !ok {
+				t.Fatalf("%T", ln)
+			}
+			kept, err := tcp.File()
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.kept = []*os.File{kept}
+			// While this process has it, nobody else can listen there.
+			w.supervise("LISTEN_FDS=1", "LISTEN_FDNAMES=http")
+			w.serves("1.0.0")
+			if err := errors.Join(kept.Close(), ln.Close()); err != nil {
+				t.Fatal(err)
+			}
+			if same {
+				w.serves("1.0.0")
+				return
+			}
+			w.await("nobody listens on the former address", func() bool {
+				c, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", ln.Addr().String())
+				if err == nil {
+					_ = c.Close()
+				}
+				return err != nil
+			})
+		})
 	}
 }
