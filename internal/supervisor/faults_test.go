@@ -124,6 +124,21 @@ func TestOutageIsNoCrash(t *testing.T) {
 	w.links("1.1.0", "1.0.0")
 }
 
+// TestServerBeforeItsSocket: a server whose supervisor was killed before it could be reached
+// is not left beside the next one.
+func TestServerBeforeItsSocket(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "1.0.0")
+	w.begin("TEST_NEVER_READY=1")
+	w.await("a server is being started", func() bool { return w.processes() == 1 })
+	w.killSupervisor()
+	w.supervise()
+	w.serves("1.0.0")
+	if n := w.processes(); n != 1 {
+		t.Errorf("%d servers run", n)
+	}
+}
+
 // TestForeignSocket: what is no version of the supervisor's is not killed, however silent
 // it is, and nothing is started beside it.
 func TestForeignSocket(t *testing.T) {

@@ -2,15 +2,20 @@ package supervisor
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/takodeploy/tako/internal/localsocket"
+	"github.com/takodeploy/tako/internal/supervisor/control"
 )
 
 // strays finds the servers at the sockets of an earlier supervisor, all at the same time.
@@ -84,6 +89,71 @@ func (s *Supervisor) endSilent(ctx context.Context, socket string, silent error)
 		return err
 	}
 	return nil
+}
+
+// endHidden ends the servers of an earlier supervisor that have no socket, so that nobody
+// can tell them anything: those that have not come as far as to make one, and those that
+// end just now. They have the listening sockets, and would serve beside the next one.
+func (s *Supervisor) endHidden(ctx context.Context) error {
+	all, err := filepath.Glob("/proc/[0-9]*/exe")
+	if err != nil {
+		return err
+	}
+	for _, exe := range all {
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(exe)))
+		if err != nil || pid == os.Getpid() || (&child{pid: pid}).dir(s.cfg.Root) == "" {
+			continue
+		}
+		socket := socketOf(pid)
+		if filepath.Dir(socket) != s.path("run") {
+			continue
+		}
+		if _, err := os.Lstat(socket); !errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		s.log.Warn("ending a server of an earlier supervisor that cannot be reached", "pid", pid)
+		if err := s.endServer(ctx, pid); err != nil {
+			return fmt.Errorf("a server of an earlier supervisor cannot be ended: %w; end it, and start the supervisor again", err)
+		}
+	}
+	return nil
+}
+
+// socketOf is the socket by which a process was to answer its supervisor, "" for one that
+// was started by none.
+func socketOf(pid int) string {
+	environ, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+	if err != nil {
+		return ""
+	}
+	for pair := range strings.SplitSeq(string(environ), "\x00") {
+		text, ok := strings.CutPrefix(pair, control.Env+"=")
+		var l control.Launch
+		if ok && json.Unmarshal([]byte(text), &l) == nil {
+			return l.Socket
+		}
+	}
+	return ""
+}
+
+// endServer has a server end by itself, and kills it if it does not in time.
+func (s *Supervisor) endServer(ctx context.Context, pid int) error {
+	if err := unix.Kill(pid, unix.SIGTERM); err != nil {
+		if errors.Is(err, unix.ESRCH) {
+			return nil
+		}
+		return fmt.Errorf("process %d: %w", pid, err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- outlive(pid) }()
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(s.cfg.Limits.Adopt):
+		return s.killServer(pid)
+	}
 }
 
 // listenerOf is the process that made a socket, which the kernel tells also if that

@@ -361,6 +361,9 @@ func (s *Supervisor) end() error {
 // adopt finds the servers of an earlier supervisor. At most one goes on serving; what
 // an interrupted switch has left is brought to an end.
 func (s *Supervisor) adopt(ctx context.Context) error {
+	if err := s.endHidden(ctx); err != nil {
+		return err
+	}
 	paths, err := filepath.Glob(s.path("run", "server-*.sock"))
 	if err != nil {
 		return err

@@ -66,6 +66,10 @@ func serve() int {
 	if l.is("dies") {
 		return 3
 	}
+	if os.Getenv("TEST_NEVER_READY") != "" {
+		time.Sleep(patience) //nolint:forbidigo // until it is ended
+		return 3
+	}
 	if l.is("waits") {
 		return control.ExitUnavailable
 	}
@@ -240,6 +244,20 @@ func (w *world) install(version string, wrong ...string) {
 
 func (w *world) supervise(env ...string) {
 	w.t.Helper()
+	w.begin(env...)
+	w.await("it serves", func() bool {
+		r, err := w.order(supervisor.Order{Do: "status"})
+		if err != nil || r.PID != w.cmd.Process.Pid || r.Server == nil {
+			return false
+		}
+		_, err = w.get()
+		return err == nil
+	})
+}
+
+// begin starts a supervisor, and does not wait until something serves.
+func (w *world) begin(env ...string) {
+	w.t.Helper()
 	exe, err := os.Executable()
 	if err != nil {
 		w.t.Fatal(err)
@@ -257,14 +275,6 @@ func (w *world) supervise(env ...string) {
 	if err := w.cmd.Start(); err != nil {
 		w.t.Fatal(err)
 	}
-	w.await("it serves", func() bool {
-		r, err := w.order(supervisor.Order{Do: "status"})
-		if err != nil || r.PID != w.cmd.Process.Pid || r.Server == nil {
-			return false
-		}
-		_, err = w.get()
-		return err == nil
-	})
 }
 
 func (w *world) killSupervisor() {
