@@ -481,6 +481,25 @@ func TestWayBackPastOneThatHangs(t *testing.T) {
 	}
 }
 
+// TestNotFinalizedInAnOutage: the end of the hold may come while the database is away; what
+// would fail then, and could not be taken back, is not begun.
+func TestNotFinalizedInAnOutage(t *testing.T) {
+	t.Parallel()
+	c := newCrew(t, Committed)
+	unwell := serving("2")
+	unwell.Error = "the database does not answer"
+	s := &scripted{answers: map[string][]*supervisor.Report{"status": {serving("2")}, "deep": {unwell, unwell, serving("2")}, "keep": {serving("2")}}}
+	s.listen(t, c.root)
+	c.program("2", "echo '{}'", 0o700)
+	last, err := c.Run(t.Context())
+	if err != nil || last.State != Finalized || last.Failed != "" {
+		t.Errorf("it is %+v, %v", last, err)
+	}
+	if n := s.count("deep"); n != 3 || !strings.Contains(c.log.String(), "not finalized yet: the database does not answer") {
+		t.Errorf("it looked %d times: %s", n, c.log)
+	}
+}
+
 // TestRestartIsNoCrash: while a version is watched its server may be begun anew together
 // with the supervisor.
 func TestRestartIsNoCrash(t *testing.T) {

@@ -367,9 +367,10 @@ func (c *Coordinator) letGo(ctx context.Context, t *Txn) {
 }
 
 // keep takes the way back away. It waits for the end of former servers, which are of the
-// old version.
+// old version, and until the new one is well.
 func (c *Coordinator) keep(ctx context.Context, t *Txn) error {
-	r, err := c.ask(ctx, supervisor.Order{Do: "status"})
+	// Not while the database is away: what then fails could not be taken back.
+	r, err := c.ask(ctx, supervisor.Order{Do: "deep"})
 	if err != nil {
 		return err
 	}
