@@ -481,6 +481,30 @@ func TestWayBackPastOneThatHangs(t *testing.T) {
 	}
 }
 
+// TestWayBackInAnOutage: the way back is tried until the database is there again, and is
+// not waited for where the old version cannot use the data.
+func TestWayBackInAnOutage(t *testing.T) {
+	t.Parallel()
+	for code, orders := range map[string]int{"1": MaxTries + 2, "78": MaxTries} {
+		refused := serving("2")
+		refused.Error = "version 1 cannot take over: it has ended: exit status 69"
+		answers := []*supervisor.Report{}
+		for range MaxTries + 1 {
+			answers = append(answers, refused)
+		}
+		s := &scripted{answers: map[string][]*supervisor.Report{
+			"status": {serving("2")}, "switch": append(answers, serving("1")), "deep": {serving("1")},
+		}}
+		c := newCrew(t, Committed)
+		c.program("1", "exit "+code, 0o700)
+		s.listen(t, c.root)
+		err := c.serve(t.Context(), c.last(), "1")
+		if n := s.count("switch 1"); n != orders || (err == nil) != (code == "1") {
+			t.Errorf("with code %s it was ordered %d times, not %d: %v", code, n, orders, err)
+		}
+	}
+}
+
 // TestNotFinalizedInAnOutage: the end of the hold may come while the database is away; what
 // would fail then, and could not be taken back, is not begun.
 func TestNotFinalizedInAnOutage(t *testing.T) {

@@ -271,8 +271,11 @@ func (c *Coordinator) serve(ctx context.Context, t *Txn, version string) error {
 			c.absent = time.Now()
 		} else {
 			// A new version that hangs does not hand over, and was killed for that: then there
-			// is a way past it.
+			// is a way past it. Nor does the old one begin while the database is away.
 			c.sayOnce("trying once more to go back: " + err.Error())
+			if c.outage(ctx, t) {
+				cut = 0
+			}
 		}
 		if err := wait(ctx, c.cfg.Poll); err != nil {
 			return err

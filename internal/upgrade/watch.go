@@ -137,9 +137,29 @@ const patience = 20 * time.Second
 // database is away: to go back would help nobody. A program that cannot even be started
 // does not tell.
 func (c *Coordinator) shared(ctx context.Context, t *Txn) bool {
+	_, is := c.unfit(ctx, t)
+	return is
+}
+
+// outage is shared for what may pass: not for data that the old version cannot use.
+func (c *Coordinator) outage(ctx context.Context, t *Txn) bool {
+	code, is := c.unfit(ctx, t)
+	return is && code != exitRefused
+}
+
+// exitRefused is how a program ends that cannot use the data or the settings as they are:
+// to wait does not help.
+const exitRefused = 78
+
+// unfit reports whether the old version, which was started, could not do its work, and how
+// it has ended.
+func (c *Coordinator) unfit(ctx context.Context, t *Txn) (code int, is bool) {
 	ctx, stop := context.WithTimeout(ctx, patience)
 	defer stop()
 	_, err := c.run(ctx, t.Plan.From, "database", "check")
 	var ended *exec.ExitError
-	return errors.As(err, &ended)
+	if !errors.As(err, &ended) {
+		return 0, false
+	}
+	return ended.ExitCode(), true
 }
