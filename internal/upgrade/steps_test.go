@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"net"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -226,5 +227,29 @@ func TestRestartIsNoCrash(t *testing.T) {
 	s.listen(t, c.root)
 	if err := c.watch(t.Context(), txn); err == nil || !strings.Contains(err.Error(), "crashed") {
 		t.Errorf("another server, and the same supervisor: %v", err)
+	}
+}
+
+// TestOutageWhileWatched: a server that could not be started while the database was away is
+// started by and by when that is there again, and its version is not to blame until then.
+func TestOutageWhileWatched(t *testing.T) {
+	t.Parallel()
+	c := newCrew(t, Switched)
+	txn := c.last()
+	txn.Plan.Probation, txn.Tries = 0, 1
+	starting := &supervisor.Report{Format: control.Format, Current: "2", Error: "no server runs"}
+	looks := []*supervisor.Report{}
+	for range 3 * failures {
+		looks = append(looks, starting)
+	}
+	s := &scripted{answers: map[string][]*supervisor.Report{"deep": append(looks, serving("2"))}}
+	s.listen(t, c.root)
+	// It is away when it is asked for the first time, and then no more.
+	c.program("1", "mkdir '"+filepath.Join(c.root, "asked")+"' && exit 1; exit 0", 0o700)
+	if err := c.watch(t.Context(), txn); err != nil {
+		t.Error(err)
+	}
+	if !strings.Contains(c.log.String(), "version 1 would not be either") {
+		t.Errorf("the old version was not asked: %s", c.log)
 	}
 }

@@ -117,7 +117,8 @@ func (c *Coordinator) watch(ctx context.Context, t *Txn) error {
 		switch {
 		case err != nil && c.shared(ctx, t):
 			c.sayOnce("the server is not well, and version " + t.Plan.From + " would not be either: " + err.Error())
-			bad, excused = 0, now
+			// Once that is over, the supervisor may take seconds until it starts its server.
+			bad, excused, calm = 0, now, time.Now().Add(patience)
 		case err != nil:
 			return fmt.Errorf("version %s is not well: %w", t.Plan.To, err)
 		case well && !time.Now().Before(end):
