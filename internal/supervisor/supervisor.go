@@ -323,7 +323,7 @@ func (s *Supervisor) start(ctx context.Context) error {
 	if err := c.reach(ctx, s.cfg.Limits.Ready); err != nil {
 		err = errors.Join(fmt.Errorf("version %s does not answer: %w", filepath.Base(dir), err), c.kill())
 		if c.code == control.ExitUnavailable {
-			err = errors.Join(errUnavailable, err)
+			err = fmt.Errorf("%w: %w", errUnavailable, err)
 		}
 		return err
 	}
