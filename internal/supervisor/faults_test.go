@@ -3,6 +3,7 @@ package supervisor_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/takodeploy/tako/internal/localsocket"
 	"github.com/takodeploy/tako/internal/supervisor"
+	"github.com/takodeploy/tako/internal/supervisor/control"
 )
 
 // TestWithoutJournal: a journal that cannot be written keeps nobody from ending a switch
@@ -130,7 +132,15 @@ func TestServerBeforeItsSocket(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "1.0.0")
 	w.begin("TEST_NEVER_READY=1")
-	w.await("a server is being started", func() bool { return w.processes() == 1 })
+	w.await("a server is being started", func() bool {
+		all := w.pids()
+		if len(all) != 1 {
+			return false
+		}
+		// Of a program that has just been put into its process, the kernel does not know it yet.
+		environ, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", all[0]))
+		return err == nil && strings.Contains(string(environ), control.Env+"=")
+	})
 	w.killSupervisor()
 	w.supervise()
 	w.serves("1.0.0")

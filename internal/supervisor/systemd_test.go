@@ -15,21 +15,31 @@ import (
 	"github.com/takodeploy/tako/internal/supervisor"
 )
 
-// TestSystemdKeepsSockets: a supervisor tells systemd that it is ready, and gives it its
-// listening sockets to keep.
-func TestSystemdKeepsSockets(t *testing.T) {
+// newManager hears, in the place of systemd, what is said at the socket "notify" of a
+// directory.
+func newManager(t *testing.T) (dir string, said *net.UnixConn) {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "tako") //nolint:usetesting // t.TempDir is too long for a socket's path
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	path := filepath.Join(dir, "notify")
-	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	said, err = net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(dir, "notify"), Net: "unixgram"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = manager.Close() })
-	t.Setenv("NOTIFY_SOCKET", path)
+	t.Cleanup(func() { _ = said.Close() })
+	if err := said.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	return dir, said
+}
+
+// TestSystemdKeepsSockets: a supervisor tells systemd that it is ready, and gives it its
+// listening sockets to keep.
+func TestSystemdKeepsSockets(t *testing.T) {
+	dir, manager := newManager(t)
+	t.Setenv("NOTIFY_SOCKET", filepath.Join(dir, "notify"))
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() {
@@ -41,9 +51,6 @@ func TestSystemdKeepsSockets(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	if err := manager.SetReadDeadline(time.Now().Add(patience)); err != nil {
-		t.Fatal(err)
-	}
 	var said []string
 	for range 3 {
 		text, rights := make([]byte, 4096), make([]byte, 4096)
@@ -100,9 +107,19 @@ func TestKeptSocket(t *testing.T) {
 				t.Fatal(err)
 			}
 			w.kept = []*os.File{kept}
+			dir, manager := newManager(t)
 			// While this process has it, nobody else can listen there.
-			w.supervise("LISTEN_FDS=1", "LISTEN_FDNAMES=http")
+			w.supervise("LISTEN_FDS=1", "LISTEN_FDNAMES=http", "NOTIFY_SOCKET="+filepath.Join(dir, "notify"))
 			w.serves("1.0.0")
+			first := make([]byte, 4096)
+			n, err := manager.Read(first)
+			want := "READY=1"
+			if !same { // else it would be there after the next restart, too, beside the new one
+				want = "FDSTOREREMOVE=1\nFDNAME=http"
+			}
+			if err != nil || string(first[:n]) != want {
+				t.Errorf("systemd was told %q, %v", first[:n], err)
+			}
 			if err := errors.Join(kept.Close(), ln.Close()); err != nil {
 				t.Fatal(err)
 			}
