@@ -2,6 +2,7 @@ package setup_test
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/takodeploy/tako/internal/durable"
 	"github.com/takodeploy/tako/internal/setup"
@@ -196,6 +198,15 @@ func TestUninstallEndsUpgrade(t *testing.T) {
 	}
 	if err := worker.Start(); err != nil {
 		t.Fatal(err)
+	}
+	// The kernel knows its arguments a moment after it has begun to run.
+	line := fmt.Sprintf("/proc/%d/cmdline", worker.Process.Pid)
+	for late := time.Now().Add(2 * time.Minute); ; time.Sleep(time.Millisecond) { //nolint:forbidigo // between two looks
+		if args, err := os.ReadFile(line); err != nil || time.Now().After(late) {
+			t.Fatalf("its arguments: %q, %v", args, err)
+		} else if strings.HasSuffix(string(args), "upgrade-worker\x00") {
+			break
+		}
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- worker.Wait() }()
