@@ -172,7 +172,7 @@ func (s *Supervisor) bind(ctx context.Context) error {
 		switch {
 		case s.sockets[name] != nil: // the server has the same one
 			_ = f.Close()
-		case wanted && listensOn(f, addr):
+		case wanted && listensOn(ctx, f, addr):
 			s.sockets[name] = f
 		default: // it is kept over a restart, also when the settings have changed meanwhile
 			s.log.Info("the socket that systemd has kept is not the one of the settings", "name", name, "settings", addr)

@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"context"
 	"maps"
 	"net"
 	"os"
@@ -41,36 +42,25 @@ func notifySystemd(state string, sockets map[string]*os.File) {
 func forget(name string) { notifySystemd("FDSTOREREMOVE=1\nFDNAME="+name, nil) }
 
 // listensOn reports whether a socket listens where an address says.
-func listensOn(f *os.File, addr string) bool {
-	want, err := net.ResolveTCPAddr("tcp", addr)
+func listensOn(ctx context.Context, f *os.File, addr string) bool {
+	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		return false // to listen there fails with the reason
 	}
-	raw, err := f.SyscallConn()
+	ln, err := net.FileListener(f)
 	if err != nil {
 		return false
 	}
-	var at unix.Sockaddr
-	var failed error
-	err = raw.Control(func(fd uintptr) { at, failed = unix.Getsockname(int(fd)) })
-	if err != nil || failed != nil {
+	defer ln.Close() //nolint:errcheck // a copy
+	// What a host's name stands for, and where one listens for all addresses, listening tells.
+	like, err := (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort(host, "0"))
+	if err != nil {
 		return false
 	}
-	var ip net.IP
-	var port int
-	switch a := at.(type) {
-	case *unix.SockaddrInet4:
-		ip, port = a.Addr[:], a.Port
-	case *unix.SockaddrInet6:
-		ip, port = a.Addr[:], a.Port
-	}
-	if want.Port != 0 && want.Port != port {
-		return false
-	}
-	if len(want.IP) == 0 || want.IP.IsUnspecified() {
-		return ip.IsUnspecified()
-	}
-	return want.IP.Equal(ip)
+	defer like.Close() //nolint:errcheck // it was only asked for its address
+	is, ok := ln.Addr().(*net.TCPAddr)
+	want, both := like.Addr().(*net.TCPAddr)
+	return ok && both && want.IP.Equal(is.IP) && want.Zone == is.Zone && (port == "0" || port == strconv.Itoa(is.Port))
 }
 
 // fromSystemd are the sockets that systemd has kept or opened for us, by name.
