@@ -90,6 +90,7 @@ type DB struct {
 	turnstile      *turnstile          // SQLite: where processes wait for each other
 	writers        *semaphore.Weighted // PostgreSQL: who writes documents; one may take all of it
 	pgConfig       *pgx.ConnConfig     // PostgreSQL: for connections outside the pool
+	lockAttempts   int                 // PostgreSQL: in place of the constant, in tests; 0 for that
 
 	counters counters
 	watch    watch

@@ -34,3 +34,6 @@ func (d *DB) Resolve(ctx context.Context, xid uint64, pid uint32, cause error) e
 func (d *DB) RefreshStatistics(ctx context.Context, from int64) error {
 	return d.refreshStatistics(ctx, from)
 }
+
+// Impatient has changes of the schema try only so often to get a lock.
+func Impatient(d *DB, attempts int) { d.lockAttempts = attempts }

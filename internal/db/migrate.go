@@ -1,6 +1,7 @@
 package db
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"database/sql"
@@ -311,27 +312,46 @@ func indexState(ctx context.Context, conn *sql.Conn, name string) (valid, exists
 }
 
 // A statement that waits for the lock of a table makes all others wait behind
-// it, so migrations wait briefly and often.
+// it, so migrations wait briefly and often: for 45 seconds in all. In some of the
+// attempts, and in the last, it is looked whom they wait for.
 const (
-	lockTimeout  = "200ms"
-	lockAttempts = 150
+	lockTimeoutMS = 200
+	lockAttempts  = 150
+	lookAttempts  = 10
 )
 
 // writeSchema is Write for the runner: without the check of levels, without a
 // limit of time, and patient with locks.
 func (d *DB) writeSchema(ctx context.Context, fn func(*Tx) error) error {
+	limits := fmt.Sprintf("SET LOCAL lock_timeout = %d; SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0", lockTimeoutMS)
+	attempts, said := cmp.Or(d.lockAttempts, lockAttempts), ""
 	for attempt := 1; ; attempt++ {
+		holders := ""
 		err := d.writeTx(ctx, levelSchema, func(t *Tx) error {
-			if d.dialect == Postgres {
-				limits := "SET LOCAL lock_timeout = '" + lockTimeout + "'; SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0"
-				if err := rawPg(t.conn, func(c *pgconn.PgConn) error { _, _, err := simple(ctx, c, limits); return err }); err != nil {
-					return err
-				}
+			if d.dialect != Postgres {
+				return fn(t)
+			}
+			if err := rawPg(t.conn, func(c *pgconn.PgConn) error { _, _, err := simple(ctx, c, limits); return err }); err != nil {
+				return err
+			}
+			if attempt%lookAttempts == 2 || attempt == attempts {
+				stop := d.blockedBy(ctx, t.pid)
+				defer func() { holders = stop() }()
 			}
 			return fn(t)
 		})
 		var e *Error
-		if err == nil || !errors.As(err, &e) || e.Code != "55P03" || attempt == lockAttempts {
+		if err == nil || !errors.As(err, &e) || e.Code != "55P03" {
+			return err
+		}
+		if holders != "" && holders != said {
+			said = holders
+			d.log.WarnContext(ctx, "a change of the schema waits for a lock", "database", d.url, "holders", holders)
+		}
+		if attempt == attempts {
+			if said != "" {
+				err = unavailable("The schema cannot be changed, because a table is locked by "+said+". End that, or wait for its end, and try again.", err)
+			}
 			return err
 		}
 		if err := sleep(ctx, 100*time.Millisecond); err != nil {
