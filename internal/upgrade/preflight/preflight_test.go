@@ -481,12 +481,20 @@ func (w *world) database() {
 	}{
 		{`DROP INDEX release_by_channel`, `CREATE INDEX release_by_channel ON release (channel_id, created, seq)`, preflight.Warn, "index release_by_channel: It is missing"},
 		{`ALTER TABLE answer ADD COLUMN ours TEXT`, `ALTER TABLE answer DROP COLUMN ours`, preflight.Warn, "column answer.ours: It does not belong"},
+		{`CREATE INDEX stray_index ON answer (created)`, `DROP INDEX stray_index`, preflight.Warn, "index stray_index: It does not belong"},
+		{`CREATE UNIQUE INDEX stray_index ON answer (created)`, `DROP INDEX stray_index`, preflight.Fail, "index stray_index: It does not belong"},
+		{`ALTER TABLE ticket DROP COLUMN answered`, `ALTER TABLE ticket ADD COLUMN answered BIGINT NOT NULL DEFAULT 0`, preflight.Fail, "column ticket.answered: It is missing"},
 		{`CREATE TABLE stray (id TEXT)`, `DROP TABLE stray`, preflight.OK, "as its migrations have left it"},
 		{`ALTER TABLE answer RENAME COLUMN fact TO fakt`, `ALTER TABLE answer RENAME COLUMN fakt TO fact`, preflight.Fail, "column answer.fact: It is missing"},
 	} {
 		w.exec(c.do)
 		w.run(w.in, "schema", c.want, c.seen)
 		w.exec(c.undo)
+	}
+	if w.db.Dialect() == db.Postgres {
+		w.exec(`ALTER TABLE answer ALTER COLUMN fact TYPE VARCHAR(4000)`)
+		w.run(w.in, "schema", preflight.Fail, "column answer.fact: It is character varying(4000)")
+		w.exec(`ALTER TABLE answer ALTER COLUMN fact TYPE TEXT COLLATE "C"`)
 	}
 	if w.db.Dialect() == db.SQLite {
 		w.damage()

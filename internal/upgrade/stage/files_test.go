@@ -183,3 +183,37 @@ func TestTake(t *testing.T) {
 		t.Errorf("%v is left, %v", left, err)
 	}
 }
+
+// TestClockJumps: a clock that is set between two looks at a feed makes none of it good that
+// was not, nor bad what somebody insists on; what was seen stays seen.
+func TestClockJumps(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.publish(t, 3, "2026.5.0", says("2026.5.0", Platform()))
+	ends := start.AddDate(0, 1, 0) // of the feed
+	at := func(now time.Time, wanted string) Request {
+		return w.request(func(r *Request) { r.Now, r.Wanted = now, wanted })
+	}
+	var no *releasefeed.NoChoice
+	for _, c := range []struct {
+		name    string
+		now     time.Time
+		wanted  string
+		refused bool
+		expired bool
+	}{
+		{"in time", ends.Add(-30 * time.Minute), "", false, false},
+		{"an hour on", ends.Add(30 * time.Minute), "", true, false},
+		{"an hour on, for somebody who insists", ends.Add(30 * time.Minute), "2026.5.0", false, true},
+		{"an hour back", ends.Add(-90 * time.Minute), "", false, false},
+		{"before the feed was made", start.Add(-time.Hour), "", false, false},
+	} {
+		offer, err := w.store.Check(t.Context(), at(c.now, c.wanted))
+		switch {
+		case c.refused != errors.As(err, &no), !c.refused && err != nil:
+			t.Errorf("%s: %v", c.name, err)
+		case err == nil && offer.Expired != c.expired:
+			t.Errorf("%s: it counts as expired: %t", c.name, offer.Expired)
+		}
+	}
+}
