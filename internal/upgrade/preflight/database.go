@@ -183,6 +183,37 @@ func (x *examination) integrity(ctx context.Context) error {
 	return nil
 }
 
+// documents reads every document. One that cannot be read keeps the upgrade from beginning:
+// nobody knows what a new version makes of it, and what then fails would not name it.
+func (x *examination) documents(ctx context.Context) error {
+	r, err := doctor.Run(ctx, doctor.Config{DB: x.DB, Store: x.Store, Log: x.Log, Only: []string{"documents"}})
+	if err != nil {
+		return err
+	}
+	status := func(code string) Status {
+		if code == "document-unreadable" || code == "check-failed" {
+			return Fail
+		}
+		return Warn
+	}
+	said := false
+	for _, f := range r.Findings {
+		if f.Severity == doctor.Notice {
+			continue // those of a newer version that was tried
+		}
+		said = true
+		x.say(status(f.Code), f.Remedy, "%s: %s", f.Where, f.What)
+	}
+	for code, n := range r.More {
+		said = true
+		x.say(status(code), "tako doctor lists all of them.", "%d more of the kind %s", n, code)
+	}
+	if !said {
+		x.say(OK, "", "%d can be read, and are found by what is in them", r.Checks[0].Looked)
+	}
+	return nil
+}
+
 // clockOff is by how much clocks may differ before it is worth saying.
 const clockOff = 30 * time.Second
 

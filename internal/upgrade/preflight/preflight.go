@@ -179,6 +179,7 @@ func Run(ctx context.Context, in Input) (*Report, error) {
 		{"migrations", x.migrations},
 		{"finalized", x.finalized},
 		{"integrity", x.integrity},
+		{"documents", x.documents},
 		{"disk", x.disk},
 		{"files", x.files},
 		{"writable", x.writable},

@@ -496,9 +496,22 @@ func (w *world) database() {
 		w.run(w.in, "schema", preflight.Fail, "column answer.fact: It is character varying(4000)")
 		w.exec(`ALTER TABLE answer ALTER COLUMN fact TYPE TEXT COLLATE "C"`)
 	}
+	w.documents()
 	if w.db.Dialect() == db.SQLite {
 		w.damage()
 	}
+}
+
+// documents spoils one as no version writes it, and the rows by which another is found.
+func (w *world) documents() {
+	w.t.Helper()
+	w.run(w.in, "documents", preflight.OK, "can be read, and are found by what is in them")
+	w.exec(`UPDATE documents SET body = '{"Name":' || body WHERE kind = 'environments'`)
+	w.run(w.in, "documents", preflight.Fail, "environments Environments-1: The document cannot be read")
+	w.exec(`UPDATE documents SET body = substr(body, 9) WHERE kind = 'environments'`)
+	w.exec(`DELETE FROM document_unique WHERE kind = 'machines' AND id = 'Machines-1'`)
+	w.run(w.in, "documents", preflight.Warn, "machines Machines-1: The rows by which it is found")
+	w.exec(`DELETE FROM documents WHERE id = 'Machines-1'`)
 }
 
 // beyond leaves what the expansion of a newer version leaves that was cut short: columns,
