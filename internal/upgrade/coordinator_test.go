@@ -3,6 +3,7 @@ package upgrade
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -274,9 +275,46 @@ exit `+code, 0o700)
 		if raw, err := os.ReadFile(ran); err != nil || string(raw) != "backup unpin a --after 14d\n" {
 			t.Errorf("it ran %q, %v", raw, err)
 		}
-		if said := strings.Contains(c.log.String(), "stay until somebody unpins them"); said != (code == "1") {
+		if said := strings.Contains(c.log.String(), "stay until the next one, or until somebody unpins them"); said != (code == "1") {
 			t.Errorf("with code %s the log is: %s", code, c.log)
 		}
+	}
+}
+
+// TestBackupsAreLetGoLater: the next upgrade lets go what those before it could not, and
+// nothing else.
+func TestBackupsAreLetGoLater(t *testing.T) {
+	t.Parallel()
+	c := newCrew(t, Preflight)
+	const script = `if [ "$1 $2" = "backup list" ]; then
+cat <<'END'
+[{"ID":"a","Pin":{"Upgrade":"%[1]s"}},{"ID":"b","Pin":{"Upgrade":"another"}},{"ID":"c","Pin":{"Upgrade":"%[1]s","Until":"2027-01-01T00:00:00Z"}}]
+END
+exit 0
+fi
+echo "$@" >>%[2]s
+echo '{"ID":"d"}'
+exit %[3]d`
+	ran, former := filepath.Join(c.root, "ran"), c.last().ID
+	c.program("1", fmt.Sprintf(script, former, ran, 1), 0o700)
+	c.want(Ask{Wish: WishAbort})
+	if last, err := c.Run(t.Context()); err != nil || last.State != Aborted {
+		t.Fatalf("it is %+v, %v", last, err)
+	}
+	if err := os.Remove(ran); err != nil { // what failed
+		t.Fatal(err)
+	}
+	c.program("1", fmt.Sprintf(script, former, ran, 0), 0o700)
+	id, err := Begin(c.root, Plan{From: "1", To: "3"}, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.backUp(t.Context(), c.last()); err != nil {
+		t.Error(err)
+	}
+	want := "backup unpin a --after 14d\nbackup create --verify 2 --for-upgrade " + id + " --output json\n"
+	if raw, err := os.ReadFile(ran); err != nil || string(raw) != want {
+		t.Errorf("it ran %q, %v", raw, err)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -50,7 +51,7 @@ func (c *Coordinator) work(ctx context.Context, t *Txn, do Do) (any, error) {
 		}
 	case Aborted:
 		c.forgetFacts()
-		c.letGo(ctx, t)
+		c.letGo(ctx, t, t.ID)
 	case Planned, NeedsOperator:
 	}
 	return nil, nil //nolint:nilnil // to write it down is all there is to do
@@ -137,6 +138,12 @@ type backedUp struct {
 }
 
 func (c *Coordinator) backUp(ctx context.Context, t *Txn) (any, error) {
+	// What could not be let go on a full disk: this may be the next one's room.
+	if former, err := c.cameToNothing(t); err != nil {
+		return nil, err
+	} else if len(former) > 0 {
+		c.letGo(ctx, t, former...)
+	}
 	out, err := c.run(ctx, t.Plan.From, "backup", "create", "--verify", "2", "--for-upgrade", t.ID, "--output", "json")
 	if err != nil {
 		return nil, err
@@ -336,36 +343,51 @@ func (c *Coordinator) rollBack(ctx context.Context, t *Txn, because string) erro
 	if !t.Rollback && !t.Abort { // else nothing was wrong with it
 		c.markBad(t.Plan.To, because)
 	}
-	c.letGo(ctx, t)
+	c.letGo(ctx, t, t.ID)
 	return nil
 }
 
 // stillKept is how long a backup is kept that was taken for an upgrade which came to nothing.
 const stillKept = "14d"
 
-// letGo has the backups that were taken for an upgrade, and are pinned until it is final,
-// kept for a while yet and no longer. One that cannot be let go stays until somebody unpins
-// it, which changes nothing about what has become of the upgrade.
-func (c *Coordinator) letGo(ctx context.Context, t *Txn) {
+// cameToNothing are the ids of the upgrades before one that were given up, or went back.
+func (c *Coordinator) cameToNothing(t *Txn) (ids []string, err error) {
+	all, err := Fold(c.journal.Entries())
+	for i := range all {
+		if s := all[i].State; all[i].ID != t.ID && (s == Aborted || s == RolledBack) {
+			ids = append(ids, all[i].ID)
+		}
+	}
+	return ids, err
+}
+
+// letGo has the backups that were taken for some upgrades, and are pinned until these are
+// final, kept for a while yet and no longer. One that cannot be let go, as on a full disk,
+// stays until the next upgrade takes its own or somebody unpins it, which changes nothing
+// about what has become of the upgrade.
+func (c *Coordinator) letGo(ctx context.Context, t *Txn, ids ...string) {
 	ctx, stop := context.WithTimeout(ctx, 2*time.Minute)
 	defer stop()
 	out, err := c.run(ctx, t.Plan.From, "backup", "list", "--output", "json")
 	var all []struct {
 		ID  string
-		Pin *struct{ Upgrade string }
+		Pin *struct {
+			Upgrade string
+			Until   time.Time
+		}
 	}
 	if err == nil {
 		err = json.Unmarshal(out, &all)
 	}
 	// A step to BACKED_UP that was cut short has told no name.
 	for _, b := range all {
-		if b.Pin != nil && b.Pin.Upgrade == t.ID {
+		if b.Pin != nil && b.Pin.Until.IsZero() && slices.Contains(ids, b.Pin.Upgrade) {
 			_, bad := c.run(ctx, t.Plan.From, "backup", "unpin", b.ID, "--after", stillKept)
 			err = errors.Join(err, bad)
 		}
 	}
 	if err != nil {
-		fmt.Fprintf(c.cfg.Log, "the backups of the upgrade stay until somebody unpins them: %v\n", err)
+		fmt.Fprintf(c.cfg.Log, "the backups of the upgrade stay until the next one, or until somebody unpins them: %v\n", err)
 	}
 }
 
