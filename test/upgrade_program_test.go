@@ -16,7 +16,8 @@ import (
 // next is the version that nextProgram is of.
 const next = "2026.6.0"
 
-// nextProgram builds this program once more as a next version would be: it adds a table,
+// nextProgram builds this program once more as a next version would be: it adds to the
+// schema in five migrations, of which the third one fails on data that a test can make,
 // older versions cannot work on its data once it is finalized, and it misbehaves as the
 // file says that the environment names (testdata/next). Nothing of that is in what is
 // shipped: the files are laid over the sources for this build alone.
@@ -41,18 +42,24 @@ var buildNext = sync.OnceValues(func() ([]byte, error) { // built once for all t
 	}
 	own := filepath.Join(root, "test", "testdata", "next")
 	over := map[string]string{
-		filepath.Join(root, "cmd/tako/misbehave_start.go"):          filepath.Join(own, "start.go"),
-		filepath.Join(root, "internal/rest/misbehave.go"):           filepath.Join(own, "answer.go"),
-		filepath.Join(root, "internal/db/migrations/9000_next.sql"): filepath.Join(dir, "9000_next.sql"),
-	}
-	migration, err := os.ReadFile(filepath.Join(own, "9000_next.sql"))
-	if err != nil {
-		return nil, err
+		filepath.Join(root, "cmd/tako/misbehave_start.go"): filepath.Join(own, "start.go"),
+		filepath.Join(root, "internal/rest/misbehave.go"):  filepath.Join(own, "answer.go"),
 	}
 	level := db.BinaryLevels().Level + 1
-	migration = fmt.Appendf(nil, "-- tako: level %d, tx\n%s", level, migration)
-	if err := os.WriteFile(filepath.Join(dir, "9000_next.sql"), migration, 0o600); err != nil {
-		return nil, err
+	migrations, err := filepath.Glob(filepath.Join(own, "*.sql"))
+	if err != nil || len(migrations) == 0 {
+		return nil, &os.PathError{Op: "find migrations", Path: own, Err: os.ErrNotExist}
+	}
+	for _, path := range migrations {
+		migration, err := os.ReadFile(path)
+		if err != nil {
+			return nil, err
+		}
+		headed := filepath.Join(dir, filepath.Base(path))
+		if err := os.WriteFile(headed, fmt.Appendf(nil, "-- tako: level %d, tx\n%s", level, migration), 0o600); err != nil {
+			return nil, err
+		}
+		over[filepath.Join(root, "internal/db/migrations", filepath.Base(path))] = headed
 	}
 	for path, change := range map[string][2]string{
 		"internal/rest/server.go":  {"defer s.recover(out, hr, id)\n", "defer s.recover(out, hr, id)\n\tmisanswer(hr)\n"},

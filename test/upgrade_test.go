@@ -31,11 +31,13 @@ type feedSite struct {
 	dir       string
 	releases  []releasefeed.Release
 	number    int64
+	// valid is for how long from now feeds are good; negative for one that has expired.
+	valid time.Duration
 }
 
 func newFeedSite(t *testing.T) *feedSite {
 	t.Helper()
-	f := &feedSite{dir: t.TempDir(), key: ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))}
+	f := &feedSite{dir: t.TempDir(), valid: time.Hour, key: ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))}
 	s := httptest.NewServer(http.FileServer(http.Dir(f.dir)))
 	t.Cleanup(s.Close)
 	f.url = s.URL + "/feed.json"
@@ -73,9 +75,16 @@ func (f *feedSite) publishFrom(t *testing.T, from string, program []byte) {
 			t.Fatal(err)
 		}
 	}
-	f.number++
 	f.releases = append(f.releases, r)
-	feed, err := releasefeed.NewFeed(releasefeed.Feed{Channel: "stable", Number: f.number, Issued: time.Now(), Expires: time.Now().Add(time.Hour), Releases: f.releases})
+	f.number++
+	f.sign(t)
+}
+
+// sign puts the feed of all releases on the site.
+func (f *feedSite) sign(t *testing.T) {
+	t.Helper()
+	now := time.Now()
+	feed, err := releasefeed.NewFeed(releasefeed.Feed{Channel: "stable", Number: f.number, Issued: now.Add(2 * min(f.valid, 0)), Expires: now.Add(f.valid), Releases: f.releases})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -181,21 +190,29 @@ func (u *upgraded) last() *upgrade.Txn {
 	return last
 }
 
+// pinned is a backup, as the program lists it.
+type pinned struct {
+	ID  string
+	Pin *struct {
+		Upgrade string
+		Until   time.Time
+	}
+}
+
+func (u *upgraded) backups() (all []pinned) {
+	u.t.Helper()
+	out, code := run(u.t, "", append([]string{"backup", "list", "--output", "json", "--data", u.Data}, database(u.Process)...)...)
+	if err := json.Unmarshal([]byte(out), &all); err != nil || code != 0 {
+		u.t.Fatalf("the list of backups: %d %v %s", code, err, out)
+	}
+	return all
+}
+
 // backup asserts that the last upgrade's is kept until it is final, or else that it is let go
 // two weeks from now.
 func (u *upgraded) backup(keep bool) {
 	u.t.Helper()
-	out, code := run(u.t, "", append([]string{"backup", "list", "--output", "json", "--data", u.Data}, database(u.Process)...)...)
-	var all []struct {
-		ID  string
-		Pin *struct {
-			Upgrade string
-			Until   time.Time
-		}
-	}
-	if err := json.Unmarshal([]byte(out), &all); err != nil || code != 0 {
-		u.t.Fatalf("the list of backups: %d %v %s", code, err, out)
-	}
+	all := u.backups()
 	id, n := u.last().ID, 0
 	for _, b := range all {
 		if b.Pin == nil || b.Pin.Upgrade != id {
@@ -207,7 +224,7 @@ func (u *upgraded) backup(keep bool) {
 		}
 	}
 	if n != 1 {
-		u.t.Errorf("%d backups are kept for upgrade %s: %s", n, id, out)
+		u.t.Errorf("%d backups are kept for upgrade %s: %+v", n, id, all)
 	}
 }
 

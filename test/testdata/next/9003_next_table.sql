@@ -1,0 +1,3 @@
+CREATE TABLE next_table (
+    id BIGINT NOT NULL PRIMARY KEY
+);

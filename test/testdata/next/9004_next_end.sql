@@ -1,0 +1,3 @@
+CREATE TABLE next_end (
+    id BIGINT NOT NULL PRIMARY KEY
+);
