@@ -22,7 +22,7 @@ import (
 // nothing, and until all are back after the server was restarted. Agents and server
 // share the machine, so that all but the memory is a bound from above.
 func BenchmarkFleet(b *testing.B) {
-	inside, processes := size(b, "TAKO_TEST_BENCH_AGENTS", 1000), size(b, "TAKO_TEST_BENCH_PROCESSES", 20)
+	inside, processes := apptest.Size(b, "TAKO_TEST_BENCH_AGENTS", 1000), apptest.Size(b, "TAKO_TEST_BENCH_PROCESSES", 20)
 	dialects(b, func(b *testing.B, dialect db.Dialect) {
 		p := apptest.NewProcess(b, dialect)
 		p.AgentListen = apptest.FixedAddress(b)

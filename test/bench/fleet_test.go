@@ -27,21 +27,6 @@ import (
 	"github.com/takodeploy/tako/octopus"
 )
 
-// size is the number that a variable of the environment gives, or the one that is
-// measured where nothing else is said.
-func size(b *testing.B, name string, usual int) int {
-	b.Helper()
-	text := os.Getenv(name)
-	if text == "" {
-		return usual
-	}
-	n, err := strconv.Atoi(text)
-	if err != nil || n < 1 {
-		b.Fatalf("%s is %q; give a number from 1 on", name, text)
-	}
-	return n
-}
-
 const (
 	// connections are those of an agent to its server, as many as it makes by itself on
 	// a small machine.

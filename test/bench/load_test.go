@@ -81,8 +81,8 @@ func reportLoad(b *testing.B, p *apptest.Process, path string, connections int) 
 	}
 	b.ReportMetric(0, "ns/op")
 	b.ReportMetric(math.Round(median(rates)), "requests/s")
-	b.ReportMetric(ms(quantile(all, 0.5)), "ms-p50")
-	b.ReportMetric(ms(quantile(all, 0.99)), "ms-p99")
+	b.ReportMetric(ms(apptest.Quantile(all, 0.5)), "ms-p50")
+	b.ReportMetric(ms(apptest.Quantile(all, 0.99)), "ms-p99")
 	b.ReportMetric(float64(size), "body-bytes")
 }
 

@@ -9,7 +9,6 @@ import (
 	"math"
 	"net/http"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -55,13 +54,7 @@ func awaitWorker(b *testing.B, p *apptest.Process) {
 }
 
 // median is the one in the middle.
-func median[T cmp.Ordered](all []T) T { return quantile(all, 0.5) }
-
-// quantile is the smallest of all that the share q of them does not exceed.
-func quantile[T cmp.Ordered](all []T, q float64) T {
-	all = slices.Sorted(slices.Values(all))
-	return all[max(int(math.Ceil(q*float64(len(all)))), 1)-1]
-}
+func median[T cmp.Ordered](all []T) T { return apptest.Quantile(all, 0.5) }
 
 func ms(d time.Duration) float64 { return math.Round(float64(d.Microseconds())/10) / 100 }
 

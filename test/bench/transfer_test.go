@@ -44,8 +44,8 @@ const (
 // It needs room for five times all the packages in the directory of temporary files:
 // both versions at each agent, what is being put together there, and the last copies.
 func BenchmarkTransfer(b *testing.B) {
-	agents := size(b, "TAKO_TEST_BENCH_PROCESSES", 20)
-	length := size(b, "TAKO_TEST_BENCH_PACKAGE_MB", 100) * 1_000_000
+	agents := apptest.Size(b, "TAKO_TEST_BENCH_PROCESSES", 20)
+	length := apptest.Size(b, "TAKO_TEST_BENCH_PACKAGE_MB", 100) * 1_000_000
 	roomOnDisk(b, int64(5*agents*length))
 	first, second := versions(b, length)
 	b.Run("tako", func(b *testing.B) {
