@@ -64,6 +64,31 @@ func (u *upgraded) bad(want bool) {
 	}
 }
 
+// misdeed is how a next version misbehaves, and what an upgrade to it says then.
+type misdeed struct{ kind, says string }
+
+// misdeeds are all, those that take their time last.
+func misdeeds() []misdeed {
+	return []misdeed{
+		{"exit", "cannot take over: it has ended"},
+		{"errors", "of its"},
+		{"die", ""}, // whoever looks first: crashed, went back, or not well
+		{"hang", "did not answer within 30s"},
+		{"unwell", "does not serve as it should: deep: the server is not ready (status 500)"},
+	}
+}
+
+// fails upgrades to a version that misbehaves: the old one serves in the end, and the new
+// one is not offered again.
+func (u *upgraded) fails(m misdeed) {
+	u.t.Helper()
+	u.misbehave(m.kind)
+	u.do(30, m.says, "--yes", "--to", next, "--probation", "1h")
+	u.serves(u.old)
+	u.bad(true)
+	u.do(10, "nothing newer", "--yes")
+}
+
 // TestBadVersions upgrades to versions that do not start, fail requests, die of them,
 // cannot work on the data: each time the old one serves in the end, nothing is lost, and
 // the new one is not offered again.
@@ -103,26 +128,16 @@ func TestBadVersions(t *testing.T) {
 			u.misbehave("")
 
 			stop := u.ask()
-			faults := []struct{ fault, says string }{
-				{"exit", "cannot take over: it has ended"},
-				{"errors", "of its"},
-				{"die", ""}, // whoever looks first: crashed, went back, or not well
-			}
+			kinds := misdeeds()
 			switch {
 			case soaking():
-				faults = append(faults, []struct{ fault, says string }{
-					{"hang", "did not answer within 30s"},
-					{"unwell", "does not serve as it should: deep: the server is not ready (status 500)"},
-				}...)
 			case dialect == db.Postgres:
-				faults = faults[1:2] // the database makes no difference to the others
+				kinds = kinds[1:2] // the database makes no difference to the others
+			default:
+				kinds = kinds[:3]
 			}
-			for _, f := range faults {
-				u.misbehave(f.fault)
-				u.do(30, f.says, "--yes", "--to", next, "--probation", "1h")
-				u.serves(u.old)
-				u.bad(true)
-				u.do(10, "nothing newer", "--yes")
+			for _, m := range kinds {
+				u.fails(m)
 			}
 			stop()
 			u.misbehave("")

@@ -30,7 +30,13 @@ func nextProgram(t *testing.T) []byte {
 	return raw
 }
 
-var buildNext = sync.OnceValues(func() ([]byte, error) { // built once for all tests
+var buildNext = sync.OnceValues(func() ([]byte, error) { return buildNextWith() }) // built once for all tests
+
+// addition is a migration that only a build for tests has.
+type addition struct{ id, kind, sql string }
+
+// buildNextWith builds nextProgram with more migrations, which follow its own.
+func buildNextWith(more ...addition) ([]byte, error) {
 	dir, err := os.MkdirTemp("", "tako-next")
 	if err != nil {
 		return nil, err
@@ -46,20 +52,24 @@ var buildNext = sync.OnceValues(func() ([]byte, error) { // built once for all t
 		filepath.Join(root, "internal/rest/misbehave.go"):  filepath.Join(own, "answer.go"),
 	}
 	level := db.BinaryLevels().Level + 1
-	migrations, err := filepath.Glob(filepath.Join(own, "*.sql"))
-	if err != nil || len(migrations) == 0 {
+	paths, err := filepath.Glob(filepath.Join(own, "*.sql"))
+	if err != nil || len(paths) == 0 {
 		return nil, &os.PathError{Op: "find migrations", Path: own, Err: os.ErrNotExist}
 	}
-	for _, path := range migrations {
-		migration, err := os.ReadFile(path)
+	var migrations []addition
+	for _, path := range paths {
+		sql, err := os.ReadFile(path)
 		if err != nil {
 			return nil, err
 		}
-		headed := filepath.Join(dir, filepath.Base(path))
-		if err := os.WriteFile(headed, fmt.Appendf(nil, "-- tako: level %d, tx\n%s", level, migration), 0o600); err != nil {
+		migrations = append(migrations, addition{strings.TrimSuffix(filepath.Base(path), ".sql"), "tx", string(sql)})
+	}
+	for _, a := range append(migrations, more...) {
+		path := filepath.Join(dir, a.id+".sql")
+		if err := os.WriteFile(path, fmt.Appendf(nil, "-- tako: level %d, %s\n%s", level, a.kind, a.sql), 0o600); err != nil {
 			return nil, err
 		}
-		over[filepath.Join(root, "internal/db/migrations", filepath.Base(path))] = headed
+		over[filepath.Join(root, "internal/db/migrations", a.id+".sql")] = path
 	}
 	for path, change := range map[string][2]string{
 		"internal/rest/server.go":  {"defer s.recover(out, hr, id)\n", "defer s.recover(out, hr, id)\n\tmisanswer(hr)\n"},
@@ -92,4 +102,4 @@ var buildNext = sync.OnceValues(func() ([]byte, error) { // built once for all t
 		return nil, &exec.Error{Name: "go build: " + string(said), Err: err}
 	}
 	return os.ReadFile(out)
-})
+}

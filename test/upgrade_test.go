@@ -118,11 +118,11 @@ func newUpgraded(t *testing.T, dialect db.Dialect, change ...func(*apptest.Proce
 		}
 	})
 	u.Env = []string{"TAKO_TEST_FAULT=" + u.fault}
+	// A connection that stays open stays with the former server.
+	u.HTTP = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	for _, fn := range change {
 		fn(u.Process)
 	}
-	// A connection that stays open stays with the former server.
-	u.HTTP = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	u.Start()
 	u.old = u.version()
 	confirmKit(t, u.Process)
@@ -179,11 +179,7 @@ func (u *upgraded) serves(want string) {
 // last is the newest upgrade.
 func (u *upgraded) last() *upgrade.Txn {
 	u.t.Helper()
-	j, err := journal.Open(upgrade.Dir(u.Root))
-	if err != nil {
-		u.t.Fatal(err)
-	}
-	last, err := upgrade.Last(j.Entries())
+	last, err := upgrade.Last(u.entries())
 	if err != nil {
 		u.t.Fatal(err)
 	}
@@ -206,6 +202,16 @@ func (u *upgraded) backups() (all []pinned) {
 		u.t.Fatalf("the list of backups: %d %v %s", code, err, out)
 	}
 	return all
+}
+
+// entries are those of the journal.
+func (u *upgraded) entries() []journal.Entry {
+	u.t.Helper()
+	j, err := journal.Open(upgrade.Dir(u.Root))
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	return j.Entries()
 }
 
 // backup asserts that the last upgrade's is kept until it is final, or else that it is let go
