@@ -16,7 +16,7 @@ TOOLS       := $(CURDIR)/bin/tools
 GOFUMPT     := $(TOOLS)/gofumpt
 LINTER      := $(TOOLS)/golangci-lint
 
-.PHONY: build demo docs test unit race lint vet cross prerequisites tools soak soak-kills soak-stalls soak-states soak-delta soak-packages soak-clone soak-agents soak-upgrade soak-chaos soak-releases soak-fuzz fuzz bench bench-agents vuln release clean
+.PHONY: build demo docs test unit race lint vet cross prerequisites tools soak soak-kills soak-stalls soak-states soak-delta soak-packages soak-clone soak-agents soak-upgrade soak-chaos soak-goals soak-releases soak-fuzz fuzz bench bench-agents vuln release clean
 
 build:
 	$(GOBUILD) -o bin/tako ./cmd/tako
@@ -70,7 +70,7 @@ $(LINTER):
 
 # The long tests, a target each, which ends by itself within an hour.
 SOAK := TAKO_TEST_SOAK=1 TAKO_TEST_BINARY=$(CURDIR)/bin/tako go test -count=1 -v
-soak: soak-kills soak-stalls soak-states soak-delta soak-packages soak-clone soak-agents soak-upgrade soak-chaos soak-releases soak-fuzz
+soak: soak-kills soak-stalls soak-states soak-delta soak-packages soak-clone soak-agents soak-upgrade soak-chaos soak-goals soak-releases soak-fuzz
 
 soak-kills: build
 	$(SOAK) -timeout 40m -skip TestKilledUpgrades -run 'TestPoint20|TestKill|TestPausedOwner|TestErrorAtEveryEdge|TestLateStart|TestLostCommits' ./test
@@ -109,6 +109,11 @@ soak-upgrade: build
 # what was seen.
 soak-chaos: build
 	$(SOAK) -timeout 40m -run TestChaos ./test
+
+# What upgrades are to reach, measured: no request fails, how long a switch, a whole upgrade
+# and the way back take, a hundred deployments go on, versions that misbehave. Prints a table.
+soak-goals: build
+	$(SOAK) -timeout 58m -run TestUpgradeGoals ./test
 
 # The last release's whole tests of the API, over the schema that these sources expand.
 soak-releases: build
