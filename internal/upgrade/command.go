@@ -21,6 +21,17 @@ const (
 // last line of that is the error's text when it fails. The error of a program that was
 // started and did not succeed is an *exec.ExitError.
 func (c *Coordinator) run(ctx context.Context, version string, args ...string) ([]byte, error) {
+	return c.started(ctx, (*exec.Cmd).Start, version, args)
+}
+
+// aside is run for what takes long and nobody waits for: it gives way to the server. It is
+// not for what holds locks that a server waits for.
+func (c *Coordinator) aside(ctx context.Context, version string, args ...string) ([]byte, error) {
+	return c.started(ctx, startModestly, version, args)
+}
+
+// started is run with the function that starts the command.
+func (c *Coordinator) started(ctx context.Context, start func(*exec.Cmd) error, version string, args []string) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, c.cfg.Store.Program(version), append(args, c.cfg.Settings...)...)
 	cmd.Env = c.cfg.Environ
 	cmd.WaitDelay = 10 * time.Second
@@ -29,7 +40,10 @@ func (c *Coordinator) run(ctx context.Context, version string, args ...string) (
 	var said ending
 	// A write that fails would end the command by a signal: the log must never.
 	cmd.Stdout, cmd.Stderr = &out, io.MultiWriter(&said, c.cfg.Log)
-	err := cmd.Run()
+	err := start(cmd)
+	if err == nil {
+		err = cmd.Wait()
+	}
 	name := strings.Join(args[:min(2, len(args))], " ")
 	switch {
 	case err != nil:

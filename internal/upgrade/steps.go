@@ -144,7 +144,7 @@ func (c *Coordinator) backUp(ctx context.Context, t *Txn) (any, error) {
 	} else if len(former) > 0 {
 		c.letGo(ctx, t, former...)
 	}
-	out, err := c.run(ctx, t.Plan.From, "backup", "create", "--verify", "2", "--for-upgrade", t.ID, "--output", "json")
+	out, err := c.aside(ctx, t.Plan.From, "backup", "create", "--verify", "2", "--for-upgrade", t.ID, "--output", "json")
 	if err != nil {
 		return nil, err
 	}
@@ -174,7 +174,7 @@ func (c *Coordinator) rehearse(ctx context.Context, t *Txn) (any, error) {
 		return nil, fmt.Errorf("find the backup of this upgrade: %w", err)
 	}
 	started := time.Now()
-	if _, err := c.run(ctx, t.Plan.To, "backup", "verify", b.ID, "--level", "3"); err != nil {
+	if _, err := c.aside(ctx, t.Plan.To, "backup", "verify", b.ID, "--level", "3"); err != nil {
 		var ended *exec.ExitError
 		if ctx.Err() == nil && errors.As(err, &ended) && ended.ExitCode() == exitDidNotWork {
 			c.markBad(t.Plan.To, err.Error())
@@ -184,7 +184,7 @@ func (c *Coordinator) rehearse(ctx context.Context, t *Txn) (any, error) {
 	c.forgetFacts()
 	defer c.forgetFacts()
 	var out rehearsed
-	both, err := verify.Programs(ctx, c.run, t.Plan.From, t.Plan.To, b.ID, c.facts())
+	both, err := verify.Programs(ctx, c.aside, t.Plan.From, t.Plan.To, b.ID, c.facts())
 	switch {
 	case fault.Is(err, fault.Unsupported):
 		fmt.Fprintln(c.cfg.Log, err)
