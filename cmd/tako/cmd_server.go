@@ -136,11 +136,7 @@ func runServer(ctx context.Context, cfg config.Config, upgrades app.UpgradeOptio
 	if at := a.AgentAddr(); at != nil {
 		fmt.Fprintf(out, "Agents poll at %s.\n", at)
 	}
-	is := "is ready at"
-	if launch != nil && launch.Candidate {
-		is = "is ready to take over at"
-	}
-	fmt.Fprintf(out, "Tako %s %s %s (started in %d ms)\n", version, is, a.URL(), time.Since(started).Milliseconds())
+	fmt.Fprintf(out, "Tako %s is ready at %s (started in %d ms)\n", version, a.URL(), time.Since(started).Milliseconds())
 	err = a.Run(ctx)
 	if closeErr := a.Close(); err == nil {
 		err = closeErr

@@ -153,7 +153,10 @@ func (p *Process) Start() {
 			}
 			if _, rest, ok := strings.Cut(lines.Text(), " is ready at "); ok {
 				url, _, _ := strings.Cut(rest, " ")
-				ready <- url
+				select {
+				case ready <- url:
+				default: // a later server of the same supervisor
+				}
 			}
 		}
 		close(ready)

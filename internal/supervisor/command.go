@@ -36,6 +36,8 @@ type Report struct {
 	// that have connections left.
 	Server *control.Status  `json:"server,omitempty"`
 	Ducks  []control.Status `json:"ducks,omitempty"`
+	// Page tells that no server can be started, and the supervisor itself answers.
+	Page bool `json:"page,omitempty"`
 	// Crashes are those of the last minute.
 	Crashes int    `json:"crashes"`
 	Error   string `json:"error,omitempty"`
@@ -189,7 +191,7 @@ func (s *Supervisor) keep(version string) error {
 }
 
 func (s *Supervisor) report() Report {
-	r := Report{Format: control.Format, PID: os.Getpid(), Crashes: len(s.crashes)}
+	r := Report{Format: control.Format, PID: os.Getpid(), Page: s.page.shown(), Crashes: len(s.crashes)}
 	if link, err := os.Readlink(s.path("current")); err == nil {
 		r.Current = filepath.Base(link)
 	}

@@ -4,7 +4,8 @@
 //
 // It knows no database, no TLS and no configuration but addresses, so that it need
 // not change with them: a supervisor is older than the servers that it starts. If it
-// is killed, its servers go on; the next one finds them by their sockets.
+// is killed, its servers go on; the next one finds them by their sockets. While no server
+// can be started it answers by itself, with a page that says so.
 //
 // In its root directory lie
 //
@@ -67,6 +68,9 @@ type Limits struct {
 	// Crashes within CrashTime make it go back, if there is a way back: 3 in 60 s.
 	Crashes   int
 	CrashTime time.Duration
+	// Page is how long nothing may serve until the supervisor itself answers: 5 s. After a
+	// start that did not succeed it does at once.
+	Page time.Duration
 }
 
 func (l Limits) withDefaults() Limits {
@@ -86,6 +90,7 @@ func (l Limits) withDefaults() Limits {
 	set(&l.Adopt, 30*time.Second)
 	set(&l.Orphan, 10*time.Second)
 	set(&l.CrashTime, time.Minute)
+	set(&l.Page, 5*time.Second)
 	if l.Crashes <= 0 {
 		l.Crashes = 3
 	}
@@ -98,6 +103,7 @@ type Supervisor struct {
 	log     *slog.Logger
 	lock    *durable.Lock
 	sockets map[string]*os.File
+	page    *page    // what is answered while no server runs
 	server  *child   // the one that serves, nil while there is none
 	ducks   []*child // those that only finish their connections
 	crashes []time.Time
@@ -135,6 +141,8 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	defer s.closeSockets()
+	s.page = newPage(s.sockets, s.cfg.Limits.Page, s.log)
+	defer s.page.hide()
 	listening, stop := context.WithCancel(ctx)
 	defer stop()
 	commands, err := s.listen(listening)
@@ -222,10 +230,12 @@ func (s *Supervisor) loop(ctx context.Context) error {
 	for {
 		var again <-chan time.Time
 		if s.server == nil {
+			s.page.expect()
 			if pause > 0 {
 				again = time.After(pause)
 			} else if err := s.start(ctx); err != nil && ctx.Err() == nil {
 				s.log.Error("start the server", "err", err)
+				s.page.show()
 				pause = s.failed(err)
 				continue
 			}
@@ -310,17 +320,24 @@ func (s *Supervisor) goBack() (string, error) {
 	return back, s.flip(bad, back)
 }
 
-// start runs the current version.
+// start runs the current version. It is told to accept, and does not begin to by itself,
+// so that the supervisor has ended to answer in its place.
 func (s *Supervisor) start(ctx context.Context) error {
 	dir, err := os.Readlink(s.path("current"))
 	if err != nil {
 		return fmt.Errorf("find the current version: %w", err)
 	}
-	c, err := s.spawn(dir, false)
+	c, err := s.spawn(dir, true)
 	if err != nil {
 		return err
 	}
-	if err := c.reach(ctx, s.cfg.Limits.Ready); err != nil {
+	err = c.reach(ctx, s.cfg.Limits.Ready)
+	if err == nil {
+		s.page.hide()
+		// As long as it was waited for to be ready: there is nobody else who could serve.
+		err = c.tell(ctx, control.Accept, s.cfg.Limits.Ready)
+	}
+	if err != nil {
 		err = errors.Join(fmt.Errorf("version %s does not answer: %w", filepath.Base(dir), err), c.kill())
 		if c.code == control.ExitUnavailable {
 			err = fmt.Errorf("%w: %w", errUnavailable, err)

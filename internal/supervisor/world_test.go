@@ -117,9 +117,12 @@ func (l *little) Status() control.Status {
 }
 
 func (l *little) Ready(ctx context.Context) error {
-	if l.is("hangs") {
-		<-ctx.Done()
-		return ctx.Err()
+	for l.is("hangs") {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(5 * time.Millisecond):
+		}
 	}
 	if l.is("unready") {
 		return errors.New("the master key does not fit")
@@ -167,15 +170,14 @@ func (l *little) ListenerFile(name string) (*os.File, error) {
 func supervise(root, addr string) int {
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
-	limits := supervisor.Limits{Ready: 5 * time.Second, Orphan: time.Second}
-	if text, ok := os.LookupEnv("TEST_DEEP"); ok {
-		limits.Deep, _ = time.ParseDuration(text)
+	limits := supervisor.Limits{Ready: 5 * time.Second, Orphan: time.Second, Page: patience}
+	for name, limit := range map[string]*time.Duration{"TEST_DEEP": &limits.Deep, "TEST_ADOPT": &limits.Adopt, "TEST_READY": &limits.Ready, "TEST_PAGE": &limits.Page} {
+		if text, ok := os.LookupEnv(name); ok {
+			*limit, _ = time.ParseDuration(text)
+		}
 	}
 	if os.Getenv("LISTEN_FDS") != "" { // which is for the process with this number alone
 		_ = os.Setenv("LISTEN_PID", strconv.Itoa(os.Getpid()))
-	}
-	if text, ok := os.LookupEnv("TEST_ADOPT"); ok {
-		limits.Adopt, _ = time.ParseDuration(text)
 	}
 	err := supervisor.Run(ctx, supervisor.Config{
 		Root: root, Addresses: map[string]string{"http": addr}, Args: []string{"server"}, Environ: os.Environ(),

@@ -26,7 +26,8 @@ type Launch struct {
 	Format int `json:"format"`
 	// Socket is where the server answers the supervisor.
 	Socket string `json:"socket"`
-	// Candidate waits to be told to accept; else the server does so by itself.
+	// Candidate waits to be told to accept, as all do that a supervisor starts, so that
+	// nobody else does so at the same time. Else the server does it by itself.
 	Candidate bool `json:"candidate,omitempty"`
 	// Orphan is after how many milliseconds without a supervisor a candidate ends.
 	Orphan int64 `json:"orphan,omitempty"`
