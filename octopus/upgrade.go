@@ -52,8 +52,14 @@ type UpgradeSupervisor struct {
 	// Server is the one that serves, FormerServers are those that have connections left.
 	Server        *UpgradeServer      `json:"Server"`
 	FormerServers List[UpgradeServer] `json:"FormerServers"`
-	// Crashes are those of the last minute.
+	// Crashes is how often in a row a server has ended by itself, or could not be started,
+	// since the last switch and without one that ran for a minute in between.
 	Crashes int `json:"Crashes"`
+	// Problem is how the last one has ended, or why it could not be started, null for a
+	// server that has run for a minute since. NeedsOperator tells that this goes on, and that
+	// there is no version to go back to.
+	Problem       NullString `json:"Problem"`
+	NeedsOperator bool       `json:"NeedsOperator"`
 }
 
 // UpgradeServer is a process that a supervisor has started.

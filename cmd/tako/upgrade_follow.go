@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/takodeploy/tako/internal/supervisor"
 	"github.com/takodeploy/tako/internal/upgrade"
 	"github.com/takodeploy/tako/internal/upgrade/journal"
 )
@@ -57,7 +58,7 @@ func wordsOf(t *upgrade.Txn, until upgrade.State) (string, error) {
 	case upgrade.Aborted:
 		return "", &outcome{exitNotBegun, fmt.Sprintf("given up before the switch; version %s serves as before: %s", t.Plan.From, t.Error)}
 	case upgrade.NeedsOperator:
-		return "", &outcome{exitNeedsOperator, fmt.Sprintf("it can go neither on nor back by itself: %s. When the cause is removed: tako upgrade resume; to keep version %s as it is: tako upgrade resume --forward", t.Error, t.Plan.To)}
+		return "", &outcome{exitNeedsOperator, fmt.Sprintf("it can go neither on nor back by itself: %s. %s", t.Error, wayOut(t))}
 	case upgrade.RolledBack:
 		if until != upgrade.RolledBack {
 			return "", &outcome{exitRolledBack, fmt.Sprintf("version %s serves again: %s", t.Plan.From, t.Error)}
@@ -73,6 +74,60 @@ func wordsOf(t *upgrade.Txn, until upgrade.State) (string, error) {
 	case upgrade.Planned, upgrade.Staged, upgrade.Preflight, upgrade.BackedUp, upgrade.Rehearsed, upgrade.Expanded, upgrade.Switched, upgrade.Probation:
 	}
 	return "", fmt.Errorf("the upgrade to %s is %s still", t.Plan.To, t.State) // nobody follows one to there
+}
+
+// wayOut says what to do about an upgrade that needs an operator.
+func wayOut(t *upgrade.Txn) string {
+	if t.NoReturn() {
+		return fmt.Sprintf("There is no way back from version %s any more. When the cause is removed, try once more to finalize it: tako upgrade resume", t.Plan.To)
+	}
+	return fmt.Sprintf("When the cause is removed: tako upgrade resume; to keep version %s as it is: tako upgrade resume --forward", t.Plan.To)
+}
+
+// prospect says what comes of an upgrade that nobody is carrying a step of out, "" where its
+// state tells all.
+func prospect(t *upgrade.Txn) string {
+	switch {
+	case t.State == upgrade.NeedsOperator:
+		return wayOut(t)
+	case t.State == upgrade.Committed && t.NoReturn():
+		return fmt.Sprintf("It is being finalized, as soon as version %s serves and is well; there is no way back any more.", t.Plan.To)
+	case t.State == upgrade.Committed:
+		return fmt.Sprintf("It is finalized at %s.", t.Due().Format(time.RFC3339))
+	}
+	return ""
+}
+
+// troubles says what is wrong with the server as its supervisor tells it, "" for nothing.
+func troubles(r supervisor.Report, err error) string {
+	switch {
+	case err != nil:
+		return "The supervisor tells nothing of the server: " + err.Error()
+	case r.NeedsOperator:
+		return fmt.Sprintf("NEEDS_OPERATOR: version %s does not stay alive (%d times in a row: %s), and there is no version to go back to by itself. It is started again and again. Its log says why; if nothing else helps, restore a backup, which loses everything since: tako backup list", r.Current, r.Crashes, r.Trouble)
+	case r.Server == nil && r.Trouble != "":
+		return fmt.Sprintf("No server runs, and version %s is started again and again: %s", r.Current, r.Trouble)
+	case r.Server == nil:
+		return fmt.Sprintf("No server runs; version %s is being started.", r.Current)
+	case r.Trouble != "":
+		return "The server has been started again within the last minute: " + r.Trouble
+	}
+	return ""
+}
+
+// reportWithin is how long a supervisor is waited for. While it starts a version, or hands
+// over, it listens to nobody.
+const reportWithin = 3 * time.Second
+
+// report asks how the server fares.
+func (s *site) report(ctx context.Context) (supervisor.Report, error) {
+	ctx, stop := context.WithTimeout(ctx, reportWithin)
+	defer stop()
+	r, err := supervisor.Ask(ctx, s.root, supervisor.Order{Do: "status"})
+	if err != nil && ctx.Err() != nil {
+		err = errors.New("it is busy, as while it starts a version or hands over; ask again")
+	}
+	return r, err
 }
 
 // follow shows what the process that carries an upgrade out writes.
@@ -271,7 +326,7 @@ func upgradeStatusCommand() *cobra.Command {
 	var s site
 	var output form
 	cmd := &cobra.Command{
-		Use: "status", Short: "Show how the last upgrade goes", Args: cobra.NoArgs,
+		Use: "status", Short: "Show how the last upgrade goes, and whether the server stays alive", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := s.open(cmd); err != nil {
 				return err
@@ -281,8 +336,16 @@ func upgradeStatusCommand() *cobra.Command {
 				return err
 			}
 			pid, out := upgrade.Attended(s.root), cmd.OutOrStdout()
+			r, err := s.report(cmd.Context())
 			if output == formJSON {
-				return printJSON(out, map[string]any{"Upgrade": t, "Worker": pid})
+				all := map[string]any{"Upgrade": t, "Worker": pid}
+				if err == nil {
+					all["Supervisor"] = r
+				}
+				return printJSON(out, all)
+			}
+			if said := troubles(r, err); said != "" {
+				fmt.Fprintln(out, said)
 			}
 			if t == nil {
 				_, err := fmt.Fprintln(out, "There has been no upgrade here.")
@@ -295,8 +358,8 @@ func upgradeStatusCommand() *cobra.Command {
 			if t.Error != "" {
 				fmt.Fprintln(out, t.Error)
 			}
-			if t.State == upgrade.Committed {
-				fmt.Fprintf(out, "It is finalized at %s.\n", t.Due().Format(time.RFC3339))
+			if said := prospect(t); said != "" {
+				fmt.Fprintln(out, said)
 			}
 			if !t.State.Ended() && pid == 0 {
 				fmt.Fprintln(out, "No process carries it out: tako upgrade resume")

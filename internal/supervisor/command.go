@@ -38,9 +38,15 @@ type Report struct {
 	Ducks  []control.Status `json:"ducks,omitempty"`
 	// Page tells that no server can be started, and the supervisor itself answers.
 	Page bool `json:"page,omitempty"`
-	// Crashes are those of the last minute.
-	Crashes int    `json:"crashes"`
-	Error   string `json:"error,omitempty"`
+	// Crashes is how often in a row a server has ended by itself, or could not be started,
+	// since the last switch and without one that ran for a minute in between.
+	Crashes int `json:"crashes"`
+	// Trouble is how the last one has ended, or why it could not be started; "" for a server
+	// that has run for a minute since. NeedsOperator tells that this goes on, and that there
+	// is no version to go back to.
+	Trouble       string `json:"trouble,omitempty"`
+	NeedsOperator bool   `json:"needs_operator,omitempty"`
+	Error         string `json:"error,omitempty"`
 }
 
 // order is an Order on its way through the loop.
@@ -191,7 +197,10 @@ func (s *Supervisor) keep(version string) error {
 }
 
 func (s *Supervisor) report() Report {
-	r := Report{Format: control.Format, PID: os.Getpid(), Page: s.page.shown(), Crashes: len(s.crashes)}
+	r := Report{Format: control.Format, PID: os.Getpid(), Page: s.page.shown(), Crashes: s.crashes}
+	if !s.proven() {
+		r.Trouble, r.NeedsOperator = s.trouble, s.stuck
+	}
 	if link, err := os.Readlink(s.path("current")); err == nil {
 		r.Current = filepath.Base(link)
 	}

@@ -186,12 +186,13 @@ func TestPageOfASlowStart(t *testing.T) {
 }
 
 // TestNeitherStarts: when the previous version does not start either, the supervisor answers
-// until one does, which it tries all the time.
+// until one does, which it tries all the time, and says that somebody is needed. It no longer
+// does once the server has stayed alive.
 func TestNeitherStarts(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "1.0.0")
 	w.install("1.1.0")
-	w.supervise()
+	w.supervise("TEST_CRASHTIME=300ms")
 	if _, err := w.order(supervisor.Order{Do: "switch", Version: "1.1.0"}); err != nil {
 		t.Fatal(err)
 	}
@@ -200,12 +201,33 @@ func TestNeitherStarts(t *testing.T) {
 	_, _ = w.get("die")
 	w.await("the previous version is tried, and the supervisor answers", func() bool {
 		r, err := w.order(supervisor.Order{Do: "status"})
-		return err == nil && r.Page && r.Server == nil && r.Current == "1.0.0"
+		return err == nil && r.Page && r.Server == nil && r.Current == "1.0.0" && r.NeedsOperator && strings.Contains(r.Trouble, "it has ended: exit status 3")
 	})
 	if status, _, _, err := w.ask(http.MethodGet, ""); err != nil || status != http.StatusServiceUnavailable {
 		t.Errorf("%d %v", status, err)
 	}
 	w.mend("1.0.0", "dies")
 	w.await("it serves", func() bool { who, err := w.get(); return err == nil && strings.HasPrefix(who, "1.0.0 ") })
+	w.links("1.0.0", "")
+	w.await("nobody is needed", func() bool {
+		r, err := w.order(supervisor.Order{Do: "status"})
+		return err == nil && !r.NeedsOperator && r.Trouble == ""
+	})
+}
+
+// TestSlowCrashes: a version that takes its time to fail is left as well as one that fails
+// at once: how long the starts take does not count.
+func TestSlowCrashes(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "1.0.0")
+	w.install("1.1.0")
+	w.supervise("TEST_READY=300ms", "TEST_CRASHTIME=500ms")
+	w.await("it has switched", func() bool { // which may be too slow, too
+		_, err := w.order(supervisor.Order{Do: "switch", Version: "1.1.0"})
+		return err == nil
+	})
+	w.spoil("1.1.0", "hangs")
+	_, _ = w.get("die")
+	w.await("the previous version serves", func() bool { who, err := w.get(); return err == nil && strings.HasPrefix(who, "1.0.0 ") })
 	w.links("1.0.0", "")
 }

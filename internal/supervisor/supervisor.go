@@ -65,7 +65,8 @@ type Limits struct {
 	Adopt time.Duration
 	// Orphan is how long a candidate waits for a supervisor before it ends: 10 s.
 	Orphan time.Duration
-	// Crashes within CrashTime make it go back, if there is a way back: 3 in 60 s.
+	// Crashes in a row make it go back, if there is a way back: 3. A server that has run for
+	// CrashTime, 60 s, begins a new row; one that cannot be started has not run.
 	Crashes   int
 	CrashTime time.Duration
 	// Page is how long nothing may serve until the supervisor itself answers: 5 s. After a
@@ -106,8 +107,10 @@ type Supervisor struct {
 	page    *page    // what is answered while no server runs
 	server  *child   // the one that serves, nil while there is none
 	ducks   []*child // those that only finish their connections
-	crashes []time.Time
-	waited  int // starts in a row for which something was not there that every version needs
+	crashes int      // in a row
+	trouble string   // how the last server has ended by itself, or why it could not be started
+	stuck   bool     // there were too many crashes, and there is no way back
+	waited  int      // starts in a row for which something was not there that every version needs
 	orders  chan order
 	// Told when a server that was started by an earlier supervisor, or is a duck, ends.
 	ended chan *child
@@ -236,6 +239,7 @@ func (s *Supervisor) loop(ctx context.Context) error {
 			} else if err := s.start(ctx); err != nil && ctx.Err() == nil {
 				s.log.Error("start the server", "err", err)
 				s.page.show()
+				s.trouble = strings.ReplaceAll(err.Error(), "\n", "; ")
 				pause = s.failed(err)
 				continue
 			}
@@ -251,6 +255,10 @@ func (s *Supervisor) loop(ctx context.Context) error {
 			pause = 0
 		case <-gone:
 			s.log.Error("the server has ended", "version", s.server.version(), "pid", s.server.pid, "state", s.server.state())
+			s.trouble = fmt.Sprintf("version %s has ended by itself: %s", s.server.version(), s.server.state())
+			if s.proven() {
+				s.crashes = 0
+			}
 			s.server.close()
 			s.server = nil
 			pause = s.crashed()
@@ -281,24 +289,30 @@ func (s *Supervisor) failed(err error) time.Duration {
 // crashed counts the end of a server that nobody asked for. After too many it goes
 // back, where there is a way. It tells how long to wait before the next start.
 func (s *Supervisor) crashed() time.Duration {
-	now := time.Now()
-	s.crashes = append(s.crashes, now)
-	s.crashes = slices.DeleteFunc(s.crashes, func(t time.Time) bool { return now.Sub(t) > s.cfg.Limits.CrashTime })
-	n := len(s.crashes)
-	if n >= s.cfg.Limits.Crashes {
+	s.crashes++
+	if s.stuck = s.crashes >= s.cfg.Limits.Crashes; s.stuck {
 		if back, err := s.goBack(); err != nil {
 			s.log.Error("go back to the previous version", "err", err)
 		} else if back != "" {
 			s.log.Error("the server could not stay alive; going back", "to", back)
-			s.crashes = nil
+			s.afresh()
 			return 0
 		}
 	}
-	if n < 2 {
+	if s.crashes < 2 {
 		return 0
 	}
-	return min(100*time.Millisecond<<min(n-2, 10), 5*time.Second)
+	return min(100*time.Millisecond<<min(s.crashes-2, 10), 5*time.Second)
 }
+
+// proven reports whether the server has run for long enough to count as one that stays
+// alive.
+func (s *Supervisor) proven() bool {
+	return s.server != nil && time.Since(s.server.started) >= s.cfg.Limits.CrashTime
+}
+
+// afresh forgets the crashes of another version.
+func (s *Supervisor) afresh() { s.crashes, s.stuck, s.trouble = 0, false, "" }
 
 // goBack makes the previous version the current one, if there is one.
 func (s *Supervisor) goBack() (string, error) {

@@ -171,6 +171,9 @@ func TestCrashes(t *testing.T) {
 		_, _ = w.get("die")
 		w.await("it serves again", func() bool { who, err := w.get(); return err == nil && strings.HasPrefix(who, "1.0.0 ") })
 	}
+	if r, err := w.order(supervisor.Order{Do: "status"}); err != nil || !r.NeedsOperator || r.Crashes < 3 || !strings.Contains(r.Trouble, "version 1.0.0 has ended by itself: exit status 4") {
+		t.Errorf("%+v %v", r, err)
+	}
 }
 
 // TestKeep: the way back goes when it is told so, of the current version only.

@@ -101,7 +101,7 @@ func (s *Supervisor) handOver(ctx context.Context, version string) error {
 	if err := hit("handover-ducked"); err != nil {
 		s.log.Error("after the switch", "err", err)
 	}
-	s.crashes = nil
+	s.afresh()
 	notifySystemd("STATUS=version "+fresh.version(), nil)
 	s.log.Info("switched", "from", old.version(), "to", fresh.version(), "pid", fresh.pid)
 	if from == dir {
@@ -120,7 +120,7 @@ func (s *Supervisor) goBackTo(from, dir string) error {
 	if err != nil || previous != dir {
 		return errors.New("no server runs that could hand over; the supervisor is trying to start one")
 	}
-	s.crashes = nil
+	s.afresh()
 	return s.flip(from, dir)
 }
 

@@ -171,7 +171,7 @@ func supervise(root, addr string) int {
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
 	limits := supervisor.Limits{Ready: 5 * time.Second, Orphan: time.Second, Page: patience}
-	for name, limit := range map[string]*time.Duration{"TEST_DEEP": &limits.Deep, "TEST_ADOPT": &limits.Adopt, "TEST_READY": &limits.Ready, "TEST_PAGE": &limits.Page} {
+	for name, limit := range map[string]*time.Duration{"TEST_DEEP": &limits.Deep, "TEST_ADOPT": &limits.Adopt, "TEST_READY": &limits.Ready, "TEST_PAGE": &limits.Page, "TEST_CRASHTIME": &limits.CrashTime} {
 		if text, ok := os.LookupEnv(name); ok {
 			*limit, _ = time.ParseDuration(text)
 		}

@@ -95,7 +95,10 @@ func (a *api) supervisor(ctx context.Context) *octopus.UpgradeSupervisor {
 		}
 		return &octopus.UpgradeSupervisor{Error: octopus.NullString(text)}
 	}
-	out := &octopus.UpgradeSupervisor{Current: octopus.NullString(r.Current), Previous: octopus.NullString(r.Previous), Crashes: r.Crashes}
+	out := &octopus.UpgradeSupervisor{Current: octopus.NullString(r.Current), Previous: octopus.NullString(r.Previous), Crashes: r.Crashes, NeedsOperator: r.NeedsOperator}
+	if r.Trouble != "" {
+		out.Problem = octopus.NullString(sentence(r.Trouble))
+	}
 	if r.Server != nil {
 		s := process(*r.Server)
 		out.Server = &s

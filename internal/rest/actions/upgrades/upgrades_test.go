@@ -17,9 +17,11 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/takodeploy/tako/internal/db"
+	"github.com/takodeploy/tako/internal/localsocket"
 	"github.com/takodeploy/tako/internal/rest"
 	"github.com/takodeploy/tako/internal/rest/actions/actiontest"
 	"github.com/takodeploy/tako/internal/rest/actions/upgrades"
+	"github.com/takodeploy/tako/internal/supervisor"
 	"github.com/takodeploy/tako/internal/upgrade"
 	"github.com/takodeploy/tako/internal/upgrade/feedtest"
 	"github.com/takodeploy/tako/internal/upgrade/journal"
@@ -153,6 +155,33 @@ func TestWithoutSupervisor(t *testing.T) {
 		}
 		if entries, err := os.ReadDir(s.root); err != nil || len(entries) != 0 {
 			t.Errorf("something was written: %v, %v", entries, err)
+		}
+	})
+}
+
+// TestServerThatDoesNotStayAlive: what its supervisor says of that is told.
+func TestServerThatDoesNotStayAlive(t *testing.T) {
+	t.Parallel()
+	each(t, false, func(t *testing.T, s *site) {
+		ln, err := localsocket.Listen(t.Context(), supervisor.SocketPath(s.root))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = ln.Close() })
+		go func() {
+			for {
+				c, err := ln.AcceptLocal()
+				if err != nil {
+					return // the test has ended
+				}
+				_, _ = bufio.NewReader(c).ReadString('\n') // what it is asked
+				_ = json.NewEncoder(c).Encode(supervisor.Report{Format: 1, Current: "2026.4.0", Crashes: 4, Trouble: "version 2026.4.0 has ended by itself: exit status 4", NeedsOperator: true})
+				_ = c.Close()
+			}
+		}()
+		got := s.status().Supervisor
+		if got == nil || !got.NeedsOperator || got.Crashes != 4 || got.Problem != "Version 2026.4.0 has ended by itself: exit status 4." {
+			t.Errorf("%+v", got)
 		}
 	})
 }
