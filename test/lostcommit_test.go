@@ -1,12 +1,17 @@
 package test
 
 import (
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 
 	"github.com/takodeploy/tako/internal/apptest"
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/db/dbtest"
+	"github.com/takodeploy/tako/internal/supervisor"
 	"github.com/takodeploy/tako/octopus"
 )
 
@@ -60,4 +65,46 @@ func TestLostCommits(t *testing.T) {
 		t.Errorf("only %d commits were cut", cuts.Load())
 	}
 	t.Logf("%d of %d commits were cut", cuts.Load(), commits.Load())
+}
+
+// TestUnknownFate has a commit of a supervised server end so that nobody can tell what became
+// of it: the server ends, another one begins from what is stored, and the version is not
+// blamed for it.
+func TestUnknownFate(t *testing.T) {
+	t.Parallel()
+	const edge = "commit-ambiguous"
+	once := t.TempDir()
+	if err := os.WriteFile(filepath.Join(once, edge), nil, 0o600); err != nil { // not before it serves
+		t.Fatal(err)
+	}
+	p := apptest.NewProcess(t, db.SQLite)
+	p.Supervised()
+	p.Env = append(p.Env, "TAKO_FAILPOINT="+edge+":err", "TAKO_FAILPOINT_ONCE="+once)
+	p.Start()
+	ask := func() (supervisor.Report, error) {
+		return supervisor.Ask(t.Context(), p.Root, supervisor.Order{Do: "status"})
+	}
+	before, err := ask()
+	if err != nil || before.Server == nil {
+		t.Fatalf("%+v %v", before, err)
+	}
+	if err := os.Remove(filepath.Join(once, edge)); err != nil {
+		t.Fatal(err)
+	}
+	var after supervisor.Report
+	eventually(t, "another server serves", func() bool {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, p.URL+"/api/Spaces-1/environments", strings.NewReader(`{"Name":"any"}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("X-Octopus-ApiKey", p.Key)
+		if answer, err := http.DefaultClient.Do(r); err == nil { // it may be lost
+			_ = answer.Body.Close()
+		}
+		after, err = ask()
+		return err == nil && after.Server != nil && after.Server.PID != before.Server.PID
+	})
+	if after.Crashes != 0 || after.Outages != 1 || !strings.Contains(after.Trouble, "exit status 69") {
+		t.Errorf("%+v\n%s", after, p.Output())
+	}
 }

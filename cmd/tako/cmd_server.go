@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/takodeploy/tako/internal/app"
 	"github.com/takodeploy/tako/internal/config"
+	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/supervisor/control"
 )
@@ -112,7 +114,8 @@ func upgradeOptions(file string, flags map[string]string) (app.UpgradeOptions, e
 	return opt, nil
 }
 
-// unavailableError is a server that cannot begin for want of its database, or of room.
+// unavailableError is a server that cannot begin for want of its database, or of room, or
+// that cannot go on since it does not know what became of a commit.
 type unavailableError struct{ error }
 
 func (e *unavailableError) Unwrap() error { return e.error }
@@ -127,7 +130,7 @@ func runServer(ctx context.Context, cfg config.Config, upgrades app.UpgradeOptio
 		return err
 	}
 	a, err := app.New(ctx, cfg, app.Options{Log: logger(cfg, errOut), Version: version, Launch: launch, Upgrades: upgrades})
-	if fault.Is(err, fault.Unavailable) {
+	if fault.Is(err, fault.Unavailable) || errors.Is(err, db.ErrFateUnknown) {
 		return &unavailableError{err}
 	}
 	if err != nil {
@@ -140,6 +143,9 @@ func runServer(ctx context.Context, cfg config.Config, upgrades app.UpgradeOptio
 	err = a.Run(ctx)
 	if closeErr := a.Close(); err == nil {
 		err = closeErr
+	}
+	if errors.Is(err, db.ErrFateUnknown) {
+		return &unavailableError{err}
 	}
 	if err == nil {
 		fmt.Fprintln(out, "Tako has stopped.")

@@ -359,6 +359,6 @@ func (a *App) watchDatabase(ctx context.Context) error {
 	case <-ctx.Done():
 		return nil
 	case <-a.db.Failed():
-		return errors.New("the database failed in the middle of a commit; the server ends, to start from what is stored")
+		return fmt.Errorf("the database failed in the middle of a commit; the server ends, to start from what is stored: %w", db.ErrFateUnknown)
 	}
 }

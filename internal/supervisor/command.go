@@ -41,6 +41,9 @@ type Report struct {
 	// Crashes is how often in a row a server has ended by itself, or could not be started,
 	// since the last switch and without one that ran for a minute in between.
 	Crashes int `json:"crashes"`
+	// Outages is how often since the last switch one ended, or could not be started, for want
+	// of something that every version needs (control.ExitUnavailable): these are no crashes.
+	Outages int `json:"outages,omitempty"`
 	// Trouble is how the last one has ended, or why it could not be started; "" for a server
 	// that has run for a minute since. NeedsOperator tells that this goes on, and that there
 	// is no version to go back to.
@@ -197,7 +200,7 @@ func (s *Supervisor) keep(version string) error {
 }
 
 func (s *Supervisor) report() Report {
-	r := Report{Format: control.Format, PID: os.Getpid(), Page: s.page.shown(), Crashes: s.crashes}
+	r := Report{Format: control.Format, PID: os.Getpid(), Page: s.page.shown(), Crashes: s.crashes, Outages: s.outages}
 	if !s.proven() {
 		r.Trouble, r.NeedsOperator = s.trouble, s.stuck
 	}

@@ -126,6 +126,34 @@ func TestOutageIsNoCrash(t *testing.T) {
 	w.links("1.1.0", "1.0.0")
 }
 
+// TestLostDatabaseIsNoCrash: a server that ends since it cannot know what became of a commit
+// is begun anew as often as that happens, and no other version is put in its place.
+func TestLostDatabaseIsNoCrash(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "1.0.0")
+	w.install("1.1.0")
+	w.supervise("TEST_READY=" + patience.String())
+	if _, err := w.order(supervisor.Order{Do: "switch", Version: "1.1.0"}); err != nil {
+		t.Fatal(err)
+	}
+	who := w.serves("1.1.0")
+	for range 4 {
+		_, _ = w.get("lose")
+		w.await("another server serves", func() bool {
+			now, err := w.get()
+			other := err == nil && now != who && strings.HasPrefix(now, "1.1.0 ")
+			if other {
+				who = now
+			}
+			return other
+		})
+	}
+	w.links("1.1.0", "1.0.0")
+	if r, err := w.order(supervisor.Order{Do: "status"}); err != nil || r.Crashes != 0 || r.Outages != 4 || r.NeedsOperator || !strings.Contains(r.Trouble, "exit status 69") {
+		t.Errorf("%+v %v", r, err)
+	}
+}
+
 // TestServerBeforeItsSocket: a server whose supervisor was killed before it could be reached
 // is not left beside the next one.
 func TestServerBeforeItsSocket(t *testing.T) {

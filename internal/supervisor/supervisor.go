@@ -110,7 +110,8 @@ type Supervisor struct {
 	crashes int      // in a row
 	trouble string   // how the last server has ended by itself, or why it could not be started
 	stuck   bool     // there were too many crashes, and there is no way back
-	waited  int      // starts in a row for which something was not there that every version needs
+	outages int      // ends, and starts that failed, for want of what every version needs
+	waited  int      // those since a server has last begun
 	orders  chan order
 	// Told when a server that was started by an earlier supervisor, or is a duck, ends.
 	ended chan *child
@@ -259,9 +260,13 @@ func (s *Supervisor) loop(ctx context.Context) error {
 			if s.proven() {
 				s.crashes = 0
 			}
+			count := s.crashed
+			if s.server.code == control.ExitUnavailable {
+				count = s.outage
+			}
 			s.server.close()
 			s.server = nil
-			pause = s.crashed()
+			pause = count()
 		case d := <-s.ended:
 			s.ducks = slices.DeleteFunc(s.ducks, func(c *child) bool { return c == d })
 			d.close()
@@ -282,6 +287,12 @@ func (s *Supervisor) failed(err error) time.Duration {
 	if !errors.Is(err, errUnavailable) {
 		return s.crashed()
 	}
+	return s.outage()
+}
+
+// outage is crashed for an end that is none of the version's doing.
+func (s *Supervisor) outage() time.Duration {
+	s.outages++
 	s.waited++
 	return min(100*time.Millisecond<<min(s.waited-1, 10), 5*time.Second)
 }
@@ -312,7 +323,7 @@ func (s *Supervisor) proven() bool {
 }
 
 // afresh forgets the crashes of another version.
-func (s *Supervisor) afresh() { s.crashes, s.stuck, s.trouble = 0, false, "" }
+func (s *Supervisor) afresh() { s.crashes, s.outages, s.stuck, s.trouble = 0, 0, false, "" }
 
 // goBack makes the previous version the current one, if there is one.
 func (s *Supervisor) goBack() (string, error) {

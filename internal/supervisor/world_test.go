@@ -97,8 +97,11 @@ func (l *little) is(what string) bool {
 }
 
 func (l *little) answer(w http.ResponseWriter, r *http.Request) {
-	if r.URL.Path == "/die" {
+	switch r.URL.Path {
+	case "/die":
 		os.Exit(4)
+	case "/lose":
+		os.Exit(control.ExitUnavailable)
 	}
 	body, _ := io.ReadAll(r.Body)
 	_, _ = fmt.Fprintf(w, "%s %d %s", filepath.Base(l.dir), os.Getpid(), body)

@@ -186,7 +186,8 @@ type Do struct {
 }
 
 // MaxTries is how often a step is begun before it counts as one that cannot succeed:
-// each time whoever did it was killed in the middle of it.
+// each time whoever did it was killed in the middle of it. That to PROBATION is begun as
+// often as it takes.
 const MaxTries = 3
 
 // Next is what comes next at a time. It depends on nothing but the journal.
@@ -240,7 +241,9 @@ func (t *Txn) beforeSwitch() Do {
 	return Do{State: after(t.State)}
 }
 
-func (t *Txn) exhausted() bool { return t.Doing != "" && t.Tries >= MaxTries }
+// exhausted reports whether a step was begun too often. To watch changes nothing, so that it
+// may be: whoever comes next goes on watching, and what is wrong with the version shows.
+func (t *Txn) exhausted() bool { return t.Doing != "" && t.Doing != Probation && t.Tries >= MaxTries }
 
 func (t *Txn) reason(usual string) string {
 	if t.Error != "" {

@@ -84,6 +84,7 @@ func TestNext(t *testing.T) {
 		"the switch fails":                    {at(Expanded).fail(Switched), RolledBack},
 		"switched":                            {at(Switched), Probation},
 		"it is not well":                      {at(Switched).fail(Probation), RolledBack},
+		"killed in watching too often":        {at(Switched).begin(Probation).begin(Probation).begin(Probation).begin(Probation), Probation},
 		"it crashes":                          {at(Switched).begin(Probation).add(supervisor.NoteWentBack, way("2026.5.0", "2026.4.0")), RolledBack},
 		"something else went back":            {at(Switched).add(supervisor.NoteWentBack, way("2026.4.0", "2026.3.0")), Probation},
 		"going back":                          {at(Switched).fail(Probation).begin(RolledBack), RolledBack},

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/takodeploy/tako/internal/supervisor"
+	"github.com/takodeploy/tako/internal/supervisor/control"
 )
 
 // TestFinalizeIsTriedAgain: an upgrade that could not be finalized neither goes back nor is
@@ -28,5 +29,42 @@ func TestFinalizeIsTriedAgain(t *testing.T) {
 	c.want(Ask{Wish: WishResume})
 	if last, err = c.Run(t.Context()); err != nil || last.State != Finalized || last.Failed != "" {
 		t.Errorf("it is %+v, %v", last, err)
+	}
+}
+
+// TestEndThatIsNoCrash: a server that has ended for want of its database, or that the next
+// supervisor has begun anew, has not crashed. The supervisor knows, and is asked.
+func TestEndThatIsNoCrash(t *testing.T) {
+	t.Parallel()
+	report := func(supervised, pid, outages int, trouble string) *supervisor.Report {
+		r := &supervisor.Report{Format: control.Format, PID: supervised, Current: "2", Outages: outages, Error: trouble}
+		if pid > 0 {
+			r.Server = &control.Status{PID: pid, Version: "2", Stage: control.Serving}
+		}
+		return r
+	}
+	first, none := report(9, 7, 0, "it is not ready"), report(9, 0, 1, "no server runs")
+	for name, c := range map[string]struct {
+		looks   []*supervisor.Report
+		crashed bool
+	}{
+		"it did not know what became of a commit":   {[]*supervisor.Report{first, none, none, none, none, report(9, 8, 1, "")}, false},
+		"the same, and it serves again at the look": {[]*supervisor.Report{first, report(9, 8, 1, "")}, false},
+		"another supervisor":                        {[]*supervisor.Report{first, report(10, 8, 0, "")}, false},
+		"no reason at all":                          {[]*supervisor.Report{first, report(9, 8, 0, "")}, true},
+		"again, and for no reason":                  {[]*supervisor.Report{first, report(9, 8, 1, "it is not ready"), report(9, 6, 1, "")}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			crew := newCrew(t, Switched)
+			txn := crew.last()
+			txn.Plan.Probation, txn.Tries = 0, 1
+			s := &scripted{answers: map[string][]*supervisor.Report{"deep": c.looks}}
+			s.listen(t, crew.root)
+			crew.program("1", "exit 0", 0o700)
+			if err := crew.watch(t.Context(), txn); (err != nil) != c.crashed || err != nil && !strings.Contains(err.Error(), "crashed") {
+				t.Error(err)
+			}
+		})
 	}
 }

@@ -84,7 +84,8 @@ func (c *Coordinator) watch(ctx context.Context, t *Txn) error {
 		calm = began.Add(patience) // everything may just have been started, as with the machine
 	}
 	bad, pid, absent := 0, 0, c.absent
-	var excused answered // what had failed when the old version could not have done better
+	keeper, outages := 0, 0 // as the report before told: the supervisor, and ends that were no crashes
+	var excused answered    // what had failed when the old version could not have done better
 	for {
 		if gone, err := c.wished(t); err != nil || gone {
 			return errors.Join(err, errGivenUp)
@@ -96,6 +97,11 @@ func (c *Coordinator) watch(ctx context.Context, t *Txn) error {
 		if c.absent.After(absent) { // the next supervisor may have started the server anew
 			bad, pid, absent, calm = 0, 0, c.absent, c.absent.Add(patience)
 		}
+		// That another process serves is no crash yet: the supervisor knows why.
+		if pid != 0 && (keeper != r.PID || outages != r.Outages) {
+			bad, pid, calm = 0, 0, time.Now().Add(patience)
+		}
+		keeper, outages = r.PID, r.Outages
 		if err == nil && !serves(r, t.Plan.To) {
 			err = fmt.Errorf("the current version is %s", r.Current)
 		}
