@@ -50,6 +50,8 @@ type Report struct {
 	Trouble       string `json:"trouble,omitempty"`
 	NeedsOperator bool   `json:"needs_operator,omitempty"`
 	Error         string `json:"error,omitempty"`
+	// Blameless tells that Error, of a switch, is nothing of the version to switch to.
+	Blameless bool `json:"blameless,omitempty"`
 }
 
 // order is an Order on its way through the loop.
@@ -167,6 +169,8 @@ func (s *Supervisor) obey(ctx context.Context, o order) Report {
 	r := s.report()
 	if err != nil {
 		r.Error = err.Error()
+		var old blameless
+		r.Blameless = errors.As(err, &old)
 	}
 	return r
 }

@@ -33,8 +33,8 @@ func TestSwitch(t *testing.T) {
 	w.links("1.1.0", "1.0.0")
 	for wrong, says := range map[string]string{"dies": "exit status 3", "hangs": "deadline", "unready": "master key", "refuses": "it will not"} {
 		r, err := w.order(supervisor.Order{Do: "switch", Version: "2.0.0-" + wrong})
-		if err == nil || !strings.Contains(err.Error(), says) {
-			t.Errorf("%s: %v", wrong, err)
+		if err == nil || !strings.Contains(err.Error(), says) || r.Blameless {
+			t.Errorf("%s: %v, blameless: %t", wrong, err, r.Blameless)
 		}
 		if r.Server == nil || r.Server.Stage != control.Serving || r.Server.Version != "1.1.0" {
 			t.Errorf("%s: %+v", wrong, r.Server)
@@ -68,7 +68,8 @@ func TestSwitch(t *testing.T) {
 	})
 }
 
-// TestOldKeepsItsTasks: a server that does not give its tasks back goes on.
+// TestOldKeepsItsTasks: a server that does not give its tasks back goes on, and the version
+// to switch to is not to blame.
 func TestOldKeepsItsTasks(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "1.0.0")
@@ -78,8 +79,8 @@ func TestOldKeepsItsTasks(t *testing.T) {
 	}
 	w.supervise()
 	before := w.serves("1.0.0")
-	if _, err := w.order(supervisor.Order{Do: "switch", Version: "1.1.0"}); err == nil || !strings.Contains(err.Error(), "a task does not end") {
-		t.Errorf("%v", err)
+	if r, err := w.order(supervisor.Order{Do: "switch", Version: "1.1.0"}); err == nil || !strings.Contains(err.Error(), "a task does not end") || !r.Blameless {
+		t.Errorf("%v, blameless: %t", err, r.Blameless)
 	}
 	if w.serves("1.0.0") != before {
 		t.Error("it was started anew")

@@ -60,6 +60,13 @@ func write(dir, kind string, data map[string]string) error {
 	return err
 }
 
+// blameless is why a switch did not succeed, where that is nothing of the version to switch
+// to: it may be as good as any.
+type blameless struct{ error }
+
+// Unwrap gives the reason.
+func (e blameless) Unwrap() error { return e.error }
+
 // handOver makes a version serve in the place of the one that does, without a moment
 // in which nobody accepts connections. If it cannot, the old one goes on, and the
 // error says what was wrong with the new one.
@@ -84,7 +91,7 @@ func (s *Supervisor) handOver(ctx context.Context, version string) error {
 		return errors.Join(err, fresh.kill())
 	}
 	if err := old.tell(ctx, control.Prepare, s.cfg.Limits.Release); err != nil {
-		return errors.Join(fmt.Errorf("the version that runs did not give its tasks back: %w", err), s.goOn(ctx, old), fresh.kill())
+		return errors.Join(blameless{fmt.Errorf("the version that runs did not give its tasks back: %w", err)}, s.goOn(ctx, old), fresh.kill())
 	}
 	if err := hit("handover-released"); err != nil {
 		return errors.Join(err, fresh.kill(), s.goOn(ctx, old))
@@ -118,7 +125,7 @@ func (s *Supervisor) handOver(ctx context.Context, version string) error {
 func (s *Supervisor) goBackTo(from, dir string) error {
 	previous, err := os.Readlink(s.path("previous"))
 	if err != nil || previous != dir {
-		return errors.New("no server runs that could hand over; the supervisor is trying to start one")
+		return blameless{errors.New("no server runs that could hand over; the supervisor is trying to start one")}
 	}
 	s.afresh()
 	return s.flip(from, dir)

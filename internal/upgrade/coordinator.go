@@ -297,7 +297,8 @@ func (c *Coordinator) step(ctx context.Context, t *Txn, do Do) error {
 	}
 	if err != nil {
 		fmt.Fprintf(c.cfg.Log, "%s: %v\n", do.State, err)
-		return c.write(t, KindFailed, Mark{State: do.State, Error: brief(err.Error())})
+		var old blameless
+		return c.write(t, KindFailed, Mark{State: do.State, Error: brief(err.Error()), Blameless: errors.As(err, &old)})
 	}
 	if err := failpoint.Hit("upgrade-worked-" + strings.ToLower(string(do.State))); err != nil {
 		return err

@@ -22,9 +22,11 @@ type Txn struct {
 	Doing      State     `json:"doing,omitempty"`
 	DoingSince time.Time `json:"doing_since,omitzero"`
 	Tries      int       `json:"tries,omitempty"`
-	// Failed is the state whose step did not succeed, for the reason Error.
-	Failed State  `json:"failed,omitempty"`
-	Error  string `json:"error,omitempty"`
+	// Failed is the state whose step did not succeed, for the reason Error; Blameless tells
+	// that this is nothing of the new version.
+	Failed    State  `json:"failed,omitempty"`
+	Error     string `json:"error,omitempty"`
+	Blameless bool   `json:"blameless,omitempty"`
 	// WentBack tells that the supervisor went back to the old version by itself: the new
 	// one could not stay alive.
 	WentBack bool `json:"went_back,omitempty"`
@@ -110,7 +112,7 @@ func (t *Txn) take(e journal.Entry) error {
 			t.Error = m.Error
 		}
 	case KindFailed:
-		t.Failed, t.Error = m.State, m.Error
+		t.Failed, t.Error, t.Blameless = m.State, m.Error, m.Blameless
 	case KindAsk:
 		t.wish(a, e.At)
 	}
@@ -133,7 +135,7 @@ func (t *Txn) wish(a Ask, at time.Time) {
 			return
 		}
 		t.State = t.before()
-		t.Failed, t.Error, t.Doing, t.Tries = "", "", "", 0
+		t.Failed, t.Error, t.Blameless, t.Doing, t.Tries = "", "", false, "", 0
 		t.Rollback = !t.noReturn
 		if a.Wish == WishForward && !t.noReturn {
 			t.forward(at)

@@ -68,3 +68,28 @@ func TestEndThatIsNoCrash(t *testing.T) {
 		})
 	}
 }
+
+// TestOldThatKeepsItsTasks: when the old version does not hand over, it serves on, and the new
+// one does not count as bad for it.
+func TestOldThatKeepsItsTasks(t *testing.T) {
+	t.Parallel()
+	for _, blameless := range []bool{true, false} {
+		refused := serving("1")
+		refused.Error, refused.Blameless = "there was no switch", blameless
+		s := &scripted{answers: map[string][]*supervisor.Report{"status": {serving("1")}, "switch": {refused}}}
+		c := newCrew(t, Expanded)
+		c.program("1", "echo '[]'", 0o700)
+		s.listen(t, c.root)
+		last, err := c.Run(t.Context())
+		if err != nil || last.State != RolledBack || last.Failed != Switched || last.Error != refused.Error {
+			t.Errorf("it is %+v, %v", last, err)
+		}
+		trust, err := c.cfg.Store.Trust()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if reason, bad := trust.Bad["2"]; bad == blameless {
+			t.Errorf("blameless: %t, and it counts as bad: %t, because of %q", blameless, bad, reason)
+		}
+	}
+}

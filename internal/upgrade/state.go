@@ -113,8 +113,9 @@ type Plan struct {
 // Mark is an entry about a state.
 type Mark struct {
 	State State `json:"state"`
-	// Error is why a step did not succeed.
-	Error string `json:"error,omitempty"`
+	// Error is why a step did not succeed, Blameless that this is nothing of the new version.
+	Error     string `json:"error,omitempty"`
+	Blameless bool   `json:"blameless,omitempty"`
 	// Result is what the step found out, in the step's own words.
 	Result json.RawMessage `json:"result,omitempty"`
 }

@@ -271,6 +271,9 @@ func (c *Coordinator) serve(ctx context.Context, t *Txn, version string) error {
 		}
 		back := version == t.Plan.From
 		if cut++; r.Format != 0 && !back || ctx.Err() != nil || cut == MaxTries {
+			if r.Blameless {
+				return blameless{err}
+			}
 			return err
 		}
 		if r.Format == 0 {
@@ -289,6 +292,12 @@ func (c *Coordinator) serve(ctx context.Context, t *Txn, version string) error {
 		}
 	}
 }
+
+// blameless is why a step did not succeed, where that is nothing of the new version.
+type blameless struct{ error }
+
+// Unwrap gives the reason.
+func (e blameless) Unwrap() error { return e.error }
 
 func later(a, b time.Time) time.Time {
 	if b.After(a) {
@@ -340,7 +349,7 @@ func (c *Coordinator) rollBack(ctx context.Context, t *Txn, because string) erro
 	if err := c.serve(ctx, t, t.Plan.From); err != nil {
 		return err
 	}
-	if !t.Rollback && !t.Abort { // else nothing was wrong with it
+	if !t.Rollback && !t.Abort && !t.Blameless { // else nothing was wrong with it
 		c.markBad(t.Plan.To, because)
 	}
 	c.letGo(ctx, t, t.ID)
