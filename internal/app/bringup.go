@@ -188,6 +188,22 @@ func (c *catchUp) backUp(ctx context.Context) (id string, err error) {
 		return "", err
 	}
 	pin := &backup.Pin{Reason: fmt.Sprintf("taken before version %s expanded the schema to level %d", c.opt.Version, c.to), Upgrade: fmt.Sprintf("schema-level-%d", c.to)}
+	former, err := c.former(ctx, b.Store, pin)
+	switch {
+	case err != nil:
+		return "", err
+	case former.ID == "":
+	case former.Verified != nil && former.Verified.Level >= backup.LevelDatabase:
+		c.log.Info("nothing was added since the backup that an earlier start has taken; no other one is", "backup", former.ID)
+		return former.ID, nil
+	default: // that start was cut short
+		err := c.prove(ctx, b, keys, former.ID)
+		var damaged *backup.DamagedError
+		if !errors.As(err, &damaged) {
+			return former.ID, err
+		}
+		c.log.Warn("the backup that an earlier start has taken is damaged; another one is taken", "backup", former.ID, "err", err)
+	}
 	err = c.until(ctx, func() (bool, error) {
 		m, err := b.create(ctx, c.db, keys, pin, c.tell)
 		id = m.ID
@@ -196,11 +212,62 @@ func (c *catchUp) backUp(ctx context.Context) (id string, err error) {
 	if err != nil {
 		return "", err
 	}
+	return id, c.prove(ctx, b, keys, id)
+}
+
+// former is the newest backup that an earlier start of this version has taken for the same
+// expansion, without an ID if there is none, or if anything was added since. Whoever starts a
+// container again and again that fails would fill its disk otherwise.
+func (c *catchUp) former(ctx context.Context, s *backup.Store, pin *backup.Pin) (backup.Backup, error) {
+	all, err := s.List()
+	if err != nil {
+		return backup.Backup{}, err
+	}
+	for _, b := range all {
+		if b.Problem != "" || b.Pin == nil || b.Pin.Upgrade != pin.Upgrade || !b.Pin.Keeps(time.Now()) || b.Version != c.opt.Version || b.SchemaLevel != c.from {
+			continue
+		}
+		same, err := c.unchanged(ctx, &b.Manifest)
+		if err != nil || !same {
+			return backup.Backup{}, err
+		}
+		return b, nil
+	}
+	return backup.Backup{}, nil
+}
+
+// unchanged reports whether the database has as many rows as a backup of it, in each of the
+// tables that both have. What is changed through the API has rows in the audit trail, and
+// what a task does has rows in its log.
+func (c *catchUp) unchanged(ctx context.Context, m *backup.Manifest) (same bool, err error) {
+	err = c.db.Snapshot(ctx, func(tx *db.Tx) error {
+		meta, err := tx.Meta(ctx)
+		if err != nil {
+			return err
+		}
+		now, err := tx.CountContent(ctx)
+		if err != nil {
+			return err
+		}
+		same = meta.Incarnation == m.Incarnation
+		for table, n := range now {
+			// Of the new version's own tables some may be there already.
+			if was, both := m.Rows[table]; both && was != n {
+				same = false
+			}
+		}
+		return nil
+	})
+	return same, err
+}
+
+// prove looks whether a backup can be restored.
+func (c *catchUp) prove(ctx context.Context, b *Backups, keys *secret.Box, id string) error {
 	opens, err := backup.ServerKeys(ctx, keys, keySource(c.cfg), nil)
 	if err != nil {
-		return "", err
+		return err
 	}
-	return id, c.until(ctx, func() (bool, error) {
+	return c.until(ctx, func() (bool, error) {
 		_, err := b.Store.Verify(ctx, id, backup.VerifyOptions{
 			Level: backup.LevelDatabase, Keys: opens, Temp: tempDir(c.cfg), Server: c.db, Places: allPlaces, Version: c.opt.Version, Log: c.log, Progress: c.tell,
 		})

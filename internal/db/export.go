@@ -84,6 +84,16 @@ func (t *Tx) CountRows(ctx context.Context) (map[string]int64, error) {
 	return counts, nil
 }
 
+// CountContent is CountRows without the tables that change while nobody does anything: those
+// of the schema itself, and those of running processes.
+func (t *Tx) CountContent(ctx context.Context) (map[string]int64, error) {
+	counts, err := t.CountRows(ctx)
+	for _, name := range kept() {
+		delete(counts, name)
+	}
+	return counts, err
+}
+
 // tables names every table of the schema, sorted.
 func (t *Tx) tables(ctx context.Context) (names []string, err error) {
 	query := `SELECT name, '' FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite\_%' ESCAPE '\' ORDER BY name`
