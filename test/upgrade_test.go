@@ -17,6 +17,7 @@ import (
 	"github.com/takodeploy/tako/internal/apptest"
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/durable"
+	"github.com/takodeploy/tako/internal/supervisor"
 	"github.com/takodeploy/tako/internal/upgrade"
 	"github.com/takodeploy/tako/internal/upgrade/journal"
 	"github.com/takodeploy/tako/internal/upgrade/publish"
@@ -272,8 +273,25 @@ func TestUpgrade(t *testing.T) {
 				}
 			}
 			u.do(1, "nothing to go back from", "rollback")
+			for _, old := range []string{"2026.1.0", "2026.2.0"} {
+				if err := supervisor.Install(u.Root, old, u.Executable(t)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			u.do(0, "stays until it is unpinned", "pin", "2026.1.0", "--reason", "the audit")
 			u.unharmed(0, "Version "+next+" serves", "--yes", "--probation", "1s", "--hold", "100h")
+			u.do(0, "1 versions removed", "prune")
+			u.kept("2026.2.0", false)
+			if err := supervisor.Install(u.Root, "2026.2.0", u.Executable(t)); err != nil {
+				t.Fatal(err)
+			}
+			if all := u.versionsOf(); all[u.old] != "it is the way back from the current version" || all[next] != "it is the current version" || all["2026.1.0"] != "it is pinned: the audit" {
+				t.Errorf("of the versions %v is said", all)
+			}
 			u.unharmed(0, "is final", "finalize")
+			for v, want := range map[string]bool{"2026.1.0": true, "2026.2.0": false, u.old: true, next: true} {
+				u.kept(v, want)
+			}
 			u.do(1, "finalized", "rollback")
 			u.do(10, "nothing newer", "check")
 			// The version before refuses what it can no longer work on.

@@ -256,7 +256,7 @@ service is fine), 40 needs an operator, 75 another upgrade is under way.`,
 	cmd.Flags().DurationVar(&hold, "hold", 72*time.Hour, "how long to wait until it is finalized by itself")
 	cmd.Flags().DurationVar(&probation, "probation", 10*time.Minute, "how long to watch the new version")
 	cmd.AddCommand(upgradeCheckCommand(), upgradeTrustCommand(), upgradeStatusCommand(), upgradeHistoryCommand(), upgradeRollbackCommand(),
-		upgradeFinalizeCommand(), upgradeHoldCommand(), upgradeResumeCommand(), upgradeAbortCommand())
+		upgradeFinalizeCommand(), upgradeHoldCommand(), upgradeResumeCommand(), upgradeAbortCommand(), upgradePruneCommand(), upgradePinCommand(), upgradeUnpinCommand())
 	return cmd
 }
 

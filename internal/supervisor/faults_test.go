@@ -274,7 +274,7 @@ func TestUnused(t *testing.T) {
 		says  []string // nothing: it is unused
 	}{
 		"nothing":            {nil, nil},
-		"its own remains":    {[]string{"versions/2026.4.0/tako", "versions/2026.3.0.partial/tako", "versions/.lock"}, nil},
+		"its own remains":    {[]string{"versions/2026.4.0/tako", "versions/2026.3.0.partial/tako", "versions/.gone-2026.2.0/tako", "versions/.lock"}, nil},
 		"others":             {[]string{"versions/2026.4.0/tako", "versions/2026.5.0/tako", "versions/2026.3.0/tako"}, []string{"versions has 2026.3.0, 2026.5.0", "if it was 2026.5.0: ln -s versions/2026.5.0 "}},
 		"a database":         {[]string{"data/tako.db"}, []string{"data/tako.db", "install -D tako ", "versions/2026.4.0/tako && ln -s versions/2026.4.0 "}},
 		"a server elsewhere": {[]string{"versions/2026.4.0/tako", "data/master.key"}, []string{"data/master.key"}},

@@ -64,7 +64,7 @@ func Unused(root, version string) error {
 	}
 	var others []string
 	for _, e := range entries {
-		if _, err := os.Stat(filepath.Join(root, "versions", e.Name(), program)); err == nil && e.Name() != version && !strings.HasSuffix(e.Name(), ".partial") {
+		if _, err := os.Stat(filepath.Join(root, "versions", e.Name(), program)); err == nil && e.Name() != version && !strings.HasSuffix(e.Name(), ".partial") && !strings.HasPrefix(e.Name(), ".") {
 			others = append(others, e.Name())
 		}
 	}

@@ -40,7 +40,11 @@ func (c *Coordinator) work(ctx context.Context, t *Txn, do Do) (any, error) {
 	case Probation:
 		return nil, c.watch(ctx, t)
 	case Finalized:
-		return c.json(ctx, t.Plan.To, "database", "finalize")
+		result, err := c.json(ctx, t.Plan.To, "database", "finalize")
+		if err == nil {
+			c.prune(ctx)
+		}
+		return result, err
 	case RolledBack:
 		return nil, c.rollBack(ctx, t, do.Because)
 	case Committed:

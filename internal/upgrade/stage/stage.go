@@ -202,7 +202,7 @@ func (s *Store) Manifest(version string) (Manifest, error) {
 	return m, err
 }
 
-func (s *Store) dir(version string) string { return filepath.Join(s.root, "versions", version) }
+func (s *Store) dir(version string) string { return filepath.Join(s.versions(), version) }
 
 // Program is the path of a version's program.
 func (s *Store) Program(version string) string { return filepath.Join(s.dir(version), program) }
@@ -228,21 +228,18 @@ func (s *Store) Stage(ctx context.Context, r Request, progress func(done, total 
 	if err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(filepath.Join(s.root, "versions"), 0o755); err != nil {
-		return nil, err
-	}
-	lock, err := durable.Wait(filepath.Join(s.root, "versions", ".lock"))
+	alone, err := s.Lock()
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, lock.Unlock()) }()
+	defer func() { err = errors.Join(err, alone.Unlock()) }()
 	version := offer.Release.Version
 	if err := s.verify(ctx, version, offer.Artifact); err == nil {
 		return offer, s.restate(version, offer.Feed)
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	partial := s.dir(version) + ".partial"
+	partial := s.dir(version) + partialSuffix
 	if err := bring(ctx, src, partial, offer, r.Have, progress); err != nil {
 		if full(err) {
 			err = errors.Join(fmt.Errorf("install version %s: %w; make room on the disk of %s", version, err, s.root), os.RemoveAll(partial))

@@ -57,14 +57,11 @@ func (s *Store) Take(ctx context.Context, from Staged) (err error) {
 	if err != nil {
 		return fmt.Errorf("install version %s: %w", from.Version, err)
 	}
-	if err := os.MkdirAll(filepath.Join(s.root, "versions"), 0o755); err != nil {
-		return err
-	}
-	lock, err := durable.Wait(filepath.Join(s.root, "versions", ".lock"))
+	alone, err := s.Lock()
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, lock.Unlock()) }()
+	defer func() { err = errors.Join(err, alone.Unlock()) }()
 	if err := s.verify(ctx, from.Version, m.Artifact); err == nil {
 		feed, err := os.ReadFile(filepath.Join(from.Dir, feedFile))
 		if err != nil {
@@ -74,7 +71,7 @@ func (s *Store) Take(ctx context.Context, from Staged) (err error) {
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	partial := s.dir(from.Version) + ".partial"
+	partial := s.dir(from.Version) + partialSuffix
 	err = os.RemoveAll(partial)
 	if err == nil {
 		err = os.Mkdir(partial, 0o700)
