@@ -129,6 +129,12 @@ type Upgrade struct {
 	// FailedState is the one whose step did not succeed, ErrorMessage why.
 	FailedState  NullString `json:"FailedState"`
 	ErrorMessage NullString `json:"ErrorMessage"`
+	// Rollback says what going back costs: "free" (nothing until it is finalized) or
+	// "restore" (the backup has to be restored, which loses what was written since).
+	// BackupID is that backup, null before it is taken, BackupTime the instant of its data.
+	Rollback   string     `json:"Rollback"`
+	BackupID   NullString `json:"BackupId"`
+	BackupTime *Time      `json:"BackupTime"`
 	// FinalizesAt is when it is finalized by itself, ProbationEnds until when the new
 	// version is watched.
 	FinalizesAt   *Time `json:"FinalizesAt"`
@@ -153,7 +159,11 @@ type UpgradeStep struct {
 
 // UpgradePlan is a look whether anything speaks against an upgrade.
 type UpgradePlan struct {
-	Version   string `json:"Version"`
+	Version string `json:"Version"`
+	// Rollback says what going back from it would cost, as that of a release does, and
+	// WayBack the same in a sentence for people.
+	Rollback  string `json:"Rollback"`
+	WayBack   string `json:"WayBack"`
 	Begun     Time   `json:"Begun"`
 	Ended     *Time  `json:"Ended"`
 	IsRunning bool   `json:"IsRunning"`

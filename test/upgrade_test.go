@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -279,20 +280,30 @@ func TestUpgrade(t *testing.T) {
 				}
 			}
 			u.do(0, "stays until it is unpinned", "pin", "2026.1.0", "--reason", "the audit")
-			u.unharmed(0, "Version "+next+" serves", "--yes", "--probation", "1s", "--hold", "100h")
+			// Its publisher has found out meanwhile that only a restore leads back.
+			u.site.releases[0].Rollback = releasefeed.RollbackRestore
+			u.site.number++
+			u.site.sign(t)
+			for _, command := range [][]string{{"check"}, {"--dry-run"}} {
+				u.do(0, "The only way back from it is to restore the backup", command...)
+			}
+			u.unharmed(0, "Only a restore leads back", "--yes", "--probation", "1s", "--hold", "100h")
+			u.wayBack("Close the upgrade afterwards: tako upgrade rollback")
+			u.serves(next)
 			u.do(0, "1 versions removed", "prune")
 			u.kept("2026.2.0", false)
 			if err := supervisor.Install(u.Root, "2026.2.0", u.Executable(t)); err != nil {
 				t.Fatal(err)
 			}
-			if all := u.versionsOf(); all[u.old] != "it is the way back from the current version" || all[next] != "it is the current version" || all["2026.1.0"] != "it is pinned: the audit" {
+			if all := u.versionsOf(); !strings.HasSuffix(all[u.old], "has not come to its end") || all[next] != "it is the current version" || all["2026.1.0"] != "it is pinned: the audit" {
 				t.Errorf("of the versions %v is said", all)
 			}
+			u.environment("after the backup")
 			u.unharmed(0, "is final", "finalize")
 			for v, want := range map[string]bool{"2026.1.0": true, "2026.2.0": false, u.old: true, next: true} {
 				u.kept(v, want)
 			}
-			u.do(1, "finalized", "rollback")
+			commands := u.wayBack("was finalized")
 			u.do(10, "nothing newer", "check")
 			// The version before refuses what it can no longer work on.
 			if out, code := run(t, "", append([]string{"database", "check", "--data", u.Data}, database(u.Process)...)...); code != 78 {
@@ -317,6 +328,10 @@ exit 1
 			}
 			if got := strings.Join(states, " "); got != "ABORTED FINALIZED ROLLED_BACK" {
 				t.Errorf("the history is %s", got)
+			}
+			u.goBack(commands)
+			if got := u.all(); slices.Contains(got, "after the backup") || !slices.Contains(got, "before") {
+				t.Errorf("after the restore there are %q", got)
 			}
 		})
 	}

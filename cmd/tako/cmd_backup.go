@@ -173,7 +173,7 @@ one upgrade only the last stays pinned.`,
 					return nil
 				}
 				return printJSON(cmd.OutOrStdout(), map[string]any{
-					"ID": made.ID, "DatabaseBytes": made.Database.Size, "Blobs": made.BlobCount, "BlobBytes": made.BlobBytes, "Level": level,
+					"ID": made.ID, "DatabaseBytes": made.Database.Size, "Blobs": made.BlobCount, "BlobBytes": made.BlobBytes, "Level": level, "Created": made.Created,
 				})
 			})
 		},

@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/takodeploy/tako/internal/config"
 	"github.com/takodeploy/tako/internal/supervisor"
 	"github.com/takodeploy/tako/internal/upgrade"
 	"github.com/takodeploy/tako/internal/upgrade/publish"
@@ -52,9 +53,9 @@ type site struct {
 	o    offline
 	root string
 
-	store   *stage.Store
-	cfg     upgrade.Config
-	channel string // of the settings
+	store    *stage.Store
+	cfg      upgrade.Config
+	settings config.Config // of the server
 }
 
 func (s *site) flags(cmd *cobra.Command) {
@@ -91,11 +92,9 @@ func (s *site) open(cmd *cobra.Command) error {
 	if err := cmd.Flags().Set("data", data); err != nil {
 		return err
 	}
-	cfg, _, err := s.o.config(cmd)
-	if err != nil {
+	if s.settings, _, err = s.o.config(cmd); err != nil {
 		return err
 	}
-	s.channel = cfg.UpgradeChannel
 	builtin, err := base64.StdEncoding.DecodeString(releaseRoot)
 	if err != nil {
 		return fmt.Errorf("the root that this program was built with: %w", err)
@@ -128,7 +127,7 @@ func (w *wanted) flags(cmd *cobra.Command) {
 
 // request is what to ask the store for.
 func (s *site) request(ctx context.Context, w *wanted) (stage.Request, error) {
-	r := stage.Request{Source: stage.Source{Feed: w.feed}, Channel: cmp.Or(w.channel, s.channel), Wanted: w.to, Now: time.Now()}
+	r := stage.Request{Source: stage.Source{Feed: w.feed}, Channel: cmp.Or(w.channel, s.settings.UpgradeChannel), Wanted: w.to, Now: time.Now()}
 	if w.bundle != "" {
 		path, err := filepath.Abs(w.bundle)
 		if err != nil {
@@ -174,11 +173,7 @@ func (s *site) offer(cmd *cobra.Command, r stage.Request) (*stage.Offer, error) 
 	if offer.Expired {
 		fmt.Fprintln(out, "The feed has expired: a newer one may have been kept from this server.")
 	}
-	if offer.Release.Rollback == releasefeed.RollbackRestore {
-		fmt.Fprintln(out, "To go back from it, the backup has to be restored.")
-	} else {
-		fmt.Fprintln(out, "Until it is finalized, going back loses nothing.")
-	}
+	fmt.Fprintln(out, (&upgrade.Plan{Restore: offer.Rollback == releasefeed.RollbackRestore}).WayBack())
 	if offer.Release.Notes != "" {
 		fmt.Fprintln(out, offer.Release.Notes)
 	}
@@ -198,7 +193,8 @@ schema, switches over without closing a socket, watches the new version, and goe
 itself if that is not well. The upgrade goes on when this command is interrupted.
 
 Until it is finalized (by itself after --hold, or by 'tako upgrade finalize') the old
-version can take over again at any time, without a restore and without a loss.
+version can take over again at any time, without a restore and without a loss, unless the
+feed says of the release that only a restore leads back; then that is said before.
 
 Settings that 'tako supervise' got after -- or from its environment (--database, --config)
 are needed here too.
@@ -231,13 +227,17 @@ service is fine), 40 needs an operator, 75 another upgrade is under way.`,
 			p := upgrade.Plan{
 				From: r.Version, To: offer.Release.Version, ToLevel: offer.Release.Level, Hold: hold, Probation: probation,
 				Channel: r.Channel, Feed: r.Source.Feed, Bundle: r.Source.Bundle, By: os.Getenv("USER"),
-				AcceptDifferences: accept,
+				AcceptDifferences: accept, Restore: offer.Rollback == releasefeed.RollbackRestore,
 			}
 			if dry {
 				return s.inspect(cmd, p, offer)
 			}
 			if !yes {
-				if err := confirm(cmd, "Upgrade now?"); err != nil {
+				question := "Upgrade now?"
+				if p.Restore {
+					question = "Going back would lose what is written from the backup on. Upgrade now?"
+				}
+				if err := confirm(cmd, question); err != nil {
 					return err
 				}
 			}

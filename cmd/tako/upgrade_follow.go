@@ -58,18 +58,28 @@ func wordsOf(t *upgrade.Txn, until upgrade.State) (string, error) {
 	case upgrade.Aborted:
 		return "", &outcome{exitNotBegun, fmt.Sprintf("given up before the switch; version %s serves as before: %s", t.Plan.From, t.Error)}
 	case upgrade.NeedsOperator:
-		return "", &outcome{exitNeedsOperator, fmt.Sprintf("it can go neither on nor back by itself: %s. %s", t.Error, wayOut(t))}
+		text := fmt.Sprintf("it can go neither on nor back by itself: %s. %s", t.Error, wayOut(t))
+		if t.Plan.Restore && !t.NoReturn() {
+			text += "; what a restore takes and loses: tako upgrade rollback"
+		}
+		return "", &outcome{exitNeedsOperator, text}
 	case upgrade.RolledBack:
 		if until != upgrade.RolledBack {
 			return "", &outcome{exitRolledBack, fmt.Sprintf("version %s serves again: %s", t.Plan.From, t.Error)}
 		}
+		if t.Plan.Restore {
+			return fmt.Sprintf("Version %s serves again, and the upgrade has ended.", t.Plan.From), nil
+		}
 		return fmt.Sprintf("Version %s serves again; nothing was lost.", t.Plan.From), nil
 	case upgrade.Finalized:
 		if until == upgrade.RolledBack {
-			return "", fmt.Errorf("version %s was being finalized when that was asked for, and is final: version %s cannot use the data any more. To go back, restore the backup of the upgrade, which loses everything since: tako backup list", t.Plan.To, t.Plan.From)
+			return "", fmt.Errorf("version %s was being finalized when that was asked for, and is final: %w", t.Plan.To, upgrade.Allowed(t, upgrade.WishRollback))
 		}
 		return fmt.Sprintf("Version %s is final.", t.Plan.To), nil
 	case upgrade.Committed:
+		if t.Plan.Restore {
+			return fmt.Sprintf("Version %s serves. Only a restore leads back; what that takes and loses: tako upgrade rollback", t.Plan.To), nil
+		}
 		return fmt.Sprintf("Version %s serves. Going back loses nothing until %s: tako upgrade rollback", t.Plan.To, t.Due().Local().Format(time.RFC3339)), nil
 	case upgrade.Planned, upgrade.Staged, upgrade.Preflight, upgrade.BackedUp, upgrade.Rehearsed, upgrade.Expanded, upgrade.Switched, upgrade.Probation:
 	}
@@ -197,9 +207,14 @@ func (s *site) wish(cmd *cobra.Command, a upgrade.Ask, until upgrade.State) erro
 	if err := s.open(cmd); err != nil {
 		return err
 	}
+	return s.wishIf(cmd, a, until, func(t *upgrade.Txn) error { return upgrade.Allowed(t, a.Wish) })
+}
+
+// wishIf is wish of a directory that is open, if the upgrade is such that allowed says no
+// more against it.
+func (s *site) wishIf(cmd *cobra.Command, a upgrade.Ask, until upgrade.State, allowed func(*upgrade.Txn) error) error {
 	a.By = os.Getenv("USER")
-	err := upgrade.Want(s.root, a, time.Now(), func(t *upgrade.Txn) error { return upgrade.Allowed(t, a.Wish) })
-	if err != nil {
+	if err := upgrade.Want(s.root, a, time.Now(), allowed); err != nil {
 		return err
 	}
 	t, err := s.last()
@@ -216,9 +231,25 @@ func upgradeRollbackCommand() *cobra.Command {
 	var s site
 	cmd := &cobra.Command{
 		Use: "rollback", Short: "Go back to the version before, without a loss", Args: cobra.NoArgs,
-		Long: "Goes back to the version that ran before the last upgrade. Once that is finalized, the only way back is to restore its backup ('tako backup restore').",
+		Long: `Goes back to the version that ran before the last upgrade.
+
+Once that is finalized, and from a release of which the feed says so, the only way back is
+to restore the backup of the upgrade. Then this command changes nothing: it counts the
+deployments that would be lost, and prints the commands. After them, it closes an upgrade
+that was not final.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return s.wish(cmd, upgrade.Ask{Wish: upgrade.WishRollback}, upgrade.RolledBack)
+			if err := s.open(cmd); err != nil {
+				return err
+			}
+			wish, allowed, err := upgrade.Back(cmd.Context(), s.root)
+			if err == nil {
+				err = s.wishIf(cmd, upgrade.Ask{Wish: wish}, upgrade.RolledBack, allowed)
+			}
+			var only *upgrade.NeedsRestoreError
+			if errors.As(err, &only) && only.Backup != "" {
+				return s.byRestore(cmd, only, err)
+			}
+			return err
 		},
 	}
 	s.flags(cmd)

@@ -22,6 +22,8 @@ func TestWordsOf(t *testing.T) {
 		says         string
 	}{
 		{upgrade.Committed, upgrade.Committed, 0, "Version 2 serves. Going back loses nothing until"},
+		{upgrade.Committed, upgrade.Committed, -1, "Version 2 serves. Only a restore leads back"},
+		{upgrade.RolledBack, upgrade.RolledBack, -1, "Version 1 serves again, and the upgrade has ended."},
 		{upgrade.Finalized, upgrade.Committed, 0, "Version 2 is final."},
 		{upgrade.Finalized, upgrade.Finalized, 0, "Version 2 is final."},
 		{upgrade.Finalized, upgrade.RolledBack, 1, "version 2 was being finalized"},
@@ -31,7 +33,9 @@ func TestWordsOf(t *testing.T) {
 		{upgrade.Aborted, upgrade.Committed, 20, "given up before the switch"},
 		{upgrade.NeedsOperator, upgrade.RolledBack, 40, "tako upgrade resume --forward"},
 	} {
-		said, err := wordsOf(&upgrade.Txn{State: c.state, Plan: upgrade.Plan{From: "1", To: "2"}, Error: "no luck"}, c.until)
+		plan := upgrade.Plan{From: "1", To: "2", Restore: c.code < 0}
+		c.code = max(c.code, 0)
+		said, err := wordsOf(&upgrade.Txn{State: c.state, Plan: plan, Error: "no luck"}, c.until)
 		code := 0
 		var o *outcome
 		switch {

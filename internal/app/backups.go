@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -46,6 +47,16 @@ func OpenBackups(cfg config.Config, opt Options) (*Backups, error) {
 	}
 	s, err := backup.Open(cfg.Backups)
 	return &Backups{s, cfg, opt}, err
+}
+
+// HasBackup reports whether a backup is in the configured directory, and can be read.
+func HasBackup(cfg config.Config, id string) (bool, error) {
+	s, err := backup.Open(cfg.Backups)
+	if err != nil {
+		return false, err
+	}
+	all, err := s.List()
+	return slices.ContainsFunc(all, func(b backup.Backup) bool { return b.ID == id && b.Problem == "" }), err
 }
 
 // ownDirectories are those of the server itself, in which there is no test instance.

@@ -81,6 +81,22 @@ func InstalledVersions(ctx context.Context, cfg config.Config, opt Options, limi
 	return all, total, err
 }
 
+// DeploymentsSince counts the deployments of a server's database that are newer than an
+// instant: those that a restore of a backup of then would lose. The database may be one that
+// this version cannot work on.
+func DeploymentsSince(ctx context.Context, cfg config.Config, opt Options, at time.Time) (n int64, err error) {
+	log := opt.Log
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	d, err := openExisting(ctx, cfg, opt, log)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, d.Close()) }()
+	return backup.DeploymentsSince(ctx, d, at)
+}
+
 // changeSchema opens a database, has fn do something, and reads what became of the schema.
 func changeSchema(ctx context.Context, cfg config.Config, opt Options, fn func(*db.DB) error) (m db.Meta, err error) {
 	log := opt.Log

@@ -48,8 +48,8 @@ import (
 	"github.com/takodeploy/tako/internal/secret"
 )
 
-// stampLayout is the time in a backup's name.
-const stampLayout = "20060102T150405Z"
+// StampLayout is the time in a backup's name, in UTC: when it was begun.
+const StampLayout = "20060102T150405Z"
 
 // format of backups that this version writes.
 const format = 1
@@ -269,7 +269,7 @@ func (b *Backup) instant() time.Time {
 		return b.Created
 	}
 	stamp, _, _ := strings.Cut(b.ID, "-")
-	at, err := time.Parse(stampLayout, stamp)
+	at, err := time.Parse(StampLayout, stamp)
 	if err != nil {
 		return time.Time{}
 	}

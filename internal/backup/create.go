@@ -152,7 +152,7 @@ func (s *Store) Create(ctx context.Context, src Source) (_ Manifest, err error) 
 
 // newID names a backup: ids sort by time.
 func newID(at time.Time) string {
-	return at.UTC().Format(stampLayout) + "-" + strings.ToLower(rand.Text()[:4])
+	return at.UTC().Format(StampLayout) + "-" + strings.ToLower(rand.Text()[:4])
 }
 
 // poolOf names the folder of the blobs that are under these keys.

@@ -430,11 +430,18 @@ func (r *Restored) countNewer(ctx context.Context, opt *RestoreOptions, path str
 	}
 }
 
-func (r *Restored) newer(ctx context.Context, d *db.DB) error {
-	err := d.Read(ctx, func(t *db.Tx) error {
-		return t.QueryRow(ctx, `SELECT count(*) FROM deployment WHERE created > ?`, db.Micros(r.Created)).Scan(&r.Newer)
-	})
+func (r *Restored) newer(ctx context.Context, d *db.DB) (err error) {
+	r.Newer, err = DeploymentsSince(ctx, d, r.Created)
 	return err
+}
+
+// DeploymentsSince counts the deployments of a database that are newer than an instant: what
+// a restore of a backup of then would lose of them. The database may be of another version.
+func DeploymentsSince(ctx context.Context, d *db.DB, at time.Time) (n int64, err error) {
+	err = d.Read(ctx, func(t *db.Tx) error {
+		return t.QueryRow(ctx, `SELECT count(*) FROM deployment d WHERE d.created > ?`, db.Micros(at)).Scan(&n)
+	})
+	return n, err
 }
 
 func sqlitePath(url string) (string, bool) {

@@ -421,6 +421,41 @@ func (c *Coordinator) ask(ctx context.Context, o supervisor.Order) (supervisor.R
 	}
 }
 
+// Back says by which wish one goes back from the newest upgrade, and when that is allowed.
+// Where only a restore leads back, it is once somebody has made one, and the supervisor says
+// that the old version serves: then the wish closes the upgrade. Without an upgrade it is
+// WishRollback.
+func Back(ctx context.Context, root string) (Wish, func(*Txn) error, error) {
+	plain := func(t *Txn) error { return Allowed(t, WishRollback) }
+	j, err := journal.Open(Dir(root))
+	if err != nil {
+		return "", nil, err
+	}
+	t, err := Last(j.Entries())
+	if err != nil {
+		return "", nil, err
+	}
+	var only *NeedsRestoreError
+	if t == nil || !errors.As(plain(t), &only) || only.Final {
+		return WishRollback, plain, nil
+	}
+	r, err := supervisor.Ask(ctx, root, supervisor.Order{Do: "status"})
+	if err != nil || !serves(r, t.Plan.From) {
+		return WishRollback, plain, nil //nolint:nilerr // without a supervisor nobody knows of a restore
+	}
+	wish := WishRollback
+	if t.State == NeedsOperator {
+		wish = WishResume // to the way back, which is there now
+	}
+	id, state := t.ID, t.State
+	return wish, func(t *Txn) error {
+		if t.ID == id && t.State == state && !t.NoReturn() {
+			return nil
+		}
+		return plain(t)
+	}, nil
+}
+
 // Well is nil when a version serves and is well, as the supervisor of a root says.
 func Well(ctx context.Context, root, version string) error {
 	r, err := supervisor.Ask(ctx, root, supervisor.Order{Do: "deep"})

@@ -104,6 +104,9 @@ type Plan struct {
 	Channel string `json:"channel,omitempty"`
 	Feed    string `json:"feed,omitempty"`
 	Bundle  string `json:"bundle,omitempty"`
+	// Restore tells that going back needs a restore of the upgrade's backup, as soon as To
+	// has served: its feed says so.
+	Restore bool `json:"restore,omitempty"`
 	// AcceptDifferences goes on though the versions would do different things with the data.
 	AcceptDifferences bool `json:"accept_differences,omitempty"`
 	// By is who asked for it, in words for the history.

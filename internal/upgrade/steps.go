@@ -16,6 +16,7 @@ import (
 	"github.com/takodeploy/tako/internal/supervisor"
 	"github.com/takodeploy/tako/internal/supervisor/control"
 	"github.com/takodeploy/tako/internal/upgrade/preflight"
+	"github.com/takodeploy/tako/internal/upgrade/releasefeed"
 	"github.com/takodeploy/tako/internal/upgrade/stage"
 	"github.com/takodeploy/tako/internal/verify"
 )
@@ -36,7 +37,12 @@ func (c *Coordinator) work(ctx context.Context, t *Txn, do Do) (any, error) {
 	case Expanded:
 		return c.expand(ctx, t)
 	case Switched:
-		return nil, c.serve(ctx, t, t.Plan.To)
+		err := c.serve(ctx, t, t.Plan.To)
+		if err == nil && t.Plan.Restore {
+			// The supervisor must not go back by itself either.
+			_, err = c.ask(ctx, supervisor.Order{Do: "keep", Version: t.Plan.To})
+		}
+		return nil, err
 	case Probation:
 		return nil, c.watch(ctx, t)
 	case Finalized:
@@ -74,6 +80,9 @@ func (c *Coordinator) stage(ctx context.Context, t *Txn) (any, error) {
 	})
 	if err != nil {
 		return nil, err
+	}
+	if offer.Rollback == releasefeed.RollbackRestore && !t.Plan.Restore {
+		return nil, fmt.Errorf("the feed says by now that only a restore of the backup leads back from version %s; whoever asked for the upgrade was told that nothing would be lost: ask for it again", t.Plan.To)
 	}
 	return map[string]string{"sha256": offer.Artifact.SHA256}, nil
 }
@@ -139,6 +148,8 @@ func (c *Coordinator) inspect(ctx context.Context, t *Txn, feed string) (*prefli
 type backedUp struct {
 	ID            string
 	DatabaseBytes int64
+	// Created is the instant of the data that it has, zero of a version that did not tell.
+	Created time.Time `json:",omitzero"`
 }
 
 func (c *Coordinator) backUp(ctx context.Context, t *Txn) (any, error) {
@@ -350,7 +361,11 @@ func (c *Coordinator) until(ctx context.Context, t *Txn, version string) error {
 var errGivenUp = errors.New("the upgrade was given up")
 
 func (c *Coordinator) rollBack(ctx context.Context, t *Txn, because string) error {
-	if err := c.serve(ctx, t, t.Plan.From); err != nil {
+	goBack := c.serve
+	if t.Plan.Restore {
+		goBack = func(ctx context.Context, t *Txn, _ string) error { return c.stillServes(ctx, t, because) }
+	}
+	if err := goBack(ctx, t, t.Plan.From); err != nil {
 		return err
 	}
 	if !t.Rollback && !t.Abort && !t.Blameless { // else nothing was wrong with it
@@ -358,6 +373,19 @@ func (c *Coordinator) rollBack(ctx context.Context, t *Txn, because string) erro
 	}
 	c.letGo(ctx, t, t.ID)
 	return nil
+}
+
+// stillServes waits until the old version is well, if it is the one that serves: it never
+// stopped, or somebody has restored its data. Else only a restore leads back to it.
+func (c *Coordinator) stillServes(ctx context.Context, t *Txn, because string) error {
+	r, err := c.ask(ctx, supervisor.Order{Do: "status"})
+	if err != nil {
+		return err
+	}
+	if r.Current == t.Plan.From && (r.Server == nil || r.Server.Version == t.Plan.From) {
+		return c.until(ctx, t, t.Plan.From)
+	}
+	return fmt.Errorf("%s; %w", because, needsRestore(t))
 }
 
 // stillKept is how long a backup is kept that was taken for an upgrade which came to nothing.

@@ -56,8 +56,8 @@ func (x *examination) path(ctx context.Context) error {
 	switch least := max(own, meta.MinReaderLevel); {
 	case r.Level < least:
 		x.say(Fail, "Choose a newer version, or restore a backup of that time.", "Version %s knows schema level %d, and the data of this database needs level %d (this program makes level %d)", x.To, r.Level, least, own)
-	case r.Rollback == releasefeed.RollbackRestore:
-		x.say(Warn, "Choose a time at which a restore would be bearable.", "From %s to %s (schema level %d to %d); the way back is to restore the backup, which loses what came after it", x.From, x.To, own, r.Level)
+	case choice.Rollback == releasefeed.RollbackRestore:
+		x.say(Warn, "Choose a time at which a restore would be bearable.", "From %s to %s (schema level %d to %d); the way back is to restore the backup of the upgrade, which loses what is written after it", x.From, x.To, own, r.Level)
 	case slices.Contains(x.Bad, x.To):
 		x.say(Warn, "Look at `tako upgrade history` for what went wrong.", "Version %s was tried here and failed", x.To)
 	default:

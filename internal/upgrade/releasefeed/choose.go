@@ -29,6 +29,9 @@ type Choice struct {
 	// Passed are the versions in between, newest first: their notes belong to this
 	// upgrade too.
 	Passed []string
+	// Rollback says what going back from Release costs: RollbackRestore also where that
+	// is so of a version that is passed, since Release has in it what that has brought.
+	Rollback Rollback
 }
 
 // NoChoice says why there is nothing to upgrade to.
@@ -70,9 +73,13 @@ func (v *Verified) Choose(in Installed, wanted string) (*Choice, error) {
 			break
 		}
 	}
+	c.Rollback = c.Release.Rollback
 	for _, r := range path {
 		if version.Compare(r.Parsed(), c.Release.Parsed()) < 0 {
 			c.Passed = append(c.Passed, r.Version)
+			if r.Rollback == RollbackRestore {
+				c.Rollback = RollbackRestore
+			}
 		}
 	}
 	if !fresh && version.Compare(current, parse(c.Release.UpgradeFromMin)) < 0 {

@@ -275,6 +275,32 @@ func TestChoose(t *testing.T) {
 	}
 }
 
+// TestRollbackOfAChoice: what a release costs that is passed, the one that passes it costs.
+func TestRollbackOfAChoice(t *testing.T) {
+	t.Parallel()
+	restore := func(r *Release) { r.Rollback = RollbackRestore }
+	v := &Verified{Feed: feed(t, 1, release("2026.4.0", restore), release("2026.5.0"), release("2026.6.0", restore), release("2026.7.0"))}
+	for _, c := range []struct {
+		from, to string
+		want     Rollback
+	}{
+		{"2026.4.0", "2026.5.0", RollbackFree},
+		{"2026.4.0", "2026.6.0", RollbackRestore},
+		{"2026.4.0", "2026.7.0", RollbackRestore},
+		{"2026.5.0", "2026.7.0", RollbackRestore},
+		{"2026.6.0", "2026.7.0", RollbackFree},
+		{"", "2026.7.0", RollbackFree},
+	} {
+		got, err := v.Choose(Installed{Version: c.from, Platform: "linux/amd64"}, c.to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got.Rollback != c.want {
+			t.Errorf("from %q to %s: %s", c.from, c.to, got.Rollback)
+		}
+	}
+}
+
 // TestStopsAreVisited walks from any version to the newest: it ends there, and no stop
 // is jumped over.
 func TestStopsAreVisited(t *testing.T) {

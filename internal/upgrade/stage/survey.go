@@ -96,6 +96,8 @@ func option(v *releasefeed.Verified, in releasefeed.Installed, r releasefeed.Rel
 	case c.Stop:
 		o.Via = c.Release.Version
 		o.Refused = "Version " + o.Via + " must be installed first."
+	default:
+		o.Release.Rollback = c.Rollback
 	}
 	return o
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/takodeploy/tako/internal/backup"
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/rest"
@@ -128,7 +129,7 @@ func (a *api) resolve(ctx context.Context, p *upgrade.Plan) (*stage.Offer, error
 	if offer.Stop {
 		return nil, fault.New(fault.Conflict, "Version %s must be installed on the way to %s; upgrade to it first.", offer.Release.Version, p.To)
 	}
-	p.ToLevel = offer.Release.Level
+	p.ToLevel, p.Restore = offer.Release.Level, offer.Rollback == releasefeed.RollbackRestore
 	return offer, nil
 }
 
@@ -271,11 +272,24 @@ func (a *api) ask(ctx context.Context, id string, ask upgrade.Ask, now time.Time
 			return err
 		}
 	}
+	allowed := func(t *upgrade.Txn) error { return upgrade.Allowed(t, ask.Wish) }
+	if ask.Wish == upgrade.WishRollback {
+		var err error
+		asking, stop := context.WithTimeout(ctx, patience)
+		ask.Wish, allowed, err = upgrade.Back(asking, a.Root)
+		stop()
+		if err != nil {
+			return err
+		}
+	}
+	var only *upgrade.NeedsRestoreError
 	check := func(t *upgrade.Txn) error {
 		if t.ID != id {
 			return other(id, t)
 		}
-		if err := upgrade.Allowed(t, ask.Wish); err != nil {
+		if err := allowed(t); errors.As(err, &only) {
+			return only
+		} else if err != nil {
 			return fault.New(fault.Conflict, "%s", sentence(err.Error()))
 		}
 		if ask.Wish == upgrade.WishResume && t.State != upgrade.NeedsOperator {
@@ -284,10 +298,26 @@ func (a *api) ask(ctx context.Context, id string, ask upgrade.Ask, now time.Time
 		return nil
 	}
 	err := upgrade.Want(a.Root, ask, now, check)
-	if errors.Is(err, errOnlyStart) {
+	switch {
+	case errors.Is(err, errOnlyStart):
 		return nil
+	case only != nil:
+		return a.byRestore(ctx, only)
 	}
 	return err
+}
+
+// byRestore refuses to go back where only a restore leads back, and says what that would
+// lose.
+func (a *api) byRestore(ctx context.Context, only *upgrade.NeedsRestoreError) error {
+	if only.Backup != "" {
+		n, err := backup.DeploymentsSince(ctx, a.DB, only.At)
+		if err != nil {
+			return err
+		}
+		only.Newer = &n
+	}
+	return fault.New(fault.Conflict, "%s To restore is for the server's own machine: `tako upgrade rollback` names the commands there.", sentence(only.Error()))
 }
 
 // well is nil while the new version of the last upgrade serves and is well.
@@ -321,7 +351,7 @@ func (a *api) dryRun(r *rest.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	begun := octopus.UpgradePlan{Version: p.To, Begun: octopus.NewTime(a.Now()), IsRunning: true}
+	begun := octopus.UpgradePlan{Version: p.To, Rollback: rollback(p.Restore), WayBack: p.WayBack(), Begun: octopus.NewTime(a.Now()), IsRunning: true}
 	a.mu.Lock()
 	if a.plan != nil && a.plan.IsRunning {
 		version := a.plan.Version

@@ -17,6 +17,7 @@ import (
 	"github.com/takodeploy/tako/internal/upgrade"
 	"github.com/takodeploy/tako/internal/upgrade/journal"
 	"github.com/takodeploy/tako/internal/upgrade/lookout"
+	"github.com/takodeploy/tako/internal/upgrade/releasefeed"
 	"github.com/takodeploy/tako/octopus"
 )
 
@@ -163,6 +164,10 @@ func (a *api) document(all []journal.Entry, t *upgrade.Txn, last bool) octopus.U
 	if !out.IsEnded {
 		out.Doing, out.DoingSince = octopus.NullString(t.Doing), octopus.OptionalTime(t.DoingSince)
 	}
+	out.Rollback = rollback(t.Plan.Restore || t.NoReturn())
+	if id, at := t.Backup(); id != "" {
+		out.BackupID, out.BackupTime = octopus.NullString(id), octopus.OptionalTime(at)
+	}
 	if t.State == upgrade.Committed && !t.NoReturn() {
 		due := t.Due()
 		if t.Finalize {
@@ -197,6 +202,14 @@ func (a *api) document(all []journal.Entry, t *upgrade.Txn, last bool) octopus.U
 		}
 	}
 	return out
+}
+
+// rollback is what going back costs, in a feed's word for it.
+func rollback(restore bool) string {
+	if restore {
+		return string(releasefeed.RollbackRestore)
+	}
+	return string(releasefeed.RollbackFree)
 }
 
 func (a *api) history(r *rest.Request) (any, error) {

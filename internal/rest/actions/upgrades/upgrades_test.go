@@ -82,22 +82,28 @@ func (s *site) begin(to string) string {
 // reach writes the entries of steps, as who carries an upgrade out does.
 func (s *site) reach(id string, states ...upgrade.State) {
 	s.t.Helper()
+	for _, state := range states {
+		for _, kind := range []string{upgrade.KindIntent, upgrade.KindDone} {
+			s.write(id, kind, upgrade.Mark{State: state})
+		}
+	}
+}
+
+// write writes an entry of an upgrade.
+func (s *site) write(id, kind string, m upgrade.Mark) {
+	s.t.Helper()
 	j, err := journal.Open(upgrade.Dir(s.root))
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	for _, state := range states {
-		for _, kind := range []string{upgrade.KindIntent, upgrade.KindDone} {
-			raw, err := json.Marshal(upgrade.Mark{State: state})
-			if err == nil {
-				_, err = j.Append(time.Now(), func([]journal.Entry) (journal.Entry, error) {
-					return journal.Entry{Txn: id, Kind: kind, Data: raw}, nil
-				})
-			}
-			if err != nil {
-				s.t.Fatal(err)
-			}
-		}
+	raw, err := json.Marshal(m)
+	if err == nil {
+		_, err = j.Append(time.Now(), func([]journal.Entry) (journal.Entry, error) {
+			return journal.Entry{Txn: id, Kind: kind, Data: raw}, nil
+		})
+	}
+	if err != nil {
+		s.t.Fatal(err)
 	}
 }
 
@@ -296,6 +302,51 @@ func TestWishes(t *testing.T) {
 		}
 		if diff := cmp.Diff([]string{"abort by ada", "hold by ada", "rollback by ada"}, s.audit(octopus.EventUpgradeRequested)); diff != "" {
 			t.Errorf("the audit trail (-want +got)\n%s", diff)
+		}
+	})
+}
+
+// TestOnlyARestoreLeadsBack: of an upgrade that cannot be taken back, it is told with what a
+// restore of its backup would lose.
+func TestOnlyARestoreLeadsBack(t *testing.T) {
+	t.Parallel()
+	each(t, false, func(t *testing.T, s *site) {
+		at := time.Now().Add(-time.Hour).UTC().Truncate(time.Second)
+		err := s.DB.Write(t.Context(), func(tx *db.Tx) error {
+			for i, minutes := range []int{-10, 0, 1, 2, 50} {
+				_, err := tx.Exec(t.Context(), `INSERT INTO deployment (id, seq, space_id, project_id, release_id, channel_id, environment_id, tenant_id, task_id, created, completed, state, body) VALUES (?, ?, '', '', '', '', '', '', '', ?, 0, '', '{}')`,
+					"Deployments-"+strconv.Itoa(i+1), i+1, db.Micros(at.Add(time.Duration(minutes)*time.Minute)))
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		id, err := upgrade.Begin(s.root, upgrade.Plan{From: "2026.4.0", To: "2026.5.0", Hold: time.Hour, Restore: true}, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		made, err := json.Marshal(map[string]any{"ID": "20261127T100211Z-k3f9", "Created": at})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.reach(id, upgrade.Staged, upgrade.Preflight)
+		s.write(id, upgrade.KindDone, upgrade.Mark{State: upgrade.BackedUp, Result: made})
+		s.reach(id, upgrade.Rehearsed, upgrade.Expanded, upgrade.Switched, upgrade.Probation, upgrade.Committed)
+		u := s.status().Upgrade
+		if u.Rollback != "restore" || u.BackupID != "20261127T100211Z-k3f9" || u.BackupTime == nil || !u.BackupTime.Equal(octopus.NewTime(at)) || !cmp.Equal([]string(u.Allowed), []string{"Finalize", "Hold", "Resume"}) {
+			t.Errorf("it is %+v", u)
+		}
+		loss := "restore its backup 20261127T100211Z-k3f9, which loses 3 deployments, and whatever else was written, since " + at.Format(time.RFC3339) + "."
+		s.Refused(http.StatusConflict, http.MethodPost, path+"/rollback", `{"Id":"`+id+`"}`, loss)
+		s.reach(id, upgrade.Finalized)
+		s.Refused(http.StatusConflict, http.MethodPost, path+"/rollback", `{"Id":"`+id+`"}`, "was finalized")
+		s.Refused(http.StatusConflict, http.MethodPost, path+"/rollback", `{"Id":"`+id+`"}`, loss)
+		if got := s.audit(octopus.EventUpgradeRequested); len(got) != 0 {
+			t.Errorf("the audit trail has %q", got)
 		}
 	})
 }
