@@ -61,6 +61,8 @@ const (
 	EventUpgradeStarted   EventCategory = "UpgradeStarted"
 	EventUpgradeRequested EventCategory = "UpgradeRequested"
 	EventUpgradeChecked   EventCategory = "UpgradeChecked"
+	// EventUpgradeBundleUploaded tells that somebody has sent a bundle with a release.
+	EventUpgradeBundleUploaded EventCategory = "UpgradeBundleUploaded"
 	// EventBackupSucceeded tells of a backup that was taken or proven,
 	// EventBackupFailed of a scheduled one that failed or was skipped, and
 	// EventBackupOverdue that the last one that was proven is too old.

@@ -188,6 +188,9 @@ type UpgradeRequest struct {
 	// Version is the one to install: it has to be named, so that it is the one that was
 	// looked at.
 	Version string `json:"Version"`
+	// BundleID is a bundle that was sent before, to take the release from instead of the feed;
+	// it has to be Version's.
+	BundleID NullString `json:"BundleId"`
 	// HoldHours is how long to wait until it is finalized by itself, null for 72;
 	// ProbationSeconds how long to watch the new version before, null for 600.
 	HoldHours        *int `json:"HoldHours"`
@@ -198,6 +201,17 @@ type UpgradeRequest struct {
 	// LastUpgradeID is the one that the caller believes to be the last, as If-Match has it;
 	// null for whatever it is.
 	LastUpgradeID NullString `json:"LastUpgradeId"`
+}
+
+// UpgradeBundle is a release that somebody has sent to this node, with the signed feed that
+// says so.
+type UpgradeBundle struct {
+	// The id is the SHA-256 of the bundle.
+	Resource
+	Version   string       `json:"Version"`
+	Platforms List[string] `json:"Platforms"` // "linux/amd64"
+	Size      int64        `json:"Size"`      // bytes
+	Uploaded  Time         `json:"Uploaded"`
 }
 
 // UpgradeCommand is a wish about an upgrade.

@@ -126,6 +126,7 @@ func documents() []any {
 		octopus.UpgradeStatus{},
 		octopus.UpgradeRequest{},
 		octopus.UpgradeCommand{},
+		octopus.UpgradeBundle{},
 		octopus.BackupConfiguration{},
 		octopus.Timezone{},
 		octopus.Authentication{},

@@ -154,7 +154,7 @@ func TestUpgradeByTheAPI(t *testing.T) {
 		t.Fatalf("the plan is %+v while nobody keeps the recovery kit", found)
 	}
 	confirmKit(t, p)
-	if found := plan(); !found.IsPossible || found.Version != next || found.Problem != "" || len(found.Checks) < 10 {
+	if found := plan(); !found.IsPossible || found.Version != next || found.Rollback != "free" || found.WayBack != "Until it is finalized, going back loses nothing." || found.Problem != "" || len(found.Checks) < 10 {
 		t.Fatalf("the plan is %+v", found)
 	}
 	if _, err := os.Stat(filepath.Join(p.Root, "versions", next)); err == nil {
@@ -162,8 +162,13 @@ func TestUpgradeByTheAPI(t *testing.T) {
 	}
 
 	e := &ear{t: t, p: p, last: before.Cursor}
+	// The release is sent, and taken from there.
+	var sent octopus.UpgradeBundle
+	if r := p.Upload(t, path+"/bundles", "tako.bundle", site.bundle(t)); r.Status != http.StatusCreated || json.Unmarshal(r.Body, &sent) != nil || sent.Version != next {
+		t.Fatalf("the bundle: %d %s", r.Status, r.Body)
+	}
 	var begun octopus.Upgrade
-	p.Must(t, http.MethodPost, path+"/start", request, &begun)
+	p.Must(t, http.MethodPost, path+"/start", fmt.Sprintf(`{"Version":%q,"ProbationSeconds":1,"BundleId":%q}`, next, sent.ID), &begun)
 	if begun.FromVersion != old || begun.ToVersion != next || begun.RequestedBy != "admin" {
 		t.Errorf("begun: %+v", begun)
 	}
@@ -192,7 +197,7 @@ func TestUpgradeByTheAPI(t *testing.T) {
 	if e.again < 2 {
 		t.Error("the listener was never cut off: it cannot have heard of the next version from that itself")
 	}
-	for category, n := range map[string]int64{"UpgradeStarted": 1, "UpgradeRequested": 1, "UpgradeChecked": 3} {
+	for category, n := range map[string]int64{"UpgradeStarted": 1, "UpgradeRequested": 1, "UpgradeChecked": 3, "UpgradeBundleUploaded": 1} {
 		if page := apptest.Get[octopus.Page[octopus.Event]](t, p.Client, "/api/events?eventCategories="+category); page.TotalResults != n {
 			t.Errorf("the audit trail has %d events %s, not %d", page.TotalResults, category, n)
 		}

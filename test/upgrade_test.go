@@ -1,6 +1,7 @@
 package test
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"encoding/json"
 	"fmt"
@@ -20,6 +21,7 @@ import (
 	"github.com/takodeploy/tako/internal/durable"
 	"github.com/takodeploy/tako/internal/supervisor"
 	"github.com/takodeploy/tako/internal/upgrade"
+	"github.com/takodeploy/tako/internal/upgrade/bundle"
 	"github.com/takodeploy/tako/internal/upgrade/journal"
 	"github.com/takodeploy/tako/internal/upgrade/publish"
 	"github.com/takodeploy/tako/internal/upgrade/releasefeed"
@@ -97,6 +99,25 @@ func (f *feedSite) sign(t *testing.T) {
 	if err := durable.WriteFile(filepath.Join(f.dir, "feed.json"), signed, 0o600); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// bundle is the newest release with the feed, in one file.
+func (f *feedSite) bundle(t *testing.T) []byte {
+	t.Helper()
+	feed, err := os.ReadFile(filepath.Join(f.dir, "feed.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := f.releases[len(f.releases)-1]
+	var programs []bundle.Program
+	for platform, a := range r.Artifacts {
+		programs = append(programs, bundle.Program{Platform: platform, Path: filepath.Join(f.dir, a.URL), Size: a.Size})
+	}
+	var out bytes.Buffer
+	if err := bundle.Write(&out, feed, r.Version, programs); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
 }
 
 // upgraded is a supervised server, and a site that has releases for it.

@@ -24,7 +24,8 @@ func upgradePruneCommand() *cobra.Command {
 These stay: the current version, the one that can be gone back to, the one that served
 before the current one, what an upgrade needs that has not come to its end, what is pinned
 ('tako upgrade pin'), and what a process runs from. Older versions go. Newer ones, which
-were tried and left again, go after two weeks, and transfers that broke off after a day.`,
+were tried and left again, go after two weeks; transfers that broke off, and bundles that
+were sent to the server, after a day.`,
 		Example: "  tako upgrade prune --dry-run\n  tako upgrade prune --output json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := s.open(cmd); err != nil {

@@ -61,7 +61,7 @@ func Groups(appliesTo string) []Group {
 		group("Retention", octopus.EventRetentionApplied),
 		group("Trigger", octopus.EventTriggerFired, octopus.EventTriggerSkipped, octopus.EventTriggerFailed),
 		group("Task", octopus.EventTaskQueued, octopus.EventTaskStarted, octopus.EventTaskCanceled, octopus.EventTaskCompleted),
-		group("Upgrade", octopus.EventUpgradeStarted, octopus.EventUpgradeRequested, octopus.EventUpgradeChecked),
+		group("Upgrade", octopus.EventUpgradeStarted, octopus.EventUpgradeRequested, octopus.EventUpgradeChecked, octopus.EventUpgradeBundleUploaded),
 	}
 	return slices.DeleteFunc(all, func(g Group) bool { return !hasPrefix(g.ID, appliesTo) })
 }

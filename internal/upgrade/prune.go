@@ -34,21 +34,26 @@ const (
 	// keepTried is how long a version stays that was tried and left again, or never came
 	// to serve: as long as the backup that was taken for it.
 	keepTried = backup.AfterUpgrade
-	// keepPartial is how long a transfer can be gone on with that broke off.
+	// keepPartial is how long a transfer can be gone on with that broke off, and how long a
+	// bundle stays that was sent to the server.
 	keepPartial = 24 * time.Hour
 )
 
 // OnDisk is what is to become of a version that is on disk.
 type OnDisk struct {
-	// Name is that of its directory below versions.
+	// Name is that of its directory below versions, or of the bundle that was sent to the
+	// server.
 	Name  string `json:"name"`
 	Bytes int64  `json:"bytes"`
 	// Removed tells that it goes, Why why it does or does not.
 	Removed bool   `json:"removed"`
 	Why     string `json:"why"`
+
+	bundle string // its id, if it is one
 }
 
-// Pruned is what has become of the versions on disk, the newest first.
+// Pruned is what has become of the versions on disk, the newest first, and after them of
+// bundles.
 type Pruned struct {
 	DryRun   bool     `json:"dry_run"`
 	Versions []OnDisk `json:"versions"`
@@ -76,7 +81,7 @@ var errNothing = errors.New("there is nothing to write")
 // pinned one, nor a process that runs from it. The version before the current one stays
 // also when it is no way back any more: who restores the backup of that upgrade needs it.
 // Older ones go; newer ones, which were tried and left again, go after two weeks, and
-// transfers that broke off after a day.
+// transfers that broke off, and bundles that were sent to the server, after a day.
 //
 // What goes is decided and taken out of the versions while nobody can begin an upgrade,
 // and noted in the journal. A Prune that is killed leaves each version whole or not at all,
@@ -114,7 +119,12 @@ func Prune(ctx context.Context, root string, store *stage.Store, p Pruning) (_ *
 			if p.Tell != nil {
 				p.Tell(*one)
 			}
-			if err := alone.Discard(one.Name); err != nil {
+			if one.bundle != "" {
+				_, err = store.ForgetUploads(func(u *stage.Upload) bool { return u.ID == one.bundle })
+			} else {
+				err = alone.Discard(one.Name)
+			}
+			if err != nil {
 				return e, err
 			}
 			r.Versions = append(r.Versions, one.Name)
@@ -150,15 +160,26 @@ func survey(root string, store *stage.Store, entries []journal.Entry, p Pruning)
 	slices.SortStableFunc(all, func(a, b stage.Installed) int {
 		return cmp.Or(version.Compare(parsed(b.Version), parsed(a.Version)), cmp.Compare(b.Name(), a.Name()))
 	})
+	sent, err := store.Uploads()
+	if err != nil {
+		return nil, err
+	}
 	out := &Pruned{DryRun: p.DryRun, Versions: []OnDisk{}}
 	for i := range all {
 		one := OnDisk{Name: all[i].Name(), Bytes: all[i].Bytes}
 		one.Removed, one.Why = n.judge(&all[i])
-		if one.Removed {
-			out.Count++
-			out.Bytes += one.Bytes
-		}
 		out.Versions = append(out.Versions, one)
+	}
+	for i := range sent {
+		one := OnDisk{Name: "bundle of " + sent[i].Version, Bytes: sent[i].Size, bundle: sent[i].ID}
+		one.Removed, one.Why = n.judgeBundle(&sent[i])
+		out.Versions = append(out.Versions, one)
+	}
+	for i := range out.Versions {
+		if out.Versions[i].Removed {
+			out.Count++
+			out.Bytes += out.Versions[i].Bytes
+		}
 	}
 	return out, nil
 }
@@ -176,7 +197,8 @@ type needed struct {
 	current, previous string
 	// former served before the current one, and the upgrade from it is final; "" for none.
 	former string
-	// open are the versions of an upgrade that has not come to its end, which is named.
+	// open are the versions of an upgrade that has not come to its end, which is named, and
+	// the name of its bundle's file.
 	open map[string]string
 	// tried is when the last upgrade that had to do with a version has ended.
 	tried map[string]time.Time
@@ -206,7 +228,7 @@ func needs(root string, entries []journal.Entry, now time.Time) (*needed, error)
 	}
 	for i := range all {
 		t := &all[i]
-		for _, v := range []string{t.Plan.From, t.Plan.To} {
+		for _, v := range []string{t.Plan.From, t.Plan.To, filepath.Base(t.Plan.Bundle)} {
 			n.tried[v] = t.At
 			if i == len(all)-1 && (!t.State.Ended() || t.State == NeedsOperator) {
 				n.open[v] = t.ID
@@ -264,6 +286,19 @@ func (n *needed) judge(v *stage.Installed) (goes bool, why string) {
 		return false, why + "; it stays until " + until.UTC().Format(time.RFC3339)
 	}
 	return true, why + ", and nobody has tried it for two weeks"
+}
+
+// judgeBundle says whether a bundle goes that was sent to the server, and why it does or
+// does not.
+func (n *needed) judgeBundle(u *stage.Upload) (goes bool, why string) {
+	until := u.At.Add(keepPartial)
+	switch {
+	case n.open[filepath.Base(u.Path)] != "":
+		return false, "the upgrade " + n.open[filepath.Base(u.Path)] + " has not come to its end"
+	case n.now.Before(until):
+		return false, "it was sent lately; it stays until " + until.UTC().Format(time.RFC3339)
+	}
+	return true, "it was sent more than a day ago"
 }
 
 // running finds a process for each version that one runs from. A server that was switched

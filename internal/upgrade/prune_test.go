@@ -395,6 +395,41 @@ func TestPruneWhatRuns(t *testing.T) {
 	s.goes("2026.3.0")
 }
 
+// TestPruneBundles: a bundle that was sent to the server goes after a day, unless an upgrade
+// needs it.
+func TestPruneBundles(t *testing.T) {
+	t.Parallel()
+	s := newShelf(t, "2026.4.0")
+	dir := filepath.Join(Dir(s.root), "bundles")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	path := func(n string) string { return filepath.Join(dir, strings.Repeat(n, 64)+".bundle") }
+	for n, ago := range map[string]time.Duration{"1": week, "2": week, "3": day - time.Minute} {
+		at := s.now.Add(-ago)
+		if err := errors.Join(os.WriteFile(path(n), []byte("no bundle any more"), 0o600), os.Chtimes(path(n), at, at)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := Begin(s.root, Plan{From: "2026.4.0", To: "2026.5.0", Bundle: path("2")}, s.now); err != nil {
+		t.Fatal(err)
+	}
+	there := func() (names string) {
+		for _, n := range []string{"1", "2", "3"} {
+			if _, err := os.Stat(path(n)); err == nil {
+				names += n
+			}
+		}
+		return names
+	}
+	if p := s.prune(true); p.Count != 1 || p.Bytes != 18 || there() != "123" {
+		t.Errorf("a dry run: %+v; there is %s", p, there())
+	}
+	if p := s.prune(false); p.Count != 1 || there() != "23" {
+		t.Errorf("%+v; there is %s", p, there())
+	}
+}
+
 // TestPins: a pin is for a version that is there, and says why.
 func TestPins(t *testing.T) {
 	t.Parallel()

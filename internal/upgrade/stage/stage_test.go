@@ -412,29 +412,7 @@ func TestBundle(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	content := says("2026.5.0", Platform())
-	file := filepath.Join(t.TempDir(), "program")
-	if err := os.WriteFile(file, content, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	write := func(platform string, content []byte) string {
-		path := filepath.Join(t.TempDir(), "bundle")
-		f, err := os.Create(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close()
-		r := release("2026.5.0", Platform(), says("2026.5.0", Platform()))
-		source := filepath.Join(t.TempDir(), "program")
-		if err := os.WriteFile(source, content, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		newer := release("2026.6.0", Platform(), []byte("not in the bundle"))
-		err = bundle.Write(f, signedFeed(t, 4, key(1), r, newer), "2026.5.0", []bundle.Program{{Platform: platform, Path: source, Size: int64(len(content))}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
+	write := func(platform string, content []byte) string { return writeBundle(t, platform, content) }
 	from := func(path string) Request {
 		return w.request(func(r *Request) { r.Source = Source{Bundle: path} })
 	}
@@ -467,6 +445,29 @@ func TestBundle(t *testing.T) {
 	if _, err := w.store.Manifest("2026.5.0"); err != nil {
 		t.Error(err)
 	}
+}
+
+// writeBundle makes a bundle of version 2026.5.0, whose feed has another content if it is
+// not the right one, and a newer version.
+func writeBundle(t *testing.T, platform string, content []byte) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "bundle")
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	r := release("2026.5.0", Platform(), says("2026.5.0", Platform()))
+	source := filepath.Join(t.TempDir(), "program")
+	if err := os.WriteFile(source, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	newer := release("2026.6.0", Platform(), []byte("not in the bundle"))
+	err = bundle.Write(f, signedFeed(t, 4, key(1), r, newer), "2026.5.0", []bundle.Program{{Platform: platform, Path: source, Size: int64(len(content))}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 func TestTrust(t *testing.T) {

@@ -91,6 +91,11 @@ func (a *api) request(r *rest.Request) (p upgrade.Plan, offer *stage.Offer, last
 		To: in.Version, Hold: time.Duration(hold) * time.Hour, Probation: time.Duration(probation) * time.Second, Channel: a.Lookout.Channel(), By: db.ActorFrom(r.Context()).Username,
 		AcceptDifferences: in.AcceptDifferences,
 	}
+	if in.BundleID != "" {
+		if p.Bundle, err = a.bundle(string(in.BundleID), in.Version); err != nil {
+			return p, nil, "", err
+		}
+	}
 	offer, err = a.resolve(r.Context(), &p)
 	return p, offer, last, err
 }
@@ -114,15 +119,15 @@ func (a *api) resolve(ctx context.Context, p *upgrade.Plan) (*stage.Offer, error
 		return nil, fault.New(fault.Unavailable, "%s", sentence(err.Error()))
 	}
 	p.From = report.Current
-	address, _, err := a.Lookout.Feed()
-	if err != nil {
-		return nil, err
+	if p.Bundle == "" {
+		if p.Feed, _, err = a.Lookout.Feed(); err != nil {
+			return nil, err
+		}
+		if p.Feed == "" {
+			return nil, unreachable(lookout.ErrNoFeed)
+		}
 	}
-	if address == "" {
-		return nil, unreachable(lookout.ErrNoFeed)
-	}
-	p.Feed = address
-	offer, err := a.Store.Check(ctx, stage.Request{Source: stage.Source{Feed: address}, Channel: p.Channel, Version: p.From, Wanted: p.To, Now: a.Now()})
+	offer, err := a.Store.Check(ctx, stage.Request{Source: stage.Source{Feed: p.Feed, Bundle: p.Bundle}, Channel: p.Channel, Version: p.From, Wanted: p.To, Now: a.Now()})
 	if err != nil {
 		return nil, unreachable(err)
 	}

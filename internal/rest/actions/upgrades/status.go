@@ -52,7 +52,7 @@ func (a *api) status(r *rest.Request) (any, error) {
 	if a.Root == "" {
 		return out, nil
 	}
-	for name, path := range map[string]string{"Events": "/events", "Plan": "/plan", "Start": "/start", "Rollback": "/rollback", "Finalize": "/finalize", "Abort": "/abort", "Hold": "/hold", "Resume": "/resume"} {
+	for name, path := range map[string]string{"Events": "/events", "Bundles": "/bundles", "Plan": "/plan", "Start": "/start", "Rollback": "/rollback", "Finalize": "/finalize", "Abort": "/abort", "Hold": "/hold", "Resume": "/resume"} {
 		out.Links[name] = self + path
 	}
 	out.Supervisor = a.supervisor(r.Context())

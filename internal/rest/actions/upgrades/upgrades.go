@@ -65,6 +65,8 @@ func Routes(cfg Config) []rest.Route {
 		{Method: http.MethodGet, Pattern: "/system/upgrade/history", Handler: a.history, Query: page, Response: reflect.TypeFor[octopus.Page[octopus.Upgrade]](), Summary: "Lists the upgrades of this node, the newest first."},
 		{Method: http.MethodGet, Pattern: "/system/upgrade/events", Handler: a.events, Streams: true, Query: []rest.Param{{Name: "after", Type: rest.Text, About: "the cursor after which to begin, as the status and each event have it"}}, Summary: "Follows upgrades: each entry of their journal, and the lines that are written on the way."},
 		{Method: http.MethodPost, Pattern: "/system/upgrade/check", Handler: a.check, Response: status, Summary: "Looks now what the feed of releases has; nothing but the feed is fetched."},
+		{Method: http.MethodGet, Pattern: "/system/upgrade/bundles", Handler: a.bundles, Query: page, Response: reflect.TypeFor[octopus.Page[octopus.UpgradeBundle]](), Summary: "Lists the bundles with releases that were sent to this node, the newest first."},
+		{Method: http.MethodPost, Pattern: "/system/upgrade/bundles", Handler: a.receive, Upload: true, Response: reflect.TypeFor[octopus.UpgradeBundle](), Summary: "Takes a bundle with a release, as the body itself or as multipart/form-data, if it can be installed here."},
 		{Method: http.MethodPost, Pattern: "/system/upgrade/plan", Handler: a.dryRun, Body: ask, Response: plan, Summary: "Looks whether anything speaks against an upgrade; what is found is in the status."},
 		{Method: http.MethodPost, Pattern: "/system/upgrade/start", Handler: a.start, Body: ask, Response: one, Summary: "Starts an upgrade of this node."},
 	}

@@ -153,6 +153,7 @@ func TestWithoutSupervisor(t *testing.T) {
 		}
 		s.Refused(http.StatusConflict, http.MethodPost, path+"/start", `{"Version":"2026.5.0"}`, "tako supervise --root")
 		s.Refused(http.StatusConflict, http.MethodPost, path+"/plan", `{"Version":"2026.5.0"}`, "tako supervise --root")
+		s.Refused(http.StatusConflict, http.MethodPost, path+"/bundles", "any", "tako supervise --root")
 		s.Refused(http.StatusConflict, http.MethodGet, path+"/events", "", "tako supervise --root")
 		var page octopus.Page[octopus.Upgrade]
 		s.Get(path + "/history").Into(&page)
