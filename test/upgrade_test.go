@@ -308,7 +308,9 @@ func TestUpgrade(t *testing.T) {
 			for _, command := range [][]string{{"check"}, {"--dry-run"}} {
 				u.do(0, "The only way back from it is to restore the backup", command...)
 			}
+			u.dropIndex()
 			u.unharmed(0, "Only a restore leads back", "--yes", "--probation", "1s", "--hold", "100h")
+			u.indexIsBack()
 			u.wayBack("Close the upgrade afterwards: tako upgrade rollback")
 			u.serves(next)
 			u.do(0, "1 versions removed", "prune")

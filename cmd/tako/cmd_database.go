@@ -16,7 +16,7 @@ import (
 
 func databaseCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "database", Short: "Move a server to another database, and see which versions it had"}
-	cmd.AddCommand(databaseCopyCommand(), databaseVersionsCommand(), databaseExpandCommand(), databaseFinalizeCommand(), databaseCheckCommand())
+	cmd.AddCommand(databaseCopyCommand(), databaseVersionsCommand(), databaseExpandCommand(), databaseFinalizeCommand(), databaseCheckCommand(), databaseMendCommand())
 	return cmd
 }
 
@@ -154,6 +154,30 @@ func databaseFinalizeCommand() *cobra.Command {
 				return err
 			}
 			return json.NewEncoder(cmd.OutOrStdout()).Encode(map[string]any{"SchemaLevel": m.SchemaLevel, "ActiveLevel": m.ActiveLevel, "MinReaderLevel": m.MinReaderLevel})
+		},
+	}
+	o.flags(cmd)
+	return cmd
+}
+
+// databaseMendCommand is a part of an upgrade's first look, done by the version that runs: a
+// migration of the next one may count on each index.
+func databaseMendCommand() *cobra.Command {
+	var o offline
+	cmd := &cobra.Command{
+		Use: "mend", Short: "Make indexes again that are missing, beside running servers", Args: cobra.NoArgs, Hidden: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, opt, err := o.config(cmd)
+			if err != nil {
+				return err
+			}
+			mended, err := app.MendSchema(cmd.Context(), cfg, opt, func(object string) {
+				fmt.Fprintln(cmd.ErrOrStderr(), object, "was missing, and was made again")
+			})
+			if err != nil {
+				return err
+			}
+			return json.NewEncoder(cmd.OutOrStdout()).Encode(map[string]any{"Mended": mended})
 		},
 	}
 	o.flags(cmd)

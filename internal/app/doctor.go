@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -61,6 +62,50 @@ func Doctor(ctx context.Context, cfg config.Config, opt Options, what DoctorOpti
 	}
 	c.Full, c.Fix, c.Progress = what.Full, what.Fix, what.Progress
 	return doctor.Run(ctx, c)
+}
+
+// MendSchema makes the indexes of a server's database again that are missing or invalid,
+// beside the server, and tells which they were. It changes nothing else; told may be nil, and
+// is told of each as it is made.
+func MendSchema(ctx context.Context, cfg config.Config, opt Options, told func(string)) (mended []string, err error) {
+	log := opt.Log
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	d, err := openExisting(ctx, cfg, opt, log)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, d.Close()) }()
+	if err := db.CheckStart(ctx, d, db.BinaryLevels()); err != nil {
+		return nil, err
+	}
+	in, err := db.Inspect(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	for _, dev := range in.Deviations {
+		if !dev.Mendable() {
+			continue
+		}
+		if err := db.Mend(ctx, d, dev); err != nil {
+			return nil, fmt.Errorf("%s is missing, and cannot be made again: %w", dev.Object, err)
+		}
+		mended = append(mended, dev.Object)
+		if told != nil {
+			told(dev.Object)
+		}
+	}
+	// What was done is what is there, not what was asked for.
+	if in, err = db.Inspect(ctx, d); err != nil {
+		return nil, err
+	}
+	for _, dev := range in.Deviations {
+		if dev.Mendable() {
+			return nil, fault.New(fault.Conflict, "%s was made again, and is missing still: somebody else changes the schema.", dev.Object)
+		}
+	}
+	return mended, nil
 }
 
 // examined is doctorConfig for the database of a server that need not run.

@@ -99,15 +99,41 @@ func (c *Coordinator) preflight(ctx context.Context, t *Txn) (any, error) {
 		return nil, err
 	}
 	var warnings []string
+	mend := false
 	for _, w := range report.Of(preflight.Warn) {
-		warnings = append(warnings, w.Name+": "+w.Seen)
+		if mend = mend || w.Mendable; !w.Mendable {
+			warnings = append(warnings, w.Name+": "+w.Seen)
+		}
 	}
-	return looked{Warnings: warnings, Answered: c.answered(ctx)}, nil
+	found := looked{Warnings: warnings}
+	if mend {
+		if found.Mended, err = c.mend(ctx, t); err != nil {
+			return nil, err
+		}
+	}
+	found.Answered = c.answered(ctx)
+	return found, nil
 }
 
-// looked is what the step to PREFLIGHT has found out.
+// mend has the version that runs make the indexes again that are missing: a migration of
+// the new one may count on them, also on the copy on which it is tried.
+func (c *Coordinator) mend(ctx context.Context, t *Txn) ([]string, error) {
+	out, err := c.run(ctx, t.Plan.From, "database", "mend")
+	if err != nil {
+		return nil, err
+	}
+	var made struct{ Mended []string }
+	if err := json.Unmarshal(out, &made); err != nil {
+		return nil, fmt.Errorf("read the answer of database mend: %w", err)
+	}
+	return made.Mended, nil
+}
+
+// looked is what the step to PREFLIGHT has found out, and done.
 type looked struct {
 	Warnings []string `json:"warnings"`
+	// Mended are the indexes that were missing and that it has made again.
+	Mended   []string `json:"mended,omitempty"`
 	Answered answered `json:"answered"`
 }
 

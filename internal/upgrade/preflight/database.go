@@ -70,18 +70,21 @@ func (x *examination) schema(ctx context.Context) error {
 	added := func(code string) bool { return len(taken.foreign) > 0 && strings.HasSuffix(code, "-extra") }
 	said := false
 	for _, f := range r.Findings {
-		status, remedy := Warn, f.Remedy
+		status, remedy, mends := Warn, f.Remedy, f.Fixable && strings.HasPrefix(f.Code, "index-")
 		if f.Severity == doctor.Notice || f.Code == "schema-behind" {
 			continue // a database of an older level is what an upgrade is for
 		}
 		switch {
 		case added(f.Code):
 			remedy = "If it is of a newer version that was tried here, leave it: the upgrade to that version goes on with it."
+		case mends:
+			remedy = "The upgrade makes it again when it begins, before its backup; tako doctor --fix does, too."
 		case f.Severity == doctor.Error:
 			status = Fail
 		}
 		said = true
 		x.say(status, remedy, "%s: %s", f.Where, f.What)
+		x.report.Checks[len(x.report.Checks)-1].Mendable = mends
 	}
 	for code, n := range r.More {
 		said = true

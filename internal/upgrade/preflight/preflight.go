@@ -42,6 +42,9 @@ type Check struct {
 	// Seen is what was found, Remedy what to do, "" where there is nothing to be done.
 	Seen   string `json:"seen"`
 	Remedy string `json:"remedy,omitempty"`
+	// Mendable tells that the upgrade itself sets it right when it begins: From's program
+	// knows how (`database mend`).
+	Mendable bool `json:"mendable,omitempty"`
 }
 
 // Report is what all checks have come to.

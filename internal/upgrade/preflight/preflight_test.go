@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -489,6 +490,9 @@ func (w *world) database() {
 	} {
 		w.exec(c.do)
 		w.run(w.in, "schema", c.want, c.seen)
+		if mends := w.mendable(); mends != strings.HasPrefix(c.do, "DROP INDEX") {
+			w.t.Errorf("%s: the upgrade sets it right: %t", c.do, mends)
+		}
 		w.exec(c.undo)
 	}
 	if w.db.Dialect() == db.Postgres {
@@ -512,6 +516,18 @@ func (w *world) documents() {
 	w.exec(`DELETE FROM document_unique WHERE kind = 'machines' AND id = 'Machines-1'`)
 	w.run(w.in, "documents", preflight.Warn, "machines Machines-1: The rows by which it is found")
 	w.exec(`DELETE FROM documents WHERE id = 'Machines-1'`)
+}
+
+// mendable reports whether an upgrade would set right what is wrong with the schema.
+func (w *world) mendable() bool {
+	w.t.Helper()
+	in := w.in
+	in.Only = []string{"schema"}
+	r, err := preflight.Run(w.t.Context(), in)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return slices.ContainsFunc(r.Checks, func(c preflight.Check) bool { return c.Mendable })
 }
 
 // beyond leaves what the expansion of a newer version leaves that was cut short: columns,
