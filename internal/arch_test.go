@@ -23,7 +23,7 @@ var ranks = [][]string{
 	{"internal/releases", "internal/notify"},
 	{"internal/tasks", "internal/feed", "internal/events", "internal/auth", "internal/mail", "internal/resources"},
 	{"internal/docstore", "internal/resource", "internal/agent", "internal/halibut", "internal/blob", "internal/git"},
-	{"internal/secret", "internal/db", "internal/oidc", "internal/instance", "internal/installed"},
+	{"internal/secret", "internal/db", "internal/oidc", "internal/instance", "internal/installed", "internal/reserve"},
 	{
 		"internal/deploy", "internal/lifecycle", "internal/variables", "internal/octostache", "internal/version",
 		"internal/structured", "internal/ocl", "internal/servicemsg", "internal/permission", "internal/certificate", "internal/octodiff", "internal/timetable", "internal/script",

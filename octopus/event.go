@@ -69,6 +69,8 @@ const (
 	EventBackupSucceeded EventCategory = "BackupSucceeded"
 	EventBackupFailed    EventCategory = "BackupFailed"
 	EventBackupOverdue   EventCategory = "BackupOverdue"
+	// EventDiskFull warns that a server goes on with what was kept in reserve.
+	EventDiskFull EventCategory = "DiskFull"
 )
 
 // Event is a record of something that happened; it is never changed.

@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/takodeploy/tako/internal/auth"
@@ -35,6 +36,7 @@ import (
 	"github.com/takodeploy/tako/internal/orchestrator"
 	"github.com/takodeploy/tako/internal/releases"
 	"github.com/takodeploy/tako/internal/renewal"
+	"github.com/takodeploy/tako/internal/reserve"
 	"github.com/takodeploy/tako/internal/resource"
 	"github.com/takodeploy/tako/internal/resources"
 	"github.com/takodeploy/tako/internal/rest"
@@ -70,6 +72,9 @@ type Options struct {
 	// Proof says that the server only answers a proof of a backup, on a copy that is
 	// thrown away: whether it is a test instance's does not matter.
 	Proof bool
+	// Reserve is the size of the file that is given up when the disk is full, in bytes;
+	// reserve.Size unless set.
+	Reserve int64
 }
 
 // App is a server, ready to run.
@@ -99,6 +104,7 @@ type App struct {
 	answers  answers
 	instance *instance.Marker // nil for a server that is no test instance
 	upgrades upgrades
+	reserve  *reserve.Reserve // nil for a server that only answers a proof
 }
 
 // New opens or sets up everything in the configured places and listens, so that
@@ -136,7 +142,8 @@ func New(ctx context.Context, cfg config.Config, opt Options) (_ *App, err error
 			return nil, fmt.Errorf("listen for agents on %s: %w; set agent_listen to another address, or to off if no agent polls", cfg.AgentListen, err)
 		}
 	}
-	if a.db, err = openDatabase(ctx, cfg, opt, a.instance, a.log); err != nil {
+	a.prepareReserve(opt)
+	if a.db, err = openDatabase(ctx, cfg, opt, a.instance, a.log, a.makeRoom); err != nil {
 		return nil, err
 	}
 	if a.keys, err = secret.Open(ctx, a.db, keySource(cfg)); err != nil {
@@ -152,6 +159,7 @@ func New(ctx context.Context, cfg config.Config, opt Options) (_ *App, err error
 	if err != nil {
 		return nil, fmt.Errorf("open blobs: %w", err)
 	}
+	blobs.WhenFull(a.outOfRoom)
 	kinds, err := resource.NewSet(append(resources.All(), releases.Kinds()...)...)
 	if err != nil {
 		return nil, err
@@ -308,8 +316,12 @@ func prepareData(cfg config.Config) error {
 	return nil
 }
 
-func openDatabase(ctx context.Context, cfg config.Config, opt Options, marker *instance.Marker, log *slog.Logger) (*db.DB, error) {
-	d, err := db.Open(ctx, cfg.Database, db.Options{Log: log, Now: opt.Now, OnStatement: opt.OnStatement})
+func openDatabase(ctx context.Context, cfg config.Config, opt Options, marker *instance.Marker, log *slog.Logger, makeRoom func() bool) (*db.DB, error) {
+	how := db.Options{Log: log, Now: opt.Now, OnStatement: opt.OnStatement, OnFull: makeRoom}
+	d, err := db.Open(ctx, cfg.Database, how)
+	if fault.Is(err, fault.Unavailable) && strings.HasPrefix(cfg.Database, "sqlite:") && makeRoom() {
+		d, err = db.Open(ctx, cfg.Database, how) // on a disk that was full when the former process ended
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -212,7 +212,7 @@ func (l *life) failed(err error) {
 // startWork begins everything that only one version may do at a time for this node.
 func (l *life) startWork() {
 	a := l.app
-	l.work = begin(l.ctx, l.failed, a.tasks.Run, a.janitor.Run, a.schedule.Run, a.notify.Run, a.db.KeepStatistics, a.upgrades.lookout.Run,
+	l.work = begin(l.ctx, l.failed, a.tasks.Run, a.janitor.Run, a.schedule.Run, a.notify.Run, a.db.KeepStatistics, a.upgrades.lookout.Run, a.keepReserve,
 		func(ctx context.Context) error {
 			// Nobody's work waits for it, and the next start notes it.
 			if err := installed.Record(ctx, a.db, a.cfg.Node, a.version); err != nil && ctx.Err() == nil {

@@ -35,7 +35,7 @@ func routes(a *App, version string, store *docstore.Store, service *releases.Ser
 	all = append(all, users.Routes(a.db, store, a.auth)...)
 	all = append(all, server.Routes(server.Config{
 		DB: a.db, Store: store, Version: version, Node: a.cfg.Node, BuiltinWorker: a.cfg.BuiltinWorker, Started: time.Now(),
-		Thumbprint: a.thumbprint, Instance: a.instance, Newest: a.upgrades.newest, ChecksForUpgrades: a.upgrades.named,
+		Thumbprint: a.thumbprint, Instance: a.instance, Newest: a.upgrades.newest, ChecksForUpgrades: a.upgrades.named, OutOfRoom: a.outOfRoom,
 	})...)
 	all = append(all, projects.Routes(a.db, store)...)
 	all = append(all, triggers.Routes(a.db, store)...)

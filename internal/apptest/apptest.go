@@ -92,7 +92,7 @@ func StartWith(t testing.TB, dialect db.Dialect, opt Options) *Server {
 		exe = Binary(t)
 	}
 	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
-	a, err := app.New(ctx, cfg, app.Options{Log: opt.Log, Version: "2026.4.0-test", Exe: exe, OnStatement: opt.OnStatement})
+	a, err := app.New(ctx, cfg, app.Options{Log: opt.Log, Version: "2026.4.0-test", Exe: exe, OnStatement: opt.OnStatement, Reserve: 64 << 10})
 	if err != nil {
 		stop()
 		t.Fatalf("start the server: %v", err)

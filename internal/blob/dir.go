@@ -34,7 +34,14 @@ const (
 //	lock         held shared to publish a blob, exclusively to delete one
 //
 // Several processes may use one directory at once. It is safe for concurrent use.
-type Dir struct{ root string }
+type Dir struct {
+	root string
+	full func() bool
+}
+
+// WhenFull has Put refuse what it is given while full says that the last space of the disk
+// is kept for others. It is to be called before the store is used.
+func (d *Dir) WhenFull(full func() bool) { d.full = full }
 
 // OpenDir opens the store in the directory root, which it makes if it is absent,
 // and removes what writers that died have left.
@@ -42,7 +49,7 @@ func OpenDir(root string) (*Dir, error) {
 	if err := os.MkdirAll(filepath.Join(root, tempDir), 0o700); err != nil {
 		return nil, fmt.Errorf("open blobs: %w", translate(err))
 	}
-	d := &Dir{root: root}
+	d := &Dir{root: root, full: func() bool { return false }}
 	unlock, err := d.locked(unix.LOCK_SH) // makes the file, and shows that the file system can lock
 	if err != nil {
 		return nil, fmt.Errorf("open blobs: %w", translate(err))
@@ -109,6 +116,9 @@ func (d *Dir) Put(ctx context.Context, r io.Reader, limit int64) (Info, error) {
 }
 
 func (d *Dir) put(ctx context.Context, r io.Reader, limit int64) (info Info, err error) {
+	if d.full() {
+		return info, unix.ENOSPC
+	}
 	tmp, err := os.OpenFile(filepath.Join(d.root, tempDir, rand.Text()), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
 	if err != nil {
 		return info, err

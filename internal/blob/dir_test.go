@@ -178,6 +178,25 @@ func TestDiskFull(t *testing.T) {
 	}
 }
 
+// TestWhenFull: a store refuses what it is given while the last space is kept for others, and
+// leaves nothing.
+func TestWhenFull(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	d := openDir(t, root)
+	full := true
+	d.WhenFull(func() bool { return full })
+	for _, full = range []bool{true, false} {
+		_, err := d.Put(t.Context(), strings.NewReader("content"), 1<<20)
+		if fault.Is(err, fault.Unavailable) != full || (err == nil) == full {
+			t.Errorf("while the disk is full (%t): %v", full, err)
+		}
+	}
+	if left := temps(t, root); len(left) != 0 {
+		t.Errorf("it leaves %v", left)
+	}
+}
+
 // fullDevice has the reader fail as a full disk does.
 func fullDevice(t *testing.T, root string) {
 	t.Helper()

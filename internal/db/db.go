@@ -66,6 +66,10 @@ type Options struct {
 	// OnStatement is told of every statement before it runs, for tests that count
 	// them; it is called by several goroutines at the same time.
 	OnStatement func(query string)
+	// OnFull is told that a transaction was undone since a disk is full, or that one failed
+	// for what may be the same reason. Where it reports that it has made room, the
+	// transaction is tried once more. Migrations do not ask for it: they may need any space.
+	OnFull func() (room bool)
 	// Levels of the binary, for tests that play an older or newer one; zero
 	// means BinaryLevels.
 	Levels Levels
@@ -81,6 +85,7 @@ type DB struct {
 	now     func() time.Time
 	levels  Levels
 	told    func(query string) // never nil
+	onFull  func() bool        // never nil
 
 	// On PostgreSQL both are the same pool. On SQLite the writer has one
 	// connection, for which writers wait in line in Go and not in busy loops.
@@ -116,7 +121,10 @@ func Open(ctx context.Context, url string, opt Options) (*DB, error) {
 	if opt.OnStatement == nil {
 		opt.OnStatement = func(string) {}
 	}
-	d := &DB{dsn: url, log: opt.Log, now: opt.Now, levels: opt.Levels, told: opt.OnStatement, failed: make(chan struct{}), writers: semaphore.NewWeighted(everyone)}
+	if opt.OnFull == nil {
+		opt.OnFull = func() bool { return false }
+	}
+	d := &DB{dsn: url, log: opt.Log, now: opt.Now, levels: opt.Levels, told: opt.OnStatement, onFull: opt.OnFull, failed: make(chan struct{}), writers: semaphore.NewWeighted(everyone)}
 	d.watch.init()
 	var err error
 	switch scheme, rest, _ := strings.Cut(url, ":"); scheme {

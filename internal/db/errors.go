@@ -116,6 +116,8 @@ func translateSQLite(err error, code int) error {
 	return e
 }
 
+const diskFull = "53100"
+
 func translatePostgres(err error, pg *pgconn.PgError) error {
 	e := &Error{Code: pg.Code, Constraint: pg.ConstraintName, Table: pg.TableName, cause: err}
 	switch pg.Code {
@@ -125,7 +127,7 @@ func translatePostgres(err error, pg *pgconn.PgError) error {
 	case "23503":
 		e.kind = ErrForeignKey
 		return e
-	case "53100":
+	case diskFull:
 		return unavailable("The disk of the database is full; free some space.", e)
 	case "40001", "40P01", "55P03":
 		return unavailable("The database is busy; try again.", e)
@@ -157,6 +159,13 @@ func isSerialization(err error) bool {
 		return pg.Code == "40001" || pg.Code == "40P01"
 	}
 	return false
+}
+
+// isFull says that a transaction was undone since a disk is full.
+func isFull(err error) bool {
+	var lite *sqlite.Error
+	var pg *pgconn.PgError
+	return errors.As(err, &lite) && lite.Code()&0xff == sqlite3.SQLITE_FULL || errors.As(err, &pg) && pg.Code == diskFull
 }
 
 func isIOError(err error) bool {

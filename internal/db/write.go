@@ -51,6 +51,7 @@ func (d *DB) joinWriters(ctx context.Context, level isolation, attempt int) (lea
 
 func (d *DB) writeTx(ctx context.Context, level isolation, fn func(*Tx) error) error {
 	start := time.Now()
+	var asked bool // for room
 	for attempt := 1; ; attempt++ {
 		t, err := d.attempt(ctx, level, attempt, fn)
 		if err == nil {
@@ -62,6 +63,13 @@ func (d *DB) writeTx(ctx context.Context, level isolation, fn func(*Tx) error) e
 				f()
 			}
 			return nil
+		}
+		if !asked && level != levelSchema && (isFull(err) || isIOError(err)) {
+			asked = true
+			// After an I/O error of SQLite, room is of use to the process that follows.
+			if d.onFull() && isFull(err) && ctx.Err() == nil {
+				continue
+			}
 		}
 		again := isSerialization(err) || level == levelDocuments && attempt <= collisions && t != nil && t.collided
 		if attempt == maxAttempts || time.Since(start) > retryFor || !again || ctx.Err() != nil {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/takodeploy/tako/internal/backup"
 	"github.com/takodeploy/tako/internal/db"
+	"github.com/takodeploy/tako/internal/reserve"
 )
 
 const (
@@ -21,7 +22,7 @@ const (
 	leastFiles = 1000
 )
 
-// machine looks at the space on the disks.
+// machine looks at the space on the disks. What is kept in reserve does not count as free.
 func (x *examination) machine(ctx context.Context) error {
 	size, err := x.DB.Size(ctx)
 	if err != nil {
@@ -55,6 +56,30 @@ func (x *examination) machine(ctx context.Context) error {
 			continue
 		}
 		x.add(f)
+	}
+	return x.reserve()
+}
+
+// reserve looks whether what is given up when the disk is full is there. A server makes it
+// by itself where there is room.
+func (x *examination) reserve() error {
+	lacks := reserve.Missing(x.Data)
+	if lacks == 0 {
+		return nil
+	}
+	free, err := reserve.Free(x.Data)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // there is no data directory here
+	}
+	if err != nil {
+		return err
+	}
+	if free < lacks+reserve.Size {
+		x.add(Finding{
+			Severity: Warning, Code: "reserve-missing", Where: reserve.Path(x.Data),
+			What:   "The disk is or was full: the file that is given up then is not there, and the next time the server cannot write at all",
+			Remedy: fmt.Sprintf("Have %s free; the server makes it again by itself.", backup.Size(lacks+reserve.Size)),
+		})
 	}
 	return nil
 }

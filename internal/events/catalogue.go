@@ -46,6 +46,7 @@ func Groups(appliesTo string) []Group {
 		group("Backup", octopus.EventBackupSucceeded, octopus.EventBackupFailed, octopus.EventBackupOverdue),
 		group("Certificate", octopus.EventCertificateExpires20Days, octopus.EventCertificateExpires10Days, octopus.EventCertificateExpired),
 		group("Deployment", octopus.EventDeploymentQueued, octopus.EventDeploymentStarted, octopus.EventDeploymentResumed, octopus.EventDeploymentSucceeded, octopus.EventDeploymentFailed),
+		group("Disk", octopus.EventDiskFull),
 		group("Document", octopus.EventCreated, octopus.EventModified, octopus.EventDeleted, octopus.EventCloned),
 		group("Interruption", interruptionRaised, octopus.EventGuidedFailureRaised, octopus.EventManualRaised, octopus.EventInterruptionSubmitted),
 		group("Login", octopus.EventLoginSucceeded, octopus.EventLoginFailed),

@@ -20,8 +20,11 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/takodeploy/tako/internal/durable"
 	"github.com/takodeploy/tako/internal/failpoint"
+	"github.com/takodeploy/tako/internal/reserve"
 )
 
 // Entry is one line.
@@ -145,7 +148,8 @@ func hashOf(body []byte) string {
 // Append adds an entry. What it says is decided by next, which is given all entries as
 // they are while nobody else can append, and fills in Txn, Kind and Data. If next
 // fails, nothing is added. When Append returns without an error the entry is durable;
-// with one it may be there or not.
+// with one it may be there or not. On a full disk the reserve is given up that a link
+// beside the journal names.
 func (j *Journal) Append(at time.Time, next func([]Entry) (Entry, error)) (_ Entry, err error) {
 	unlock, err := durable.Wait(j.lock)
 	if err != nil {
@@ -174,7 +178,15 @@ func (j *Journal) Append(at time.Time, next func([]Entry) (Entry, error)) (_ Ent
 	if len(line) > maxLine {
 		return Entry{}, fmt.Errorf("an entry of the journal has %d bytes; the limit is %d", len(line), maxLine)
 	}
-	if err := j.write(f, line); err != nil {
+	err = j.write(f, line)
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		room, spending := reserve.Spend(filepath.Join(filepath.Dir(j.path), reserve.Name))
+		if room {
+			err, spending = j.write(f, line), nil
+		}
+		err = errors.Join(err, spending)
+	}
+	if err != nil {
 		return Entry{}, fmt.Errorf("append to the journal of upgrades: %w", err)
 	}
 	if missing != nil {

@@ -12,6 +12,9 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"github.com/takodeploy/tako/internal/reserve"
 )
 
 func add(t testing.TB, j *Journal, kind string) Entry {
@@ -193,4 +196,67 @@ func FuzzRead(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestFullDisk: on a full disk an entry is durable once more with what was kept in reserve,
+// and then none is added, nor half of one.
+func TestFullDisk(t *testing.T) {
+	t.Parallel()
+	disk := t.TempDir()
+	if err := unix.Mount("tmpfs", disk, "tmpfs", 0, "size=4m"); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatalf("mount a small file system: %v", err)
+		}
+		t.Skipf("this test mounts a small file system: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(disk, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	dir, data := filepath.Join(disk, "upgrade"), filepath.Join(disk, "data")
+	j := open(t, dir)
+	first := add(t, j, "first")
+	err := errors.Join(os.Mkdir(data, 0o700), os.WriteFile(reserve.Path(data), make([]byte, 2<<20), 0o600), os.Symlink(reserve.Path(data), filepath.Join(dir, reserve.Name)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	long := func() (Entry, error) {
+		return j.Append(time.Unix(1000, 0), func([]Entry) (Entry, error) {
+			return Entry{Kind: "long", Data: json.RawMessage(`"` + strings.Repeat("x", 700<<10) + `"`)}, nil
+		})
+	}
+	want := []Entry{first}
+	fill := func() {
+		t.Helper()
+		f, err := os.CreateTemp(data, "filler")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for err == nil {
+			_, err = f.Write(make([]byte, 4096))
+		}
+		if !errors.Is(err, unix.ENOSPC) {
+			t.Fatal(err)
+		}
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fill()
+	e, err := long()
+	if err != nil {
+		t.Fatalf("with something in reserve: %v", err)
+	}
+	want = append(want, e)
+	if _, err := os.Stat(reserve.Path(data)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the reserve is there: %v", err)
+	}
+	fill()
+	if _, err := long(); !errors.Is(err, unix.ENOSPC) {
+		t.Errorf("with nothing in reserve: %v", err)
+	}
+	if diff := cmp.Diff(want, open(t, dir).Entries()); diff != "" {
+		t.Error(diff)
+	}
 }

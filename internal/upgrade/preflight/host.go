@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/takodeploy/tako/internal/backup"
+	"github.com/takodeploy/tako/internal/reserve"
 )
 
 // What an upgrade needs of a disk, as a share of the database's size: the copy on which
@@ -23,6 +24,9 @@ const (
 
 // stayFree is what is to be left of each disk, in bytes: the server goes on meanwhile.
 const stayFree = 256 << 20
+
+// theReserve is what the space of a reserve is for that is not there.
+const theReserve = "the reserve for a full disk"
 
 // leastFiles is how many files there must be room for on each disk.
 const leastFiles = 1000
@@ -58,10 +62,11 @@ func (x *examination) volumes(ctx context.Context) ([]volume, int64, error) {
 		need         int64
 	}{
 		{x.Data, "a copy to try it on", int64(copyShare*float64(size)) + content},
+		{x.Data, theReserve, reserve.Missing(x.Data)}, // the server makes it as soon as it can
 		{x.Backups, "the backup", int64(backupShare * float64(size))},
 		{x.Root, "the program", staging},
 	} {
-		if one.dir == "" {
+		if one.dir == "" || one.purpose == theReserve && one.need == 0 {
 			continue
 		}
 		dir, err := existing(one.dir)

@@ -25,6 +25,7 @@ import (
 	"github.com/takodeploy/tako/internal/docstore"
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/releases"
+	"github.com/takodeploy/tako/internal/reserve"
 	"github.com/takodeploy/tako/internal/resource"
 	"github.com/takodeploy/tako/internal/resources"
 	"github.com/takodeploy/tako/internal/secret"
@@ -355,6 +356,14 @@ func mount(t *testing.T, flags uintptr, options string) string {
 	return dir
 }
 
+// remount changes the size of a small file system.
+func remount(t *testing.T, dir, options string) {
+	t.Helper()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_REMOUNT, options); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // host tries disks, files and permissions.
 func (w *world) host() {
 	w.t.Helper()
@@ -371,7 +380,17 @@ func (w *world) host() {
 	in = w.in
 	in.Data = mount(w.t, 0, "size=300m,nr_inodes=100")
 	w.run(in, "files", preflight.Fail, "files only")
-	w.run(in, "disk", preflight.OK, in.Data+" has")
+	w.run(in, "disk", preflight.Fail, "for a copy to try it on, the reserve for a full disk")
+	remount(w.t, in.Data, "size=380m")
+	w.run(in, "disk", preflight.OK, in.Data+" has 380.0 MiB free")
+	f, err := os.OpenFile(reserve.Path(in.Data), os.O_CREATE|os.O_RDWR, 0o600)
+	if err == nil {
+		err = errors.Join(unix.Fallocate(int(f.Fd()), 0, 0, reserve.Size), f.Close())
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.run(in, "disk", preflight.OK, in.Data+" has 316.0 MiB free")
 	shard := filepath.Join(in.Data, "blobs", "ab")
 	if err := os.MkdirAll(shard, 0o700); err != nil {
 		w.t.Fatal(err)

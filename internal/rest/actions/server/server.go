@@ -45,6 +45,9 @@ type Config struct {
 	// no feed.
 	Newest            func() string
 	ChecksForUpgrades func() bool
+	// OutOfRoom reports whether the disk of the data directory is full, so that this node
+	// lives on what was kept in reserve. Nil is never.
+	OutOfRoom func() bool
 }
 
 // api serves the routes.

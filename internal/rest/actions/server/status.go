@@ -100,6 +100,10 @@ func (a *api) health(r *rest.Request) (any, error) {
 		}
 		return err
 	})
+	if err == nil && a.OutOfRoom != nil && a.OutOfRoom() {
+		out.IsOperatingNormally = false
+		out.Description = "The disk of the data directory is full and what was kept in reserve is in use: packages and artifacts are refused until somebody frees some space on node " + a.Node + "."
+	}
 	return out, err
 }
 
