@@ -119,6 +119,8 @@ func TestUpgradeByTheAPI(t *testing.T) {
 		}
 	})
 	p.HTTP = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	trace := filepath.Join(t.TempDir(), "trace")
+	p.Within = tracing(t, trace, "-D")
 	p.Env = append(p.Env, "TAKO_UPGRADE_FEED="+site.url, "TAKO_UPGRADE_KEYS="+site.root, "TAKO_UPGRADE_CHECK=false")
 	p.Start()
 	status := func() octopus.UpgradeStatus { return apptest.Get[octopus.UpgradeStatus](t, p.Client, path) }
@@ -206,4 +208,16 @@ func TestUpgradeByTheAPI(t *testing.T) {
 	if history.TotalResults != 1 || history.Items[0].State != "ROLLED_BACK" || len(history.Items[0].Steps) < 10 {
 		t.Errorf("the history is %+v", history)
 	}
+	t.Run("order", func(t *testing.T) {
+		if p.Within == nil {
+			t.Skip("the order of writes was not looked at: strace is not there, or may not trace")
+		}
+		root, err := filepath.EvalSymlinks(p.Root)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ordered(t, trace, root, old, next)
+		p.Stop()
+		restoredInOrder(t, p, filepath.Join(root, "data"))
+	})
 }

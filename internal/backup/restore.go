@@ -253,7 +253,10 @@ func keep(path, as string) error {
 	if err := os.Remove(as); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return os.Link(path, as)
+	if err := os.Link(path, as); err != nil {
+		return err
+	}
+	return durable.SyncDir(filepath.Dir(as)) // before the first name goes
 }
 
 func (s *Store) restoreSQLite(ctx context.Context, dir string, opt *RestoreOptions, r *Restored, master secret.MasterKey) error {
@@ -347,7 +350,8 @@ func swap(path, staged string, r *Restored) error {
 	if err := failpoint.Hit("restore-unlogged"); err != nil {
 		return err
 	}
-	if err := os.Rename(staged, path); err != nil {
+	// "moved" goes once that is durable: without it, what is at path is kept once more.
+	if err := durable.Rename(staged, path); err != nil {
 		return err
 	}
 	r.Replaced, r.Kept = exists(path+beforeSuffix), path+beforeSuffix

@@ -26,7 +26,10 @@ func Install(root, version, exe string) error {
 	if err := os.MkdirAll(partial, 0o755); err != nil {
 		return fmt.Errorf("install version %s: %w", version, err)
 	}
-	err := copyProgram(exe, filepath.Join(partial, program))
+	err := durable.SyncDir(root) // the first time, versions is new
+	if err == nil {
+		err = copyProgram(exe, filepath.Join(partial, program))
+	}
 	if err == nil {
 		err = durable.SyncDir(partial)
 	}
