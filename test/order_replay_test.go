@@ -227,7 +227,7 @@ func TestReplayIsSeen(t *testing.T) {
 	on := func(call, path string) act { return act{call: call, file: path} }
 	version := func(v string, durable bool) []act {
 		dir := "/r/versions/" + v
-		all := []act{made("mkdir", dir + ".partial"), opened(dir + ".partial/tako"), on("write", dir+".partial/tako")}
+		all := []act{made("mkdir", dir+".partial"), opened(dir + ".partial/tako"), on("write", dir+".partial/tako")}
 		if durable {
 			all = append(all, on("fsync", dir+".partial/tako"), on("fsync", dir+".partial"))
 		}

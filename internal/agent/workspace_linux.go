@@ -239,31 +239,21 @@ func tryLock(name string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	// A process that is just being forked holds copies of its parent's locks until
-	// its execve. So a lock counts as busy when it stays so for a moment.
-	for try := range 5 {
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if !errors.Is(err, unix.EWOULDBLOCK) {
-			break
-		}
-		if try < 4 {
-			time.Sleep(time.Millisecond << try / 4)
-		}
-	}
-	if err == nil {
+	if err = durable.TryFlock(f, durable.Exclusive, patience); err == nil {
 		return f, nil
 	}
-	if errors.Is(err, unix.EWOULDBLOCK) {
+	if errors.Is(err, durable.ErrLocked) {
 		err = errBusy
 	}
 	return nil, errors.Join(err, f.Close())
 }
 
+// patience is how long a lock has to stay held to count as busy: there are many of them, and
+// what looks as if it were held for a moment is looked at again.
+const patience = 4 * time.Millisecond
+
 // unlock gives a lock back, even while a child that is just being forked has a copy.
-func unlock(f *os.File) {
-	_ = unix.Flock(int(f.Fd()), unix.LOCK_UN)
-	_ = f.Close()
-}
+func unlock(f *os.File) { _ = durable.Release(f) }
 
 // finish records the end of a ticket: end frame, fsync log, exit.tmp, rename. The
 // caller holds the lock. Its failpoints carry the prefix, for the agent records

@@ -297,30 +297,24 @@ func (e *BusyError) Error() string {
 func (e *BusyError) ExitCode() int { return 75 }
 
 // lock keeps others from making and pruning backups; readers share.
-func (s *Store) lock(how int) (unlock func(), err error) {
+func (s *Store) lock(how durable.Mode) (unlock func(), err error) {
 	f, err := os.OpenFile(filepath.Join(s.dir, ".lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, translate(err)
 	}
-	err = unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
-	if errors.Is(err, unix.EWOULDBLOCK) {
+	err = durable.TryFlock(f, how, durable.Moment)
+	if errors.Is(err, durable.ErrLocked) {
 		err = &BusyError{s.dir}
 	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	return func() { _ = unlockFile(f) }, nil
-}
-
-// unlockFile gives the lock of a file back and closes it. Closing alone would not do while
-// a child that is just being forked has a copy of it.
-func unlockFile(f *os.File) error {
-	return errors.Join(unix.Flock(int(f.Fd()), unix.LOCK_UN), f.Close())
+	return func() { _ = durable.Release(f) }, nil
 }
 
 // hold finds a backup and keeps it from being pruned until unlock.
 func (s *Store) hold(id string) (dir string, unlock func(), err error) {
-	if unlock, err = s.lock(unix.LOCK_SH); err != nil {
+	if unlock, err = s.lock(durable.Shared); err != nil {
 		return "", nil, err
 	}
 	if dir, err = s.path(id); err != nil {

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"golang.org/x/sys/unix"
 
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/docstore"
@@ -162,7 +161,7 @@ func prepareCopy(data string) (former *instance.Marker, made bool, unlock func()
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, unlockFile(f))
+			err = errors.Join(err, durable.Release(f))
 		}
 	}()
 	// Nobody else changes it from here on.
@@ -178,7 +177,7 @@ func prepareCopy(data string) (former *instance.Marker, made bool, unlock func()
 			return nil, false, nil, fault.New(fault.Conflict, "%s is not empty; name a new directory for the copy.", data)
 		}
 	}
-	return former, made, func() { _ = unlockFile(f) }, nil
+	return former, made, func() { _ = durable.Release(f) }, nil
 }
 
 // takeDirectory makes a directory, if it is not there, and locks it.
@@ -194,17 +193,17 @@ func takeDirectory(data string) (f *os.File, made bool, err error) {
 	if f, err = os.Open(data); err != nil {
 		return nil, false, notOurs(data, err)
 	}
-	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	err = durable.TryFlock(f, durable.Exclusive, durable.Moment)
 	if err == nil {
 		// Whoever had the lock before may have taken the directory away again.
 		var locked, there fs.FileInfo
 		if locked, err = f.Stat(); err == nil {
 			if there, err = os.Stat(data); errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(locked, there) {
-				err = unix.EWOULDBLOCK
+				err = durable.ErrLocked
 			}
 		}
 	}
-	if errors.Is(err, unix.EWOULDBLOCK) {
+	if errors.Is(err, durable.ErrLocked) {
 		err = fault.New(fault.Conflict, "Another process makes a copy in %s just now.", data)
 	}
 	if err != nil {

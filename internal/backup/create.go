@@ -67,7 +67,7 @@ func (s *Store) Create(ctx context.Context, src Source) (_ Manifest, err error) 
 			err = fmt.Errorf("back up %s: %w", src.DB, translate(err))
 		}
 	}()
-	unlock, err := s.lock(unix.LOCK_EX)
+	unlock, err := s.lock(durable.Exclusive)
 	if err != nil {
 		return Manifest{}, err
 	}

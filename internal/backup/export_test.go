@@ -3,6 +3,8 @@ package backup
 import (
 	"context"
 	"errors"
+
+	"github.com/takodeploy/tako/internal/durable"
 )
 
 // Kept are the backups that stay.
@@ -19,3 +21,6 @@ func Unheard(ctx context.Context, opt RestoreOptions, r *Restored, former string
 	}
 	return begun.settle(ctx, &opt, r, former, 0, &undecidedError{errors.New("psql: killed")})
 }
+
+// Alone keeps others from making and pruning backups until unlock.
+func (s *Store) Alone() (unlock func(), err error) { return s.lock(durable.Exclusive) }

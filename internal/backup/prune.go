@@ -10,8 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/takodeploy/tako/internal/durable"
 	"github.com/takodeploy/tako/internal/failpoint"
 )
 
@@ -34,7 +33,7 @@ type Pruned struct {
 // kept, and so is what is pinned, and what cannot be read: somebody should look at it
 // first.
 func (s *Store) Prune(keep Retention, dryRun bool) (Pruned, error) {
-	unlock, err := s.lock(unix.LOCK_EX)
+	unlock, err := s.lock(durable.Exclusive)
 	if err != nil {
 		return Pruned{}, err
 	}

@@ -21,6 +21,7 @@ import (
 
 	"github.com/takodeploy/tako/internal/blob"
 	"github.com/takodeploy/tako/internal/db"
+	"github.com/takodeploy/tako/internal/durable"
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/secret"
 )
@@ -283,7 +284,7 @@ func verifyDir(parent string) (dir string, release func() error, err error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		if err := durable.TryFlock(f, durable.Exclusive, durable.Moment); err != nil {
 			return nil, errors.Join(err, f.Close())
 		}
 		return f, nil
@@ -293,7 +294,7 @@ func verifyDir(parent string) (dir string, release func() error, err error) {
 		if err != nil {
 			continue // somebody works in it, or has just ended
 		}
-		if err := errors.Join(os.RemoveAll(old), f.Close()); err != nil {
+		if err := errors.Join(os.RemoveAll(old), durable.Release(f)); err != nil {
 			return "", nil, err
 		}
 	}
@@ -304,7 +305,7 @@ func verifyDir(parent string) (dir string, release func() error, err error) {
 	if err != nil {
 		return "", nil, errors.Join(err, os.RemoveAll(dir))
 	}
-	return dir, func() error { return errors.Join(os.RemoveAll(dir), f.Close()) }, nil
+	return dir, func() error { return errors.Join(os.RemoveAll(dir), durable.Release(f)) }, nil
 }
 
 func tellOf(fn func(Progress), stage string, total int64) func(int64) {

@@ -50,7 +50,7 @@ func OpenDir(root string) (*Dir, error) {
 		return nil, fmt.Errorf("open blobs: %w", translate(err))
 	}
 	d := &Dir{root: root, full: func() bool { return false }}
-	unlock, err := d.locked(unix.LOCK_SH) // makes the file, and shows that the file system can lock
+	unlock, err := d.locked(durable.Shared) // makes the file, and shows that the file system can lock
 	if err != nil {
 		return nil, fmt.Errorf("open blobs: %w", translate(err))
 	}
@@ -83,10 +83,10 @@ func removeOrphan(path string) (err error) {
 	if err != nil {
 		return ignoreAbsent(err)
 	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	if flock(f, unix.LOCK_EX|unix.LOCK_NB) != nil {
-		return nil // its writer lives
+	if durable.TryFlock(f, durable.Exclusive, durable.Moment) != nil {
+		return f.Close() // its writer lives
 	}
+	defer func() { err = errors.Join(err, durable.Release(f)) }()
 	return ignoreAbsent(os.Remove(path))
 }
 
@@ -128,9 +128,9 @@ func (d *Dir) put(ctx context.Context, r io.Reader, limit int64) (info Info, err
 		if !published {
 			err = errors.Join(err, ignoreAbsent(os.Remove(tmp.Name())))
 		}
-		err = errors.Join(err, tmp.Close())
+		err = errors.Join(err, durable.Release(tmp))
 	}()
-	if err := flock(tmp, unix.LOCK_EX); err != nil {
+	if err := durable.Flock(tmp, durable.Exclusive); err != nil {
 		return info, err
 	}
 
@@ -153,7 +153,7 @@ func (d *Dir) put(ctx context.Context, r io.Reader, limit int64) (info Info, err
 // publish moves a finished temporary file to its place. If its content is there
 // already it only marks that as used, and the file is not published.
 func (d *Dir) publish(tmp string, info Info) (published bool, used time.Time, err error) {
-	unlock, err := d.locked(unix.LOCK_SH)
+	unlock, err := d.locked(durable.Shared)
 	if err != nil {
 		return false, used, err
 	}
@@ -257,7 +257,7 @@ func (d *Dir) Delete(_ context.Context, h Hash, unusedSince time.Time) (deleted 
 			err = fmt.Errorf("delete blob %s: %w", h, translate(err))
 		}
 	}()
-	unlock, err := d.locked(unix.LOCK_EX)
+	unlock, err := d.locked(durable.Exclusive)
 	if err != nil {
 		return false, err
 	}
@@ -313,24 +313,15 @@ func (d *Dir) List(ctx context.Context) iter.Seq2[Info, error] {
 
 // locked takes the store's lock. The lock belongs to an open file, so each
 // holder opens its own.
-func (d *Dir) locked(how int) (unlock func() error, err error) {
+func (d *Dir) locked(how durable.Mode) (unlock func() error, err error) {
 	f, err := os.OpenFile(filepath.Join(d.root, lockFile), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	if err := flock(f, how); err != nil {
+	if err := durable.Flock(f, how); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	return f.Close, nil
-}
-
-func flock(f *os.File, how int) error {
-	for {
-		err := unix.Flock(int(f.Fd()), how)
-		if !errors.Is(err, unix.EINTR) {
-			return err
-		}
-	}
+	return func() error { return durable.Release(f) }, nil
 }
 
 // translate gives a full disk its meaning.

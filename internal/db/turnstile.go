@@ -7,7 +7,7 @@ import (
 	"os"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/takodeploy/tako/internal/durable"
 )
 
 // turnstile is where the writing processes of one SQLite database wait in line:
@@ -46,15 +46,15 @@ func (s *turnstile) open() (err error) {
 
 // enter waits for the turn. The error is ctx's, or that of a file.
 func (s *turnstile) enter(ctx context.Context) error {
-	if flock(s.next, unix.LOCK_EX|unix.LOCK_NB) == nil {
-		if flock(s.turn, unix.LOCK_EX|unix.LOCK_NB) == nil {
-			return flock(s.next, unix.LOCK_UN)
+	if durable.TryFlock(s.next, durable.Exclusive, 0) == nil {
+		if durable.TryFlock(s.turn, durable.Exclusive, 0) == nil {
+			return durable.Unflock(s.next)
 		}
 	}
 	next, turn := s.next, s.turn
 	got := make(chan error, 1)
 	go func() {
-		got <- errors.Join(flock(next, unix.LOCK_EX), flock(turn, unix.LOCK_EX), flock(next, unix.LOCK_UN))
+		got <- errors.Join(durable.Flock(next, durable.Exclusive), durable.Flock(turn, durable.Exclusive), durable.Unflock(next))
 	}()
 	limit := time.NewTimer(maxWait)
 	defer limit.Stop()
@@ -66,12 +66,12 @@ func (s *turnstile) enter(ctx context.Context) error {
 	case <-ctx.Done():
 		ended = ctx.Err()
 	}
-	// The wait cannot be broken off: it goes on with these files, whose locks
-	// end when they are closed, and the next one gets others.
+	// The wait cannot be broken off: it goes on with these files, whose locks it
+	// gives back, and the next one gets others.
 	go func() {
-		<-got            //nolint:errcheck // whether it was got or not
-		_ = next.Close() // they were only locks
-		_ = turn.Close()
+		<-got                     //nolint:errcheck // whether it was got or not
+		_ = durable.Release(next) // they were only locks
+		_ = durable.Release(turn)
 	}()
 	if err := s.open(); err != nil {
 		return fmt.Errorf("wait for the turn to write: %w", err)
@@ -80,15 +80,8 @@ func (s *turnstile) enter(ctx context.Context) error {
 }
 
 // leave lets the next one in.
-func (s *turnstile) leave() { _ = flock(s.turn, unix.LOCK_UN) } // else it ends with the process
+func (s *turnstile) leave() { _ = durable.Unflock(s.turn) } // else it ends with the process
 
-func (s *turnstile) close() error { return errors.Join(s.next.Close(), s.turn.Close()) }
-
-func flock(f *os.File, how int) error {
-	for {
-		err := unix.Flock(int(f.Fd()), how)
-		if !errors.Is(err, unix.EINTR) {
-			return err
-		}
-	}
+func (s *turnstile) close() error {
+	return errors.Join(durable.Release(s.next), durable.Release(s.turn))
 }

@@ -14,8 +14,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/durable"
 )
@@ -54,7 +52,7 @@ func Hold(ctx context.Context, d *db.DB, runDir string, log *slog.Logger) (*Hold
 			return nil, fmt.Errorf("hold blobs: %w", err)
 		}
 		h.lock = f
-		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		if err := durable.TryFlock(f, durable.Exclusive, 0); err != nil {
 			return nil, errors.Join(fmt.Errorf("hold blobs: %w", err), h.unlock())
 		}
 	}
@@ -137,7 +135,7 @@ func (h *Holding) unlock() error {
 	if h.lock == nil {
 		return nil
 	}
-	err := errors.Join(os.Remove(h.lock.Name()), h.lock.Close())
+	err := errors.Join(os.Remove(h.lock.Name()), durable.Release(h.lock))
 	h.lock = nil
 	return err
 }

@@ -13,8 +13,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/durable"
 	"github.com/takodeploy/tako/internal/failpoint"
@@ -22,18 +20,6 @@ import (
 
 // newIncarnation makes a name for this process as an owner.
 func newIncarnation() string { return strings.ToLower(rand.Text()) }
-
-// lockFile creates path and takes its exclusive lock, without waiting.
-func lockFile(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return f, nil
-}
 
 // beat is when the last heartbeat that was committed was started, on this
 // process's own monotonic clock.
@@ -144,11 +130,11 @@ func (s *Service) provenDead(ctx context.Context, owner string) func() {
 	}
 	path := s.ownerPath(owner)
 	if _, err := os.Stat(path); err == nil {
-		lock, err := lockFile(path)
+		lock, err := durable.TryLock(path)
 		if err == nil {
 			return func() {
 				// The name never comes back, so the file has done its duty.
-				if err := errors.Join(os.Remove(path), lock.Close()); err != nil {
+				if err := errors.Join(os.Remove(path), lock.Unlock()); err != nil {
 					s.log.Warn("remove a dead owner's lock", "err", err)
 				}
 			}

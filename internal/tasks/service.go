@@ -17,6 +17,7 @@ import (
 
 	"github.com/takodeploy/tako/internal/blob"
 	"github.com/takodeploy/tako/internal/db"
+	"github.com/takodeploy/tako/internal/durable"
 	"github.com/takodeploy/tako/octopus"
 )
 
@@ -111,7 +112,7 @@ type Service struct {
 	incarnation string
 	started     int64 // by the database's clock
 	dbInc       string
-	owner       *os.File // the lock that says we live
+	owner       *durable.Lock // the lock that says we live
 
 	poke  chan struct{}
 	tails tails
@@ -141,7 +142,7 @@ func Open(ctx context.Context, cfg Config) (*Service, error) {
 		return nil, fmt.Errorf("set up log compression: %w", err)
 	}
 	s.coder = coder
-	lock, err := lockFile(s.ownerPath(s.incarnation))
+	lock, err := durable.TryLock(s.ownerPath(s.incarnation))
 	if err != nil {
 		return nil, fmt.Errorf("take the owner's lock: %w", err)
 	}
@@ -201,7 +202,7 @@ func (s *Service) unlock() error {
 	if errors.Is(err, fs.ErrNotExist) {
 		err = nil
 	}
-	return errors.Join(err, s.owner.Close())
+	return errors.Join(err, s.owner.Unlock())
 }
 
 func (s *Service) ownerPath(incarnation string) string {

@@ -5,6 +5,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/takodeploy/tako/internal/durable"
 )
 
 // freeSpace is how many bytes a process of this user may still write below a directory.
@@ -37,14 +39,9 @@ func syncDir(dir string) error {
 // lock takes the lock of a file, which ends with this process. waiting is called, once,
 // when another one has it.
 func lock(f *os.File, waiting func()) error {
-	err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	if !errors.Is(err, unix.EWOULDBLOCK) {
+	if err := durable.TryFlock(f, durable.Exclusive, durable.Moment); !errors.Is(err, durable.ErrLocked) {
 		return err
 	}
 	waiting()
-	for {
-		if err = unix.Flock(int(f.Fd()), unix.LOCK_EX); !errors.Is(err, unix.EINTR) {
-			return err
-		}
-	}
+	return durable.Flock(f, durable.Exclusive)
 }

@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 
-	"golang.org/x/sys/unix"
+	"github.com/takodeploy/tako/internal/durable"
 )
 
 // defaultDir is the machine's for root, else the user's.
@@ -35,14 +35,7 @@ func defaultHomes() (string, error) {
 	return filepath.Join(home, ".local", "state", "tako-agent"), err
 }
 
-func lockFile(f *os.File) error {
-	for {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX)
-		if !errors.Is(err, unix.EINTR) {
-			return err
-		}
-	}
-}
+func lockFile(f *os.File) error { return durable.Flock(f, durable.Exclusive) }
 
 // syncDir makes a new name in a directory durable.
 func syncDir(dir string) error {
