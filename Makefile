@@ -57,6 +57,7 @@ docs:
 
 cross:
 	GOOS=windows GOARCH=amd64 CGO_ENABLED=0 go build -o /dev/null ./cmd/tako-agent
+	GOOS=windows GOARCH=amd64 CGO_ENABLED=0 go vet ./internal/agent/...
 	GOOS=darwin GOARCH=arm64 CGO_ENABLED=0 go build -o /dev/null ./cmd/tako-agent
 	GOOS=linux GOARCH=arm64 CGO_ENABLED=0 go build -o /dev/null ./cmd/tako
 
