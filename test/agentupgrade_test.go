@@ -16,6 +16,7 @@ import (
 
 	"github.com/takodeploy/tako/internal/apptest"
 	"github.com/takodeploy/tako/internal/failpoint"
+	"github.com/takodeploy/tako/internal/proctest"
 	"github.com/takodeploy/tako/octopus"
 )
 
@@ -37,7 +38,7 @@ func oldAgent(t *testing.T) string {
 // kept is an instance that is started again whenever it has ended, as by a service
 // manager.
 type kept struct {
-	out buffer
+	out proctest.Output
 	mu  sync.Mutex
 	cmd *exec.Cmd // that runs now
 }

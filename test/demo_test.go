@@ -18,7 +18,7 @@ import (
 // demoRun is a run of the demo.
 type demoRun struct {
 	cmd   *exec.Cmd
-	out   buffer
+	out   proctest.Output
 	ended chan error
 }
 

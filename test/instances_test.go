@@ -72,30 +72,12 @@ func (m *machine) with(env []string, code int, args ...string) string {
 	return out.String()
 }
 
-// buffer is written by a process and read by the test.
-type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
-}
-
 // instance is the process of an instance.
 type instance struct {
 	t     *testing.T
 	name  string
 	cmd   *exec.Cmd
-	out   buffer
+	out   proctest.Output
 	ended chan struct{} // closed when err says how
 	err   error
 	once  sync.Once

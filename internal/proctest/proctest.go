@@ -1,4 +1,4 @@
-// Package proctest ends what the processes of a test leave behind: agents, runners
+// Package proctest keeps what the processes of a test say, and ends what they leave behind: agents, runners
 // and scripts that live on when their server dies would otherwise outlive the test
 // and write into its directory while that is removed.
 package proctest

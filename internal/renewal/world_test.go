@@ -3,7 +3,6 @@
 package renewal_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -219,24 +218,6 @@ func (w *world) create(kind string, space ident.SpaceID, v any) (id string) {
 	return id
 }
 
-// output is what a process writes, for the messages of a test.
-type output struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.String()
-}
-
 // installed is an agent of the older version, kept running as by a service manager: it
 // is started again whenever it has ended.
 type installed struct {
@@ -245,7 +226,7 @@ type installed struct {
 	name string
 	exe  string // that is installed
 	sub  halibut.Subscription
-	out  output
+	out  proctest.Output
 }
 
 // install installs an agent and makes it a deployment target. Edge is where it fails,

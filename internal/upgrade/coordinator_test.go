@@ -13,39 +13,22 @@ import (
 	"testing"
 	"time"
 
+	"github.com/takodeploy/tako/internal/proctest"
 	"github.com/takodeploy/tako/internal/upgrade/stage"
 )
-
-// notes is a log that may be written and read at once.
-type notes struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (n *notes) Write(p []byte) (int, error) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.text.Write(p)
-}
-
-func (n *notes) String() string {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.text.String()
-}
 
 // crew carries an upgrade from version 1 to 2 out, whose programs are scripts.
 type crew struct {
 	*Coordinator
 	t    *testing.T
 	root string
-	log  *notes
+	log  *proctest.Output
 }
 
 // newCrew has an upgrade that has reached a state.
 func newCrew(t *testing.T, reached State) *crew {
 	t.Helper()
-	c := &crew{t: t, root: t.TempDir(), log: &notes{}}
+	c := &crew{t: t, root: t.TempDir(), log: &proctest.Output{}}
 	id, err := Begin(c.root, Plan{From: "1", To: "2", Probation: time.Minute}, time.Now())
 	if err != nil {
 		t.Fatal(err)
