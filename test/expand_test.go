@@ -5,13 +5,30 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/takodeploy/tako/internal/apptest"
 	"github.com/takodeploy/tako/internal/backup"
+	"github.com/takodeploy/tako/internal/installed"
 )
+
+// versionsNoted waits until so many versions have noted that they serve on a server's database, and
+// lists them.
+func versionsNoted(t *testing.T, p *apptest.Process, n int) (all []installed.Version) {
+	t.Helper()
+	eventually(t, "the version has noted that it serves", func() bool {
+		all = decode[[]installed.Version](t, []byte(mustOnServer(t, p, "", "database", "versions", "--output", "json")))
+		return len(all) >= n
+	})
+	if len(all) != n {
+		t.Fatalf("%d versions have served, not %d: %+v", len(all), n, all)
+	}
+	return all
+}
 
 // TestPlainStartOfANextVersion starts the next version where the one before has stopped,
 // without a supervisor: there is a proven backup before the schema is expanded.
@@ -27,6 +44,7 @@ func TestPlainStartOfANextVersion(t *testing.T) {
 			p := apptest.NewProcess(t, dialect)
 			p.Start()
 			apptest.Post(t, p.Client, "/api/accounts", account("first", "hush"))
+			versionsNoted(t, p, 1)
 			p.Stop()
 			level := func() int {
 				t.Helper()
@@ -62,6 +80,14 @@ func TestPlainStartOfANextVersion(t *testing.T) {
 			p.Start()
 			if names := accountNames(t, p.Client); len(names) != 1 {
 				t.Errorf("the accounts are %v", names)
+			}
+			versions := versionsNoted(t, p, 2)
+			if versions[0].Number != next || versions[0].Level != was+1 || versions[1].Number == next || versions[1].Level != was || versions[0].Node != "test" || versions[1].Began.After(versions[0].Began) {
+				t.Errorf("the versions are %+v", versions)
+			}
+			table := strings.Split(mustOnServer(t, p, "", "database", "versions"), "\n")
+			if len(table) != 4 || !slices.Equal(strings.Fields(table[1]), []string{next, versions[0].Began.Format(time.RFC3339), "test", strconv.Itoa(was + 1)}) || !strings.HasPrefix(table[2], versions[1].Number+" ") {
+				t.Errorf("as a table the versions are %q", table)
 			}
 			all := backups()
 			if len(all) != 1 || all[0].SchemaLevel != was || all[0].Verified == nil || all[0].Verified.Level != backup.LevelDatabase || !all[0].Pin.Keeps(time.Now().AddDate(1, 0, 0)) {
