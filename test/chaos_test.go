@@ -17,6 +17,7 @@ import (
 
 	"github.com/takodeploy/tako/internal/apptest"
 	"github.com/takodeploy/tako/internal/db"
+	"github.com/takodeploy/tako/internal/reserve"
 	"github.com/takodeploy/tako/internal/secret"
 	"github.com/takodeploy/tako/internal/upgrade"
 	"github.com/takodeploy/tako/internal/upgrade/journal"
@@ -226,7 +227,7 @@ func (c *chaos) remains() (all []string) {
 	}
 	all = slices.DeleteFunc(all, func(path string) bool {
 		name := filepath.Base(path)
-		return strings.HasPrefix(name, "tako.db") || slices.Contains([]string{"backups", ".lock", "tmp", "blobs"}, name)
+		return strings.HasPrefix(name, "tako.db") || slices.Contains([]string{"backups", ".lock", "tmp", "blobs", reserve.Name}, name)
 	})
 	slices.Sort(all)
 	return all
@@ -238,16 +239,24 @@ func (c *chaos) fullDisk(from, to upgrade.State) string {
 	var remains []string
 	before := c.Servers()
 	var room func()
+	kept := func() bool { return reserve.Missing(c.Data) == 0 }
+	eventually(c.t, "there is a reserve", kept)
 	code, _ := c.during(from, func() {
 		remains = c.remains()
-		eventually(c.t, "the log has no room that was used before", func() bool {
-			if err := c.db.Checkpoint(c.t.Context()); err != nil {
-				c.t.Fatal(err)
+		for _, there := range []bool{true, false} {
+			eventually(c.t, "the log has no room that was used before", func() bool {
+				if err := c.db.Checkpoint(c.t.Context()); err != nil {
+					c.t.Fatal(err)
+				}
+				info, err := os.Stat(filepath.Join(c.Data, "tako.db-wal"))
+				return err == nil && info.Size() == 0
+			})
+			again := fill(c.t, c.Data)
+			if there { // the server writes with what was kept in reserve, and then that is full too
+				c.environment("while the disk is full, before " + string(to))
+				room = again
 			}
-			info, err := os.Stat(filepath.Join(c.Data, "tako.db-wal"))
-			return err == nil && info.Size() == 0
-		})
-		room = fill(c.t, c.Data)
+		}
 	})
 	c.serves(c.old) // as long as there is no room
 	room()
@@ -260,6 +269,7 @@ func (c *chaos) fullDisk(from, to upgrade.State) string {
 	}
 	c.bad(false)
 	c.environment("after " + string(to)) // the server writes again
+	eventually(c.t, "there is a reserve again", kept)
 	if to != upgrade.BackedUp {
 		c.backup(true) // on a full disk nobody can write when that ends
 	}
