@@ -98,8 +98,8 @@ func (u *upgraded) versionsOf() map[string]string {
 	return all
 }
 
-// kept asserts that a version is on disk, or is not.
-func (u *upgraded) kept(version string, want bool) {
+// onDisk asserts that a version is on disk, or is not.
+func (u *upgraded) onDisk(version string, want bool) {
 	u.t.Helper()
 	_, err := os.Stat(filepath.Join(u.Root, "versions", version))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) || (err == nil) != want {

@@ -314,7 +314,7 @@ func TestUpgrade(t *testing.T) {
 			u.wayBack("Close the upgrade afterwards: tako upgrade rollback")
 			u.serves(next)
 			u.do(0, "1 versions removed", "prune")
-			u.kept("2026.2.0", false)
+			u.onDisk("2026.2.0", false)
 			if err := supervisor.Install(u.Root, "2026.2.0", u.Executable(t)); err != nil {
 				t.Fatal(err)
 			}
@@ -324,7 +324,7 @@ func TestUpgrade(t *testing.T) {
 			u.environment("after the backup")
 			u.unharmed(0, "is final", "finalize")
 			for v, want := range map[string]bool{"2026.1.0": true, "2026.2.0": false, u.old: true, next: true} {
-				u.kept(v, want)
+				u.onDisk(v, want)
 			}
 			commands := u.wayBack("was finalized")
 			u.do(10, "nothing newer", "check")
