@@ -320,8 +320,12 @@ func (q *queue) turn(ctx context.Context, c *wire.Conn) error {
 
 // again is how long a polling agent waits before it dials once more, lost for that
 // long by now. Random is in [0,1): agents that lost a server at the same moment do
-// not come back at the same moment.
+// not come back at the same moment. The first pause is the shortest: a server that
+// is only restarted is back by then.
 func (t Timing) again(lost time.Duration, random float64) time.Duration {
+	if lost < t.Again/10 {
+		return time.Duration(float64(t.Again) * (0.2 + 0.8*random))
+	}
 	d := time.Duration(float64(max(lost, t.Again)) * (1 + random))
 	return min(d, t.AgainMax-time.Duration(random/4*float64(t.AgainMax)))
 }

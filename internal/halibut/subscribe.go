@@ -32,17 +32,67 @@ func (n *Node) Poll(ctx context.Context, s Server) {
 	defer kill()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(n.timing.Grace, kill) })()
 	var wg sync.WaitGroup
-	for range max(1, s.Connections) {
-		wg.Go(func() { n.pollOn(ctx, hard, s) })
+	first := newPresence()
+	for i := range max(1, s.Connections) {
+		wg.Go(func() { n.pollOn(ctx, hard, s, first, i == 0) })
 	}
 	wg.Wait()
 }
 
-// pollOn keeps one connection.
-func (n *Node) pollOn(ctx, hard context.Context, s Server) {
+// followAfter is how long the other connections of an agent wait for its first one.
+const followAfter = 10 * time.Second
+
+// presence tells whether an agent has a connection at all. A thousand agents that come back
+// to a server are there once each has one; if each dialled five at once, the last of them
+// would wait until nearly all are made.
+type presence struct {
+	mu    sync.Mutex
+	count int
+	there chan struct{} // closed while count is above 0
+}
+
+func newPresence() *presence { return &presence{there: make(chan struct{})} }
+
+// add notes a connection, and gives what notes its end.
+func (p *presence) add() (end func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.count++; p.count == 1 {
+		close(p.there)
+	}
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.count--; p.count == 0 {
+			p.there = make(chan struct{})
+		}
+	}
+}
+
+// wait waits until there is a connection, and not forever: that one may have met a host
+// that never answers, and another one may not.
+func (p *presence) wait(ctx context.Context) {
+	p.mu.Lock()
+	there := p.there
+	p.mu.Unlock()
+	limit := time.NewTimer(followAfter)
+	defer limit.Stop()
+	select {
+	case <-there:
+	case <-limit.C:
+	case <-ctx.Done():
+	}
+}
+
+// pollOn keeps one connection. The first one of an agent is made at once, the others once
+// there is one.
+func (n *Node) pollOn(ctx, hard context.Context, s Server, one *presence, first bool) {
 	var lost time.Time // since when there has been no connection
 	for ctx.Err() == nil {
-		identified, err := n.poll(ctx, hard, s)
+		if !first {
+			one.wait(ctx)
+		}
+		identified, err := n.poll(ctx, hard, s, one)
 		if ctx.Err() != nil {
 			return
 		}
@@ -65,7 +115,7 @@ func (n *Node) pollOn(ctx, hard context.Context, s Server) {
 }
 
 // poll dials and answers requests until the connection ends.
-func (n *Node) poll(ctx, hard context.Context, s Server) (identified bool, err error) {
+func (n *Node) poll(ctx, hard context.Context, s Server, one *presence) (identified bool, err error) {
 	host, _, err := net.SplitHostPort(s.Addr)
 	if err != nil {
 		return false, fmt.Errorf("connect to %s: %w", s.Addr, err)
@@ -75,6 +125,7 @@ func (n *Node) poll(ctx, hard context.Context, s Server) (identified bool, err e
 		return false, err
 	}
 	defer func() { _ = c.Close() }()
+	defer one.add()()
 	defer context.AfterFunc(hard, c.Abort)()
 	n.log.Info("connected to the server", "addr", s.Addr)
 	for {
