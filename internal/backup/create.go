@@ -434,7 +434,7 @@ func (p *pool) seal(ctx context.Context, path string, r io.Reader) (file File, e
 			err = errors.Join(err, os.Remove(path))
 		}
 	}()
-	sealed, err := age.Encrypt(out, p.to...)
+	sealed, err := age.Encrypt(&durable.Paced{File: out}, p.to...)
 	if err != nil {
 		return file, err
 	}

@@ -12,6 +12,8 @@ import (
 
 	"filippo.io/age"
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/takodeploy/tako/internal/durable"
 )
 
 // counted hashes and counts what goes through it.
@@ -62,7 +64,7 @@ func sealFile(ctx context.Context, path string, r io.Reader, compress bool, to [
 			err = errors.Join(err, os.Remove(path))
 		}
 	}()
-	stored := newCounted(out, nil)
+	stored := newCounted(&durable.Paced{File: out}, nil)
 	sealed, err := age.Encrypt(stored, to...)
 	if err != nil {
 		return file, err

@@ -334,7 +334,7 @@ func unsealDatabase(ctx context.Context, dir string, m *Manifest, path string, b
 	in, err := openFile(ctx, source, m.Dialect == db.SQLite.String(), by, tell)
 	if err == nil {
 		defer in.close()
-		_, err = io.Copy(out, in)
+		_, err = io.Copy(&durable.Paced{File: out}, in)
 	}
 	if errors.Is(err, errWrongKey) {
 		// A damaged header looks the same.

@@ -12,6 +12,11 @@ import (
 	"github.com/takodeploy/tako/internal/fault"
 )
 
+// portion is how many pages are copied before they are flushed: 8 MiB of SQLite's usual
+// pages. A commit waits until the disk has written what it took before; that shall never
+// be the whole copy.
+const portion = 2048
+
 // CopyTo writes a copy of a SQLite database, as it is at one moment, to a new
 // file, while everybody else goes on. It is whole and on disk when CopyTo
 // returns, and has no write-ahead log beside it. PostgreSQL brings its own
@@ -29,7 +34,7 @@ func (d *DB) CopyTo(ctx context.Context, path string) error {
 	return nil
 }
 
-func (d *DB) copyTo(ctx context.Context, path string) error {
+func (d *DB) copyTo(ctx context.Context, path string) (err error) {
 	if err := d.alive(); err != nil {
 		return err
 	}
@@ -39,6 +44,27 @@ func (d *DB) copyTo(ctx context.Context, path string) error {
 	}
 	defer func() { _ = conn.Close() }() // back into the pool
 	if err := createPrivate(path, false); err != nil {
+		return err
+	}
+	// It is closed after SQLite has closed its own: to close any handle of a file gives back
+	// the locks that the process has on it.
+	out, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, out.Close()) }()
+	// Within one transaction all portions are of the same moment: without it, a write between
+	// two of them would make the copy start again.
+	if _, err := conn.ExecContext(ctx, "BEGIN"); err != nil {
+		return err
+	}
+	defer func() {
+		if _, undone := conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK"); undone != nil {
+			err = errors.Join(err, undone)
+		}
+	}()
+	var version int64 // the transaction begins when it reads
+	if err := conn.QueryRowContext(ctx, "PRAGMA schema_version").Scan(&version); err != nil {
 		return err
 	}
 	return conn.Raw(func(c any) error {
@@ -56,8 +82,14 @@ func (d *DB) copyTo(ctx context.Context, path string) error {
 		if err != nil {
 			return err
 		}
-		// All at once: between two steps a writer would make it start again.
-		_, err = b.Step(-1)
+		for more := true; more && err == nil; {
+			if err = ctx.Err(); err != nil {
+				break
+			}
+			if more, err = b.Step(portion); err == nil {
+				err = out.Sync()
+			}
+		}
 		return errors.Join(err, b.Finish())
 	})
 }

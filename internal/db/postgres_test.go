@@ -200,6 +200,56 @@ func TestNamesShowNoPassword(t *testing.T) {
 	}
 }
 
+// TestCopyOfABusyDatabase copies a database of several portions while somebody commits two
+// documents at a time, over and over: the copy has both of any two.
+func TestCopyOfABusyDatabase(t *testing.T) {
+	t.Parallel()
+	d := dbtest.Open(t, db.SQLite)
+	const large = 64 << 10
+	write(t, d, func(tx *db.Tx) error {
+		for i := range int64(500) {
+			if err := insertDocument(t.Context(), tx, i, strings.Repeat("x", large)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	ctx, stop := context.WithCancel(t.Context())
+	writes := make(chan int64, 1)
+	first := make(chan struct{})
+	go func() {
+		n := int64(500)
+		defer func() { writes <- n }()
+		for ctx.Err() == nil {
+			err := d.Write(t.Context(), func(tx *db.Tx) error {
+				return errors.Join(insertDocument(t.Context(), tx, n, "a"), insertDocument(t.Context(), tx, n+1, "b"))
+			})
+			if err != nil {
+				t.Error(err)
+				break
+			}
+			if n += 2; n == 502 {
+				close(first)
+			}
+		}
+	}()
+	<-first
+	path := filepath.Join(t.TempDir(), "copy.db")
+	err := d.CopyTo(t.Context(), path)
+	stop()
+	all := <-writes
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := dbtest.OpenURL(t, "sqlite:"+path)
+	if n := number(t, c, `SELECT COUNT(*) FROM documents`); n%2 != 0 || n < 502 || n >= all {
+		t.Errorf("the copy has %d documents of %d", n, all)
+	}
+	if len(drift(t, c)) != 0 {
+		t.Errorf("the copy differs: %v", drift(t, c))
+	}
+}
+
 func TestCopyTo(t *testing.T) {
 	t.Parallel()
 	dbtest.Run(t, func(t *testing.T, d *db.DB) {

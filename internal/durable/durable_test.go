@@ -1,6 +1,7 @@
 package durable
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
@@ -89,5 +90,34 @@ func TestLock(t *testing.T) {
 	}
 	if _, err := TryLock(filepath.Join(path, "none")); err == nil || errors.Is(err, ErrLocked) {
 		t.Errorf("no such directory: %v", err)
+	}
+}
+
+// TestPaced writes more than a portion, in pieces that fit into it and in one that does not.
+func TestPaced(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "large")
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want []byte
+	w := &Paced{File: f}
+	for i, size := range []int{1, portion - 1, 5, 2*portion + 3, 0, portion} {
+		piece := bytes.Repeat([]byte{byte('a' + i)}, size)
+		if n, err := w.Write(piece); n != size || err != nil {
+			t.Errorf("%d of %d bytes were written: %v", n, size, err)
+		}
+		want = append(want, piece...)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	got, err := os.ReadFile(path)
+	if err != nil || !bytes.Equal(got, want) {
+		t.Errorf("%d bytes are in the file, %v; %d were written", len(got), err, len(want))
+	}
+	if n, err := w.Write([]byte("x")); n != 0 || err == nil {
+		t.Errorf("a closed file took %d bytes: %v", n, err)
 	}
 }
