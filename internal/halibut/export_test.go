@@ -17,8 +17,8 @@ func SelfSigned(name string, now time.Time, key crypto.Signer) (*Identity, error
 func (id *Identity) TLS() tls.Certificate { return id.cert }
 
 // Again0 is the pause before a polling agent dials again.
-func (t Timing) Again0(lost time.Duration, random float64) time.Duration {
-	return t.orDefaults().again(lost, random)
+func (t Timing) Again0(lost time.Duration, refused bool, random float64) time.Duration {
+	return t.orDefaults().again(lost, refused, random)
 }
 
 // Queues is how many agents a node keeps in mind.

@@ -463,20 +463,22 @@ func TestAgain(t *testing.T) {
 	t.Parallel()
 	var timing halibut.Timing
 	for _, random := range []float64{0, 0.25, 0.5, 0.999} {
-		last := time.Duration(0)
-		for _, lost := range []time.Duration{0, time.Second, 5 * time.Second, 20 * time.Second, time.Minute, time.Hour} {
-			d := timing.Again0(lost, random)
-			least := 5 * time.Second
-			if lost == 0 { // the server may only be restarted
-				least = time.Second
+		for _, refused := range []bool{false, true} {
+			last := time.Duration(0)
+			for _, lost := range []time.Duration{0, time.Second, 5 * time.Second, 20 * time.Second, 40 * time.Second, time.Minute, time.Hour} {
+				d := timing.Again0(lost, refused, random)
+				least, most := 5*time.Second, 2*time.Minute
+				if lost == 0 || refused && lost < 30*time.Second { // the server may only be restarted
+					least, most = time.Second, 5*time.Second
+				}
+				if d < least || d > most || d < last {
+					t.Errorf("lost for %v, refused %v, random %v: %v", lost, refused, random, d)
+				}
+				last = d
 			}
-			if d < least || d > 2*time.Minute || d < last {
-				t.Errorf("lost for %v, random %v: %v", lost, random, d)
+			if random > 0 && (timing.Again0(0, refused, random) == timing.Again0(0, refused, 0) || timing.Again0(time.Hour, refused, random) == timing.Again0(time.Hour, refused, 0)) {
+				t.Errorf("random %v makes no difference", random)
 			}
-			last = d
-		}
-		if random > 0 && timing.Again0(0, random) == timing.Again0(0, 0) || random > 0 && timing.Again0(time.Hour, random) == timing.Again0(time.Hour, 0) {
-			t.Errorf("random %v makes no difference", random)
 		}
 	}
 }

@@ -33,7 +33,7 @@ type Timing struct {
 	Queue    time.Duration // 2 min: a call waits for a polling agent
 	PoolIdle time.Duration // 45 s: an unused connection is kept; agents give up after a minute
 	PoolLife time.Duration // 9 min: any connection is kept
-	Again    time.Duration // 5 s: the longest first pause of a polling agent before it dials again, the shortest of all others
+	Again    time.Duration // 5 s: the shortest pause of a polling agent before it dials again, the longest of the first ones
 	AgainMax time.Duration // 2 min: the longest
 	Grace    time.Duration // 10 s: what calls in progress have when Serve or Poll end
 }

@@ -320,10 +320,11 @@ func (q *queue) turn(ctx context.Context, c *wire.Conn) error {
 
 // again is how long a polling agent waits before it dials once more, lost for that
 // long by now. Random is in [0,1): agents that lost a server at the same moment do
-// not come back at the same moment. The first pause is the shortest: a server that
-// is only restarted is back by then.
-func (t Timing) again(lost time.Duration, random float64) time.Duration {
-	if lost < t.Again/10 {
+// not come back at the same moment. The first pauses are the shortest, while the
+// server's machine refuses at once, which costs it nothing: a server that is only
+// restarted is back soon.
+func (t Timing) again(lost time.Duration, refused bool, random float64) time.Duration {
+	if lost < t.Again/10 || refused && lost < 6*t.Again {
 		return time.Duration(float64(t.Again) * (0.2 + 0.8*random))
 	}
 	d := time.Duration(float64(max(lost, t.Again)) * (1 + random))

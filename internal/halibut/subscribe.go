@@ -105,13 +105,19 @@ func (n *Node) pollOn(ctx, hard context.Context, s Server, one *presence, first 
 		} else {
 			n.refuse.say("the connection to the server ended; it is made again", s.Addr, "err", err)
 		}
-		pause := time.NewTimer(n.timing.again(time.Since(lost), rand.Float64()))
+		pause := time.NewTimer(n.timing.again(time.Since(lost), refused(err), rand.Float64()))
 		select {
 		case <-pause.C:
 		case <-ctx.Done():
 			pause.Stop()
 		}
 	}
+}
+
+// refused reports whether nobody answers at a server's address, which was known at once.
+func refused(err error) bool {
+	var failed *net.OpError
+	return errors.As(err, &failed) && failed.Op == "dial" && !failed.Timeout()
 }
 
 // poll dials and answers requests until the connection ends.
