@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -285,6 +286,9 @@ func TestTestsOfTheLastRelease(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer os.RemoveAll(dir)
+	if err := correct(dir, all[len(all)-1].Version); err != nil {
+		t.Fatal(err)
+	}
 	tests := "^TestEveryKindsLife$"
 	if soaking() {
 		tests = "^(" + strings.Join(apiTests(t, dir), "|") + ")$"
@@ -298,6 +302,25 @@ func TestTestsOfTheLastRelease(t *testing.T) {
 		t.Fatalf("%d tests passed, %v\n%s", passed, err, out)
 	}
 	t.Logf("%d tests of release %s passed over the schema of %s: %s", passed, all[len(all)-1].Version, head, tests)
+}
+
+// correct puts into a release's tests what was found wrong with them, and with nothing but
+// them, after it was out: testdata/releases has a patch for such a release.
+func correct(dir, version string) error {
+	patch, err := filepath.Abs(filepath.Join("testdata", "releases", version+".patch"))
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(patch); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	cmd := exec.Command("git", "apply", "--include=test/*", patch)
+	// git would pass over the files if the directory lay within another work tree.
+	cmd.Dir, cmd.Env = dir, append(os.Environ(), "GIT_CEILING_DIRECTORIES="+filepath.Dir(dir))
+	if said, err := cmd.CombinedOutput(); err != nil {
+		return &exec.Error{Name: "git apply " + patch + ": " + string(said), Err: err}
+	}
+	return nil
 }
 
 // apiTests are the names of a tree's tests of the API.
