@@ -28,7 +28,7 @@ var ranks = [][]string{
 		"internal/deploy", "internal/lifecycle", "internal/variables", "internal/octostache", "internal/version",
 		"internal/structured", "internal/ocl", "internal/servicemsg", "internal/permission", "internal/certificate", "internal/octodiff", "internal/timetable", "internal/script",
 	},
-	{"octopus", "internal/ident", "internal/fault", "internal/failpoint", "internal/egress", "internal/vectortest", "internal/proctest", "examples", "internal/durable", "internal/lameduck", "internal/localsocket"},
+	{"octopus", "internal/ident", "internal/fault", "internal/failpoint", "internal/egress", "internal/vectortest", "internal/proctest", "internal/disktest", "examples", "internal/durable", "internal/lameduck", "internal/localsocket"},
 }
 
 // arrows are allowed within a line: from a package to those it may import.

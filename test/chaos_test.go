@@ -2,7 +2,6 @@ package test
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -17,6 +16,7 @@ import (
 
 	"github.com/takodeploy/tako/internal/apptest"
 	"github.com/takodeploy/tako/internal/db"
+	"github.com/takodeploy/tako/internal/disktest"
 	"github.com/takodeploy/tako/internal/reserve"
 	"github.com/takodeploy/tako/internal/secret"
 	"github.com/takodeploy/tako/internal/upgrade"
@@ -104,28 +104,16 @@ func TestChaos(t *testing.T) {
 // which only root may.
 func ownDisks(t *testing.T, p *apptest.Process) {
 	t.Helper()
-	disks := []string{p.Data, upgrade.Dir(p.Root)}
-	t.Cleanup(func() {
-		// Whoever works on them ends first, or could not be found any more.
-		p.Kill()
-		apptest.StopWorker(t, p.Data)
-		for _, dir := range disks {
-			if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) {
-				t.Errorf("unmount %s: %v", dir, err)
-			}
-		}
-	})
-	for _, dir := range disks {
+	for _, dir := range []string{p.Data, upgrade.Dir(p.Root)} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			t.Fatal(err)
 		}
-		if err := unix.Mount("tmpfs", dir, "tmpfs", 0, roomy); err != nil {
-			if os.Getenv("CI") == "true" {
-				t.Fatalf("mount a small file system: %v", err)
-			}
-			t.Skipf("this test mounts a small file system: %v", err)
-		}
+		disktest.Mount(t, dir, 0, roomy)
 	}
+	t.Cleanup(func() { // whoever works on them ends first, or could not be found any more
+		p.Kill()
+		apptest.StopWorker(t, p.Data)
+	})
 }
 
 // roomy is a size that is a limit, and takes no memory.
@@ -140,10 +128,10 @@ func fill(t *testing.T, dir string) (room func()) {
 			t.Fatal(err)
 		}
 		// It is refused when more has been written meanwhile.
-		return unix.Mount("tmpfs", dir, "tmpfs", unix.MS_REMOUNT, fmt.Sprintf("size=%d", int64(st.Blocks-st.Bfree)*st.Bsize)) == nil //nolint:gosec // no disk has more
+		return disktest.Resize(dir, fmt.Sprintf("size=%d", int64(st.Blocks-st.Bfree)*st.Bsize)) == nil //nolint:gosec // no disk has more
 	})
 	return func() {
-		if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_REMOUNT, roomy); err != nil {
+		if err := disktest.Resize(dir, roomy); err != nil {
 			t.Fatal(err)
 		}
 	}

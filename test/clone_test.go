@@ -11,10 +11,9 @@ import (
 	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/takodeploy/tako/internal/apptest"
 	"github.com/takodeploy/tako/internal/db"
+	"github.com/takodeploy/tako/internal/disktest"
 	"github.com/takodeploy/tako/octopus"
 )
 
@@ -363,7 +362,7 @@ func TestCloneWithoutRoom(t *testing.T) {
 	}
 	createBackup(t, s)
 	for _, kib := range []int{64, 1024, 3072} {
-		disk := smallDisk(t, kib)
+		disk := disktest.New(t, fmt.Sprintf("size=%dk", kib))
 		into := filepath.Join(disk, "copy")
 		_, errOut, code := onServer(t, s, nil, "", "instance", "clone", "latest", "--into", into)
 		if code == 0 {
@@ -377,22 +376,4 @@ func TestCloneWithoutRoom(t *testing.T) {
 		}
 	}
 	mustOnServer(t, s, "", "instance", "clone", "latest", "--into", filepath.Join(t.TempDir(), "copy"))
-}
-
-// smallDisk mounts a file system of so many KiB.
-func smallDisk(t *testing.T, kib int) string {
-	t.Helper()
-	dir := t.TempDir()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%dk", kib)); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatalf("a test machine must allow mounts: %v", err)
-		}
-		t.Skipf("only root may mount a file system: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
-	return dir
 }

@@ -2,17 +2,15 @@ package test
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"net/http"
 	"os"
 	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/takodeploy/tako/internal/apptest"
 	"github.com/takodeploy/tako/internal/db"
+	"github.com/takodeploy/tako/internal/disktest"
 	"github.com/takodeploy/tako/internal/reserve"
 	"github.com/takodeploy/tako/octopus"
 )
@@ -26,38 +24,18 @@ func TestReserve(t *testing.T) {
 	if err := os.Mkdir(p.Data, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	size := func(flags uintptr, options string) error { return unix.Mount("tmpfs", p.Data, "tmpfs", flags, options) }
-	const roomy = "size=1g,mode=0700" // a limit, which takes no memory
-	if err := size(0, roomy); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatalf("mount a small file system: %v", err)
-		}
-		t.Skipf("this test mounts a small file system: %v", err)
-	}
-	t.Cleanup(func() {
-		p.Kill()
-		apptest.StopWorker(t, p.Data)
-		if err := unix.Unmount(p.Data, unix.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
+	disktest.Mount(t, p.Data, 0, roomy)
+	t.Cleanup(p.Kill)
 	p.Env = append(p.Env, "TAKO_BUILTIN_WORKER=false")
 	p.Start()
 	d := openDatabase(t, p)
-	// fill leaves no room, nor any in the log that was used before.
-	fill := func() {
+	// full leaves no room, nor any in the log that was used before.
+	full := func() (room func()) {
 		t.Helper()
 		if err := d.Checkpoint(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "the disk is full", func() bool {
-			var st unix.Statfs_t
-			if err := unix.Statfs(p.Data, &st); err != nil {
-				t.Fatal(err)
-			}
-			// It is refused when more has been written meanwhile.
-			return size(unix.MS_REMOUNT, fmt.Sprintf("size=%d", int64(st.Blocks-st.Bfree)*st.Bsize)) == nil //nolint:gosec // no disk has more
-		})
+		return fill(t, p.Data)
 	}
 	told := func() int64 {
 		return apptest.Get[octopus.Page[octopus.Event]](t, p.Client, "/api/events?eventCategories=DiskFull").TotalResults
@@ -82,7 +60,7 @@ func TestReserve(t *testing.T) {
 	if h := health(); !h.IsOperatingNormally || told() != 0 || push("1.0.0") != http.StatusCreated {
 		t.Errorf("with room: %+v, %d events", h, told())
 	}
-	fill()
+	full()
 	if got := environment("reserve"); got != http.StatusCreated {
 		t.Fatalf("on a full disk the answer is %d\n%s", got, p.Output())
 	}
@@ -100,7 +78,7 @@ func TestReserve(t *testing.T) {
 	if code != 3 || !strings.Contains(out, "reserve-missing") {
 		t.Errorf("doctor: exit code %d\n%s%s", code, out, errOut)
 	}
-	fill()
+	room := full()
 	if got := environment("nothing"); got != http.StatusServiceUnavailable {
 		t.Errorf("with nothing in reserve the answer is %d", got)
 	}
@@ -108,9 +86,7 @@ func TestReserve(t *testing.T) {
 		t.Errorf("the health is %+v", h)
 	}
 
-	if err := size(unix.MS_REMOUNT, roomy); err != nil {
-		t.Fatal(err)
-	}
+	room()
 	eventually(t, "there is a reserve again", func() bool { return kept() && health().IsOperatingNormally })
 	if environment("room") != http.StatusCreated || push("1.1.0") != http.StatusCreated || told() != 1 {
 		t.Errorf("with room again it does not write; %d events", told())

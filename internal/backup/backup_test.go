@@ -21,6 +21,7 @@ import (
 	"github.com/takodeploy/tako/internal/blob"
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/db/dbtest"
+	"github.com/takodeploy/tako/internal/disktest"
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/retention"
 	"github.com/takodeploy/tako/internal/secret"
@@ -301,24 +302,6 @@ func TestBlobsThatTheServerLost(t *testing.T) {
 	}
 }
 
-// tmpfs mounts a small file system, which only root may.
-func tmpfs(t *testing.T, megabytes int) string {
-	t.Helper()
-	dir := t.TempDir()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%dm", megabytes)); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatalf("mount a small file system: %v", err)
-		}
-		t.Skipf("this test mounts a small file system: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
-			t.Errorf("unmount %s: %v", dir, err)
-		}
-	})
-	return dir
-}
-
 // fill takes all the space of a file system, until release.
 func fill(t *testing.T, dir string) (release func()) {
 	t.Helper()
@@ -350,7 +333,7 @@ func TestFullDisk(t *testing.T) {
 	for _, dialect := range []db.Dialect{db.SQLite, db.Postgres} {
 		t.Run(dialect.String(), func(t *testing.T) {
 			t.Parallel()
-			disk := tmpfs(t, 32)
+			disk := disktest.New(t, "size=32m")
 			w := newWorld(t, dialect, disk)
 			before := tree(t, disk)
 			full := func(stage string) func(backup.Progress) {
@@ -657,7 +640,7 @@ func TestNothingIsSweptBesideABackup(t *testing.T) {
 // and the same call with room brings it to its end.
 func TestRotationOnAFullDisk(t *testing.T) {
 	t.Parallel()
-	disk := tmpfs(t, 16)
+	disk := disktest.New(t, "size=16m")
 	file, err := os.ReadFile(strings.TrimPrefix(dbtest.URL(t, db.SQLite), "sqlite:"))
 	if err != nil {
 		t.Fatal(err)

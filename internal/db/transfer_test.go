@@ -11,10 +11,10 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"golang.org/x/sys/unix"
 
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/db/dbtest"
+	"github.com/takodeploy/tako/internal/disktest"
 	"github.com/takodeploy/tako/internal/fault"
 )
 
@@ -311,18 +311,7 @@ func TestTransferOverALostConnection(t *testing.T) {
 
 func TestTransferToAFullDisk(t *testing.T) {
 	t.Parallel()
-	disk := t.TempDir()
-	if err := unix.Mount("tmpfs", disk, "tmpfs", 0, "size=6m"); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatalf("mount a small file system: %v", err)
-		}
-		t.Skipf("this test mounts a small file system: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(disk, unix.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
+	disk := disktest.New(t, "size=6m")
 	from := dbtest.Open(t, db.SQLite)
 	furnish(t, from, 6000)
 	err := from.Write(t.Context(), func(tx *db.Tx) error {
@@ -339,7 +328,7 @@ func TestTransferToAFullDisk(t *testing.T) {
 	if err := db.CheckStart(t.Context(), to, db.BinaryLevels()); !fault.Is(err, fault.Conflict) {
 		t.Errorf("what is left can be used: %v", err)
 	}
-	if err := unix.Mount("", disk, "", unix.MS_REMOUNT, "size=64m"); err != nil {
+	if err := disktest.Resize(disk, "size=64m"); err != nil {
 		t.Fatal(err)
 	}
 	if done, err := transfer(t, from, to, nil); err != nil || done.Rows["manifest"] != 6000 {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/db/dbtest"
+	"github.com/takodeploy/tako/internal/disktest"
 	"github.com/takodeploy/tako/internal/doctor"
 	"github.com/takodeploy/tako/internal/reserve"
 )
@@ -17,18 +18,7 @@ import (
 // itself, and does not count as free.
 func TestReserve(t *testing.T) {
 	t.Parallel()
-	data := t.TempDir()
-	if err := unix.Mount("tmpfs", data, "tmpfs", 0, "size=200m"); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatalf("mount a small file system: %v", err)
-		}
-		t.Skipf("this test mounts a small file system: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(data, unix.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
+	data := disktest.New(t, "size=200m")
 	d := dbtest.Open(t, db.SQLite)
 	want := func(code string) {
 		t.Helper()

@@ -15,26 +15,9 @@ import (
 
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/db/dbtest"
+	"github.com/takodeploy/tako/internal/disktest"
 	"github.com/takodeploy/tako/internal/fault"
 )
-
-// disk makes a directory a file system of its own, which only root may.
-func disk(t *testing.T, options string) string {
-	t.Helper()
-	dir := t.TempDir()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, options); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatalf("mount a small file system: %v", err)
-		}
-		t.Skipf("this test mounts a small file system: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
-	return dir
-}
 
 // fill leaves no room on a disk.
 func fill(t *testing.T, dir string) {
@@ -106,7 +89,7 @@ func looks(r *Reserve) {
 // which is told of, and made again when there is room.
 func TestFullDisk(t *testing.T) {
 	t.Parallel()
-	dir := disk(t, "size=40m")
+	dir := disktest.New(t, "size=40m")
 	const size = 8 << 20
 	r := New(dir, size, slog.New(slog.DiscardHandler))
 	d, err := db.Open(t.Context(), "sqlite:"+filepath.Join(dir, "tako.db"), db.Options{Log: dbtest.Log(t), OnFull: r.Spend})
@@ -181,7 +164,7 @@ func TestFullDisk(t *testing.T) {
 // that has it gives nothing up. A link stands for what it names.
 func TestSpendOnce(t *testing.T) {
 	t.Parallel()
-	dir := disk(t, "size=8m")
+	dir := disktest.New(t, "size=8m")
 	path, elsewhere := Path(dir), filepath.Join(t.TempDir(), Name)
 	if err := errors.Join(os.WriteFile(path, make([]byte, 2<<20), 0o600), os.Symlink(path, elsewhere)); err != nil {
 		t.Fatal(err)
@@ -249,7 +232,7 @@ func TestOtherFileSystems(t *testing.T) {
 // stays. What a former process has used up counts as such.
 func TestNoRoom(t *testing.T) {
 	t.Parallel()
-	dir := disk(t, "size=3m")
+	dir := disktest.New(t, "size=3m")
 	for size, spent := range map[int64]bool{2 << 20: false, 4 << 20: true} {
 		r := New(dir, size, slog.New(slog.DiscardHandler))
 		if made, err := r.make(t.Context()); made || !errors.Is(err, errNoRoom) || there(r.path) || r.Spent() != spent {

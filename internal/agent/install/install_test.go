@@ -19,9 +19,9 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"golang.org/x/sys/unix"
 
 	"github.com/takodeploy/tako/internal/agent/install"
+	"github.com/takodeploy/tako/internal/disktest"
 	"github.com/takodeploy/tako/internal/octostache"
 )
 
@@ -524,17 +524,7 @@ func TestFullDisk(t *testing.T) { //nolint:paralleltest // a mount is the whole 
 	if err := os.Mkdir(m.applications(), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.Mount("tmpfs", m.applications(), "tmpfs", 0, "size=1m"); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("no file system can be mounted here: ", err)
-		}
-		t.Skip("no file system can be mounted here: ", err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(m.applications(), 0); err != nil {
-			t.Error(err)
-		}
-	})
+	disktest.Mount(t, m.applications(), 0, "size=1m")
 	deployed := func(version string, size int) ran {
 		req := request(version)
 		req.Variables = pairs(map[string]string{"OctopusSkipFreeDiskSpaceCheck": "True"})

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"github.com/takodeploy/tako/internal/disktest"
 	"github.com/takodeploy/tako/internal/reserve"
 )
 
@@ -202,18 +203,7 @@ func FuzzRead(f *testing.F) {
 // and then none is added, nor half of one.
 func TestFullDisk(t *testing.T) {
 	t.Parallel()
-	disk := t.TempDir()
-	if err := unix.Mount("tmpfs", disk, "tmpfs", 0, "size=4m"); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatalf("mount a small file system: %v", err)
-		}
-		t.Skipf("this test mounts a small file system: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(disk, unix.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
+	disk := disktest.New(t, "size=4m")
 	dir, data := filepath.Join(disk, "upgrade"), filepath.Join(disk, "data")
 	j := open(t, dir)
 	first := add(t, j, "first")

@@ -22,6 +22,7 @@ import (
 	"github.com/takodeploy/tako/internal/config"
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/db/dbtest"
+	"github.com/takodeploy/tako/internal/disktest"
 	"github.com/takodeploy/tako/internal/docstore"
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/releases"
@@ -338,50 +339,26 @@ func (w *world) releases() {
 	}
 }
 
-// mount makes a small file system, which only root may.
-func mount(t *testing.T, flags uintptr, options string) string {
-	t.Helper()
-	dir := t.TempDir()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", flags, options); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatalf("mount a small file system: %v", err)
-		}
-		t.Skipf("this test mounts small file systems: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
-			t.Errorf("unmount %s: %v", dir, err)
-		}
-	})
-	return dir
-}
-
-// remount changes the size of a small file system.
-func remount(t *testing.T, dir, options string) {
-	t.Helper()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_REMOUNT, options); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // host tries disks, files and permissions.
 func (w *world) host() {
 	w.t.Helper()
 	in := w.in
-	in.Data = mount(w.t, 0, "size=64k")
+	in.Data = disktest.New(w.t, "size=64k")
 	w.run(in, "disk", preflight.Fail, in.Data+" has 64.0 KiB free")
 	w.run(in, "files", preflight.OK, "")
 	in = w.in
-	in.Program, in.Root = "", mount(w.t, 0, "size=512k") // the program has 1 MiB
+	in.Program, in.Root = "", disktest.New(w.t, "size=512k") // the program has 1 MiB
 	w.run(in, "disk", preflight.Fail, "for the program")
 	in = w.in
-	in.Backups = filepath.Join(mount(w.t, 0, "size=64k"), "not", "yet")
+	in.Backups = filepath.Join(disktest.New(w.t, "size=64k"), "not", "yet")
 	w.run(in, "disk", preflight.Fail, "for the backup")
 	in = w.in
-	in.Data = mount(w.t, 0, "size=300m,nr_inodes=100")
+	in.Data = disktest.New(w.t, "size=300m,nr_inodes=100")
 	w.run(in, "files", preflight.Fail, "files only")
 	w.run(in, "disk", preflight.Fail, "for a copy to try it on, the reserve for a full disk")
-	remount(w.t, in.Data, "size=380m")
+	if err := disktest.Resize(in.Data, "size=380m"); err != nil {
+		w.t.Fatal(err)
+	}
 	w.run(in, "disk", preflight.OK, in.Data+" has 380.0 MiB free")
 	f, err := os.OpenFile(reserve.Path(in.Data), os.O_CREATE|os.O_RDWR, 0o600)
 	if err == nil {
@@ -403,7 +380,8 @@ func (w *world) host() {
 	}
 	w.run(in, "disk", preflight.Fail, "and 1.3 GiB are needed for a copy to try it on")
 	in = w.in
-	in.Data = mount(w.t, unix.MS_RDONLY, "size=256m")
+	in.Data = w.t.TempDir()
+	disktest.Mount(w.t, in.Data, unix.MS_RDONLY, "size=256m")
 	w.run(in, "writable", preflight.Fail, in.Data+" cannot be written to")
 
 	current := filepath.Join(w.in.Root, "current")

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/takodeploy/tako/internal/disktest"
 	"github.com/takodeploy/tako/internal/upgrade/releasefeed"
 )
 
@@ -97,17 +98,7 @@ func TestFullDisk(t *testing.T) {
 	if err := os.Mkdir(versions, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.Mount("tmpfs", versions, "tmpfs", 0, "size=128k"); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatalf("mount a small file system: %v", err)
-		}
-		t.Skipf("this test mounts a small file system: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(versions, unix.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
+	disktest.Mount(t, versions, 0, "size=128k")
 	content := says("2026.5.0", Platform()) // 300 KiB
 	w.publish(t, 3, "2026.5.0", content)
 	have := filepath.Join(t.TempDir(), "have")

@@ -1,0 +1,40 @@
+//go:build linux
+
+package disktest_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/takodeploy/tako/internal/disktest"
+)
+
+// TestSmall: a small file system is full when it says so, has room when it has grown, and is
+// gone after the test.
+func TestSmall(t *testing.T) {
+	t.Parallel()
+	var dir string
+	t.Run("has it", func(t *testing.T) { //nolint:paralleltest // what it leaves is looked at after it
+		dir = disktest.New(t, "size=64k")
+		path := filepath.Join(dir, "file")
+		if err := os.WriteFile(path, make([]byte, 65<<10), 0o600); !errors.Is(err, unix.ENOSPC) {
+			t.Errorf("more than it has room for: %v", err)
+		}
+		if err := disktest.Resize(dir, "size=128k"); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, make([]byte, 65<<10), 0o600); err != nil {
+			t.Error(err)
+		}
+		if err := disktest.Resize(dir, "size=64k"); !errors.Is(err, unix.EINVAL) {
+			t.Errorf("less than is taken: %v", err)
+		}
+	})
+	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("%s is there: %v", dir, err)
+	}
+}
