@@ -70,28 +70,56 @@ func Spend(path string) (room bool, err error) {
 	if target, err := filepath.EvalSymlinks(path); err == nil {
 		path, dir = target, filepath.Dir(target)
 	}
-	info, err := os.Stat(path)
-	there := !errors.Is(err, fs.ErrNotExist)
-	if err != nil && there {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return left(dir)
+	}
+	if err == nil {
+		room, err = give(f, path, dir)
+	}
+	if err != nil {
 		return false, fmt.Errorf("give up the reserve: %w", err)
+	}
+	return room, nil
+}
+
+// left reports whether a reserve that is not there has left room.
+func left(dir string) (bool, error) {
+	free, err := Free(dir)
+	return err == nil && free >= piece && free <= Size, err
+}
+
+// give gives up a reserve that is open, and closes it. Of several that meet the full disk
+// at once the later ones wait for the first, as the space is not free before the name has
+// gone by itself, nor must they take what it has made free for that of a disk with room.
+func give(f *os.File, path, dir string) (room bool, err error) {
+	if err := durable.Flock(f, durable.Exclusive); err != nil {
+		return false, errors.Join(err, f.Close())
+	}
+	defer func() { err = errors.Join(err, durable.Release(f)) }()
+	info, err := f.Stat()
+	if err != nil {
+		return false, err
 	}
 	free, err := Free(dir)
 	switch {
 	case err != nil:
-		return false, fmt.Errorf("give up the reserve: %w", err)
-	case !there:
-		return free >= piece && free <= Size, nil
+		return false, err
+	case info.Size() == 0:
+		return left(dir)
 	case free > info.Size():
 		return false, nil // that is not what is missing
 	}
+	// Without content before without a name: whoever finds none finds the space. Where that
+	// fails the removal does it as well.
+	if f.Truncate(0) == nil {
+		_ = f.Sync()
+	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return false, fmt.Errorf("give up the reserve: %w", err)
+		return false, err
 	}
 	// Some file systems give the space out only when the removal is durable.
-	if err := durable.SyncDir(dir); err != nil {
-		return false, fmt.Errorf("give up the reserve: %w", err)
-	}
-	return true, nil
+	return true, durable.SyncDir(dir)
 }
 
 // Reserve is that of a server. It is safe for concurrent use.
