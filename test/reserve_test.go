@@ -17,7 +17,7 @@ import (
 
 // TestReserve fills the disk of a running server: it goes on writing with what was kept in
 // reserve, says so, and refuses packages; then it only reads, and with room again all is as
-// before.
+// before, also when it is started on a full disk.
 func TestReserve(t *testing.T) {
 	t.Parallel()
 	p := apptest.NewProcess(t, db.SQLite)
@@ -91,8 +91,17 @@ func TestReserve(t *testing.T) {
 	if environment("room") != http.StatusCreated || push("1.1.0") != http.StatusCreated || told() != 1 {
 		t.Errorf("with room again it does not write; %d events", told())
 	}
+
+	// A full disk keeps no server from starting while there is something in reserve.
+	p.Kill()
+	full()
+	p.Start()
+	if got := environment("start"); got != http.StatusCreated {
+		t.Errorf("of a server that was started on a full disk the answer is %d", got)
+	}
+	eventually(t, "it is told of as well", func() bool { return told() == 2 })
 	names := apptest.Get[[]octopus.Environment](t, p.Client, "/api/Spaces-1/environments/all")
-	if len(names) != 2 || names[0].Name != "reserve" || names[1].Name != "room" {
+	if len(names) != 3 || names[0].Name != "reserve" || names[1].Name != "room" || names[2].Name != "start" {
 		t.Errorf("the environments are %+v", names)
 	}
 }

@@ -130,6 +130,10 @@ type Reserve struct {
 	spent atomic.Bool
 	look  chan struct{}
 
+	// had says that the reserve was there when it was last looked for, and given that it
+	// was given up since and not made again. Keep alone has them.
+	had, given bool
+
 	// fallocate is the system's, but for tests.
 	fallocate func(fd int, mode uint32, off, size int64) error
 }
@@ -137,11 +141,19 @@ type Reserve struct {
 // New is the reserve of a data directory, with a size in bytes, as it is found; Keep
 // makes it.
 func New(data string, size int64, log *slog.Logger) *Reserve {
-	return &Reserve{path: Path(data), size: size, log: log, look: make(chan struct{}, 1), fallocate: unix.Fallocate}
+	r := &Reserve{path: Path(data), size: size, log: log, look: make(chan struct{}, 1), fallocate: unix.Fallocate}
+	r.had = r.found() // a start may give it up before it is kept
+	return r
 }
 
-// Spent reports whether the reserve was given up and not made again yet, or could never be
-// made since less than its size is free.
+// found reports whether there is a reserve, of which space may be missing.
+func (r *Reserve) found() bool {
+	info, err := os.Stat(r.path)
+	return err == nil && info.Size() > 0 || err != nil && !errors.Is(err, fs.ErrNotExist)
+}
+
+// Spent reports whether the reserve was given up and not made again yet, or cannot be made
+// while less than its size is free.
 func (r *Reserve) Spent() bool { return r.spent.Load() }
 
 // Spend gives the reserve up, as the function Spend does.
@@ -164,10 +176,10 @@ func (r *Reserve) Spend() (room bool) {
 func (r *Reserve) Keep(ctx context.Context, told func(ctx context.Context) error) error {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
-	var had, owed, refused bool // whether it was there, told is to be called, and it was said that there is no room
+	var owed, refused bool // whether told is to be called, and it was said that there is no room
 	for {
-		if _, err := os.Stat(r.path); errors.Is(err, fs.ErrNotExist) && had {
-			had, owed = false, true
+		if r.had && !r.found() {
+			r.had, r.given, owed = false, true, true
 			r.spent.Store(true)
 			r.log.Error("the disk of the data directory is full, and its reserve was given up so that the server can go on: free some space now", "reserve", r.path, "bytes", r.size)
 		}
@@ -182,7 +194,7 @@ func (r *Reserve) Keep(ctx context.Context, told func(ctx context.Context) error
 			if r.spent.Swap(false) {
 				r.log.Info("there is room again, and the reserve was made anew", "reserve", r.path)
 			}
-			had, refused = true, false
+			r.had, r.given, refused = true, false, false
 		}
 		if owed {
 			if err := told(ctx); err == nil {
@@ -214,9 +226,8 @@ func (r *Reserve) make(ctx context.Context) (made bool, err error) {
 		return false, err
 	}
 	if free < lacks+r.size {
-		if free < r.size {
-			r.spent.Store(true) // by whoever was there before this process
-		}
+		// Where it was not given up by anybody whom this process has seen, what is free counts.
+		r.spent.Store(r.given || free < r.size)
 		return false, fmt.Errorf("%w: %d bytes are free, and %d are needed", errNoRoom, free, lacks+r.size)
 	}
 	lock, err := durable.TryLock(r.path)
@@ -229,8 +240,20 @@ func (r *Reserve) make(ctx context.Context) (made bool, err error) {
 	if err = r.allocate(ctx, lock.File()); err != nil {
 		err = errors.Join(fmt.Errorf("make the reserve: %w", err), os.Remove(r.path))
 	}
+	made = err == nil && r.holds(lock.File())
 	err = errors.Join(err, lock.Unlock())
-	return err == nil, err
+	return made && err == nil, err
+}
+
+// holds reports whether the reserve is this file. Somebody may have given it up between its
+// being opened and its being locked.
+func (r *Reserve) holds(f *os.File) bool {
+	named, err := os.Stat(r.path)
+	if err != nil {
+		return false
+	}
+	own, err := f.Stat()
+	return err == nil && os.SameFile(named, own)
 }
 
 // allocate gives a file its size and its space: at once where the file system can do that,

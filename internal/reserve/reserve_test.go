@@ -191,6 +191,30 @@ func TestSpendOnce(t *testing.T) {
 	}
 }
 
+// TestGivenUpAtStart: what is given up before it is kept is told of as well.
+func TestGivenUpAtStart(t *testing.T) {
+	t.Parallel()
+	dir := disktest.New(t, "size=8m")
+	if err := os.WriteFile(Path(dir), make([]byte, 2<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := New(dir, 2<<20, slog.New(slog.DiscardHandler))
+	fill(t, dir)
+	if !r.Spend() {
+		t.Fatal("there is no room")
+	}
+	told := make(chan struct{}, 1)
+	kept(t, r, func() error { told <- struct{}{}; return nil })
+	select {
+	case <-told:
+	case <-time.After(2 * time.Minute):
+		t.Fatal("it is not told")
+	}
+	if !r.Spent() || there(Path(dir)) {
+		t.Errorf("spent is %t, and there is one: %t", r.Spent(), there(Path(dir)))
+	}
+}
+
 // TestOtherFileSystems: where space cannot be allocated at once, it is written, and not
 // again at each look; what was begun is ended; and a sparse copy becomes a whole one.
 func TestOtherFileSystems(t *testing.T) {
@@ -239,7 +263,20 @@ func TestNoRoom(t *testing.T) {
 			t.Errorf("%d bytes: %t, %v, spent is %t", size, made, err, r.Spent())
 		}
 	}
-	r := New(dir, 1<<20, slog.New(slog.DiscardHandler))
+	// Nor does what was never there stay given up for ever.
+	r := New(dir, 4<<20, slog.New(slog.DiscardHandler))
+	for _, c := range []struct {
+		options string
+		spent   bool
+	}{{"size=3m", true}, {"size=6m", false}, {"size=3m", true}, {"size=6m", false}} {
+		if err := disktest.Resize(dir, c.options); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.make(t.Context()); !errors.Is(err, errNoRoom) || r.Spent() != c.spent {
+			t.Errorf("of a disk with %s: %v, spent is %t", c.options, err, r.Spent())
+		}
+	}
+	r = New(dir, 1<<20, slog.New(slog.DiscardHandler))
 	r.fallocate = func(int, uint32, int64, int64) error { return unix.ENOSPC } // somebody was quicker
 	if made, err := r.make(t.Context()); made || !errors.Is(err, unix.ENOSPC) || there(r.path) {
 		t.Errorf("the room was taken: %t, %v", made, err)
