@@ -56,6 +56,7 @@ func TestSilentServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = syscall.Kill(r.Server.PID, syscall.SIGKILL) })
+	w.await("it is stopped", func() bool { return stopped(t, r.Server.PID) })
 	w.supervise("TEST_ADOPT=300ms")
 	if w.serves("1.0.0") == before {
 		t.Error("the server that was stopped serves")
@@ -63,6 +64,27 @@ func TestSilentServer(t *testing.T) {
 	if n := w.processes(); n != 1 {
 		t.Errorf("%d servers run", n)
 	}
+}
+
+// stopped reports whether all threads of a process are. One of them takes the signal, and
+// the others may go on meanwhile, and answer.
+func stopped(t *testing.T, pid int) bool {
+	t.Helper()
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	if err != nil || len(threads) == 0 {
+		t.Fatalf("process %d has the threads %v: %v", pid, threads, err)
+	}
+	for _, thread := range threads {
+		raw, err := os.ReadFile(thread)
+		if err != nil {
+			return false // it has just ended
+		}
+		_, state, _ := strings.Cut(string(raw), ") ")
+		if !strings.HasPrefix(state, "T") {
+			return false
+		}
+	}
+	return true
 }
 
 // TestLateAnswer: the answer of a server that was waited for in vain is not taken for that
@@ -105,7 +127,7 @@ func TestOutageIsNoCrash(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "1.0.0")
 	w.install("1.1.0")
-	w.supervise()
+	w.supervise("TEST_READY=" + patience.String())
 	if _, err := w.order(supervisor.Order{Do: "switch", Version: "1.1.0"}); err != nil {
 		t.Fatal(err)
 	}
