@@ -121,7 +121,7 @@ type unavailableError struct{ error }
 func (e *unavailableError) Unwrap() error { return e.error }
 
 // ExitCode tells the supervisor that another version would do no better.
-func (*unavailableError) ExitCode() int { return control.ExitUnavailable }
+func (*unavailableError) ExitCode() int { return fault.ExitUnavailable }
 
 func runServer(ctx context.Context, cfg config.Config, upgrades app.UpgradeOptions, out, errOut io.Writer) error {
 	started := time.Now()

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/takodeploy/tako/internal/supervisor/control"
+	"github.com/takodeploy/tako/internal/fault"
 )
 
 // TestServerWithoutDatabase: whoever starts a server can tell by its exit code that its
@@ -18,7 +18,7 @@ func TestServerWithoutDatabase(t *testing.T) {
 		"server", "--data", filepath.Join(t.TempDir(), "data"), "--listen", "127.0.0.1:0", "--agent-listen", "off",
 		"--database", "postgres://tako@127.0.0.1:1/tako", // the port of nobody
 	}, &out, &errOut)
-	if code != control.ExitUnavailable || !strings.Contains(errOut.String(), "127.0.0.1:1") {
+	if code != fault.ExitUnavailable || !strings.Contains(errOut.String(), "127.0.0.1:1") {
 		t.Errorf("it ended with %d and said: %s%s", code, &out, &errOut)
 	}
 }

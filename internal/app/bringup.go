@@ -30,7 +30,7 @@ func (e *ExpandError) Error() string { return e.reason }
 func (e *ExpandError) Unwrap() error { return e.cause }
 
 // ExitCode is that of a configuration error: restarting does not help.
-func (e *ExpandError) ExitCode() int { return 78 }
+func (e *ExpandError) ExitCode() int { return fault.ExitRefused }
 
 // bringUp brings the schema of a server's database to this program's level. One that is new
 // is made; to one of an earlier version nothing is added before there is a proven backup.

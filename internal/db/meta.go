@@ -84,7 +84,7 @@ type StartError struct {
 func (e *StartError) Error() string { return e.reason }
 
 // ExitCode is that of a configuration error: restarting does not help.
-func (e *StartError) ExitCode() int { return 78 }
+func (e *StartError) ExitCode() int { return fault.ExitRefused }
 
 // NeedsMigrate says that Migrate would make the database usable.
 func (e *StartError) NeedsMigrate() bool { return e.Meta.SchemaLevel < e.Binary.Min }

@@ -27,6 +27,7 @@ import (
 
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/durable"
+	"github.com/takodeploy/tako/internal/fault"
 )
 
 const (
@@ -56,7 +57,7 @@ func (e *WrongKeyError) Error() string {
 }
 
 // ExitCode is that of a configuration error: restarting does not help.
-func (e *WrongKeyError) ExitCode() int { return 78 }
+func (e *WrongKeyError) ExitCode() int { return fault.ExitRefused }
 
 // Box seals and opens values. It is safe for concurrent use.
 type Box struct {

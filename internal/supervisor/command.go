@@ -42,7 +42,7 @@ type Report struct {
 	// since the last switch and without one that ran for a minute in between.
 	Crashes int `json:"crashes"`
 	// Outages is how often since the last switch one ended, or could not be started, for want
-	// of something that every version needs (control.ExitUnavailable): these are no crashes.
+	// of something that every version needs (fault.ExitUnavailable): these are no crashes.
 	Outages int `json:"outages,omitempty"`
 	// Trouble is how the last one has ended, or why it could not be started; "" for a server
 	// that has run for a minute since. NeedsOperator tells that this goes on, and that there

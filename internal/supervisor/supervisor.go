@@ -30,6 +30,7 @@ import (
 	"time"
 
 	"github.com/takodeploy/tako/internal/durable"
+	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/supervisor/control"
 )
 
@@ -261,7 +262,7 @@ func (s *Supervisor) loop(ctx context.Context) error {
 				s.crashes = 0
 			}
 			count := s.crashed
-			if s.server.code == control.ExitUnavailable {
+			if s.server.code == fault.ExitUnavailable {
 				count = s.outage
 			}
 			s.server.close()
@@ -364,7 +365,7 @@ func (s *Supervisor) start(ctx context.Context) error {
 	}
 	if err != nil {
 		err = errors.Join(fmt.Errorf("version %s does not answer: %w", filepath.Base(dir), err), c.kill())
-		if c.code == control.ExitUnavailable {
+		if c.code == fault.ExitUnavailable {
 			err = fmt.Errorf("%w: %w", errUnavailable, err)
 		}
 		return err

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/takodeploy/tako/internal/durable"
+	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/lameduck"
 	"github.com/takodeploy/tako/internal/supervisor"
 	"github.com/takodeploy/tako/internal/supervisor/control"
@@ -70,7 +71,7 @@ func serve() int {
 		return 3
 	}
 	if l.is("waits") {
-		return control.ExitUnavailable
+		return fault.ExitUnavailable
 	}
 	if l.is("deaf") {
 		signal.Ignore(syscall.SIGTERM)
@@ -101,7 +102,7 @@ func (l *little) answer(w http.ResponseWriter, r *http.Request) {
 	case "/die":
 		os.Exit(4)
 	case "/lose":
-		os.Exit(control.ExitUnavailable)
+		os.Exit(fault.ExitUnavailable)
 	}
 	body, _ := io.ReadAll(r.Body)
 	_, _ = fmt.Fprintf(w, "%s %d %s", filepath.Base(l.dir), os.Getpid(), body)

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"time"
 
+	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/supervisor"
 	"github.com/takodeploy/tako/internal/supervisor/control"
 )
@@ -151,12 +152,8 @@ func (c *Coordinator) shared(ctx context.Context, t *Txn) bool {
 // outage is shared for what may pass: not for data that the old version cannot use.
 func (c *Coordinator) outage(ctx context.Context, t *Txn) bool {
 	code, is := c.unfit(ctx, t)
-	return is && code != exitRefused
+	return is && code != fault.ExitRefused
 }
-
-// exitRefused is how a program ends that cannot use the data or the settings as they are:
-// to wait does not help.
-const exitRefused = 78
 
 // unfit reports whether the old version, which was started, could not do its work, and how
 // it has ended.

@@ -15,12 +15,6 @@ import (
 // started: a Launch as JSON.
 const Env = "TAKO_LAUNCH"
 
-// ExitUnavailable is the exit code of a server that cannot begin, or go on, since something
-// does not answer, or has no room, that every version needs: its database above all. That is
-// EX_UNAVAILABLE of sysexits.h. Another version would do no better, and to start it again
-// may help.
-const ExitUnavailable = 69
-
 // Launch is how a server is started by a supervisor.
 type Launch struct {
 	Format int `json:"format"`
