@@ -26,7 +26,7 @@ type child struct {
 	socket  string
 	conn    *control.Conn
 	status  control.Status
-	started time.Time
+	started time.Time // when it began to serve; of one of an earlier supervisor, its process
 	// gone is closed when it has ended.
 	gone chan struct{}
 	exit string // how, once gone is closed

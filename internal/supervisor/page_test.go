@@ -192,7 +192,7 @@ func TestNeitherStarts(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "1.0.0")
 	w.install("1.1.0")
-	w.supervise("TEST_CRASHTIME=300ms")
+	w.supervise("TEST_CRASHTIME=300ms", "TEST_READY="+patience.String())
 	if _, err := w.order(supervisor.Order{Do: "switch", Version: "1.1.0"}); err != nil {
 		t.Fatal(err)
 	}
@@ -212,6 +212,17 @@ func TestNeitherStarts(t *testing.T) {
 	w.await("nobody is needed", func() bool {
 		r, err := w.order(supervisor.Order{Do: "status"})
 		return err == nil && !r.NeedsOperator && r.Trouble == ""
+	})
+
+	w.spoil("1.0.0", "waits") // its database is away: that row of crashes is over
+	_, _ = w.get("lose")
+	w.await("it is started again", func() bool {
+		r, err := w.order(supervisor.Order{Do: "status"})
+		if r.NeedsOperator {
+			t.Errorf("somebody is needed: %+v", r)
+			return true
+		}
+		return err == nil && r.Server == nil && r.Outages > 1
 	})
 }
 

@@ -259,7 +259,7 @@ func (s *Supervisor) loop(ctx context.Context) error {
 			s.log.Error("the server has ended", "version", s.server.version(), "pid", s.server.pid, "state", s.server.state())
 			s.trouble = fmt.Sprintf("version %s has ended by itself: %s", s.server.version(), s.server.state())
 			if s.proven() {
-				s.crashes = 0
+				s.crashes, s.stuck = 0, false
 			}
 			count := s.crashed
 			if s.server.code == fault.ExitUnavailable {
@@ -370,6 +370,7 @@ func (s *Supervisor) start(ctx context.Context) error {
 		}
 		return err
 	}
+	c.started = time.Now()
 	s.server, s.waited = c, 0
 	s.log.Info("the server runs", "version", c.version(), "pid", c.pid)
 	notifySystemd("STATUS=version "+c.version(), nil)

@@ -100,6 +100,7 @@ func (s *Supervisor) handOver(ctx context.Context, version string) error {
 		return errors.Join(fmt.Errorf("version %s did not begin to serve: %w", version, err), fresh.kill(), s.goOn(ctx, old))
 	}
 	// From here on it goes forward: the new version serves.
+	fresh.started = time.Now()
 	s.server = fresh
 	if err := hit("handover-accepting"); err != nil {
 		s.log.Error("after the switch", "err", err)
