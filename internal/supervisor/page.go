@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -198,8 +199,8 @@ func (p *page) one(listener int) error {
 	select {
 	case p.busy <- struct{}{}:
 		go func() {
-			answer(c)
-			<-p.busy
+			defer func() { <-p.busy }()
+			p.answer(c)
 		}()
 	default:
 		_ = c.Close() // too many at once
@@ -207,8 +208,14 @@ func (p *page) one(listener int) error {
 	return nil
 }
 
-// answer answers one request, whatever it asks, and ends the connection.
-func answer(c net.Conn) {
+// answer answers one request, whatever it asks, and ends the connection. The supervisor, of
+// which there is no other, does not end for what strangers send.
+func (p *page) answer(c net.Conn) {
+	defer func() {
+		if failed := recover(); failed != nil {
+			p.log.Error("answer while no server runs", "err", failed, "stack", string(debug.Stack()))
+		}
+	}()
 	defer c.Close() //nolint:errcheck // it has the answer, or has gone
 	if c.SetDeadline(time.Now().Add(answerWithin)) != nil {
 		return
