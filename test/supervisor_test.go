@@ -144,7 +144,7 @@ func TestRootKeepsOut(t *testing.T) {
 	if err := os.Chown(dir, 65534, 65534); err != nil {
 		t.Fatal(err)
 	}
-	if out, code := run(t, "", "supervise", "--root", dir); code != 2 || !strings.Contains(out, "belongs to the user nobody, and you are root") {
+	if out, code := run(t, "", "supervise", "--root", dir); code != 78 || !strings.Contains(out, "belongs to the user nobody, and you are root") {
 		t.Errorf("%d %s", code, out)
 	}
 	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {

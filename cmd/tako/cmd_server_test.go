@@ -22,3 +22,14 @@ func TestServerWithoutDatabase(t *testing.T) {
 		t.Errorf("it ended with %d and said: %s%s", code, &out, &errOut)
 	}
 }
+
+// TestSupervisorWithWrongSettings: a supervisor that its settings keep from beginning is not
+// to be started again, unlike one that crashes, which is exit code 2 of any Go program.
+func TestSupervisorWithWrongSettings(t *testing.T) {
+	t.Parallel()
+	var out, errOut strings.Builder
+	code := execute([]string{"supervise", "--root", t.TempDir(), "--listen", "nowhere"}, &out, &errOut)
+	if code != fault.ExitRefused || !strings.Contains(errOut.String(), "nowhere") {
+		t.Errorf("exit code %d\n%s", code, errOut.String())
+	}
+}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/takodeploy/tako/internal/app"
 	"github.com/takodeploy/tako/internal/config"
+	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/supervisor"
 )
 
@@ -43,6 +44,15 @@ it.`,
 	return cmd
 }
 
+// refusedError is a supervisor that does not begin with these settings. Its exit code is none
+// that a Go program ends with that has failed (2): that one is to be started again.
+type refusedError struct{ error }
+
+func (e *refusedError) Unwrap() error { return e.error }
+
+// ExitCode tells systemd that a restart does not help.
+func (*refusedError) ExitCode() int { return fault.ExitRefused }
+
 func supervise(cmd *cobra.Command, root string, args []string) error {
 	if root == "" {
 		return usageError{fmt.Errorf("supervise needs --root DIR, the directory of versions, data and sockets")}
@@ -52,7 +62,7 @@ func supervise(cmd *cobra.Command, root string, args []string) error {
 		return usageError{err}
 	}
 	if err := refuseRoot(root); err != nil {
-		return err
+		return &refusedError{err}
 	}
 	flags := map[string]string{"data": filepath.Join(root, "data")}
 	for _, name := range []string{"listen", "agent-listen"} {
@@ -62,7 +72,7 @@ func supervise(cmd *cobra.Command, root string, args []string) error {
 	}
 	cfg, err := config.Load("", addresses(os.Environ()), flags)
 	if err != nil {
-		return usageError{err}
+		return &refusedError{err}
 	}
 	server := []string{"server", "--data", cfg.Data, "--listen", cfg.Listen}
 	sockets := map[string]string{app.SocketHTTP: cfg.Listen}

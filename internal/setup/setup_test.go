@@ -288,7 +288,7 @@ func TestSystemdTakesTheUnits(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, want := range []string{"Type=notify\n", "KillMode=process\n", "OOMPolicy=continue\n", "Delegate=yes\n", "FileDescriptorStoreMax=16\n"} {
+		for _, want := range []string{"Type=notify\n", "KillMode=process\n", "OOMPolicy=continue\n", "Delegate=yes\n", "FileDescriptorStoreMax=16\n", "Restart=always\n", "RestartPreventExitStatus=78\n"} {
 			if !strings.Contains(string(unit), want) {
 				t.Errorf("no %q in\n%s", want, unit)
 			}

@@ -3,7 +3,10 @@ package setup
 import (
 	"fmt"
 	"net"
+	"strconv"
 	"strings"
+
+	"github.com/takodeploy/tako/internal/fault"
 )
 
 // settings are what a new installation starts with.
@@ -88,7 +91,7 @@ func (l *Layout) unit() string {
 	line("ExecStart", l.Supervisor()+" supervise --root "+l.Root)
 	line("Restart", "always")
 	line("RestartSec", "500ms")
-	line("RestartPreventExitStatus", "2")
+	line("RestartPreventExitStatus", strconv.Itoa(fault.ExitRefused)) // not 2, which is also a crash of any Go program
 	line("KillMode", "process")
 	line("TimeoutStopSec", "60")
 	line("FileDescriptorStoreMax", "16")
