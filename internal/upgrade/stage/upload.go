@@ -96,6 +96,11 @@ func (s *Store) Receive(ctx context.Context, r Request, in io.Reader, size int64
 	if size > MaxUpload {
 		return nil, nil, ErrTooLarge
 	}
+	defer func() {
+		if full(err) { // also of inodes, and where only a flush tells it
+			err = ErrNoRoom
+		}
+	}()
 	if err := os.MkdirAll(s.uploads(), 0o700); err != nil {
 		return nil, nil, err
 	}
@@ -176,8 +181,6 @@ func receive(ctx context.Context, f *os.File, in io.Reader, announced int64) (id
 		switch {
 		case n > MaxUpload:
 			return "", 0, ErrTooLarge
-		case full(err):
-			return "", 0, ErrNoRoom
 		case errors.Is(err, io.EOF):
 			return hex.EncodeToString(h.Sum(nil)), n, f.Sync()
 		case err != nil:

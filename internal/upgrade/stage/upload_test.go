@@ -189,23 +189,32 @@ func TestReceiveOneAtATime(t *testing.T) {
 	}
 }
 
-// TestReceiveLeavesRoom: a bundle must not fill the disk that the server writes to.
+// TestReceiveLeavesRoom: a bundle must not fill the disk that the server writes to, and
+// one that is full says so.
 func TestReceiveLeavesRoom(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	at := filepath.Join(w.root, "upgrade", "bundles")
-	if err := os.MkdirAll(at, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	disktest.Mount(t, at, 0, "size=64m")
 	raw, err := os.ReadFile(writeBundle(t, Platform(), says("2026.5.0", Platform())))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := w.store.Receive(t.Context(), w.request(), bytes.NewReader(raw), -1); !errors.Is(err, ErrNoRoom) {
-		t.Errorf("%v", err)
-	}
-	if left := w.received(t); len(left) != 0 {
-		t.Errorf("it has left %q", left)
+	for name, options := range map[string]string{
+		"too little space": "size=64m",
+		"no inode":         "size=1g,nr_inodes=2", // those of the directory and of the lock
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			at := filepath.Join(w.root, "upgrade", "bundles")
+			if err := os.MkdirAll(at, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			disktest.Mount(t, at, 0, options)
+			if _, _, err := w.store.Receive(t.Context(), w.request(), bytes.NewReader(raw), -1); !errors.Is(err, ErrNoRoom) {
+				t.Errorf("%v", err)
+			}
+			if left := w.received(t); len(left) != 0 {
+				t.Errorf("it has left %q", left)
+			}
+		})
 	}
 }
