@@ -34,14 +34,20 @@ func (a *api) receive(r *rest.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	u, _, err := a.Store.Receive(r.Context(), stage.Request{Channel: a.Lookout.Channel(), Version: report.Current, Now: a.Now()}, in, size)
+	// Two that end at once would each remove the other's.
+	if !a.receiving.TryLock() {
+		return nil, refused(stage.ErrReceiving)
+	}
+	defer a.receiving.Unlock()
+	u, _, err := a.Store.Receive(r.Context(), stage.Request{Channel: a.Lookout.Channel(), Version: report.Current, Now: a.Now()}, line{in}, size)
 	if err != nil {
 		return nil, refused(err)
 	}
-	if err := a.forgetOthers(u.ID); err != nil {
+	// The event first: the bundle is there, whatever becomes of the others.
+	if err := a.audited(r.Context(), octopus.EventUpgradeBundleUploaded, fmt.Sprintf("The bundle %s with version %s was sent to node %s", u.ID, u.Version, a.Node)); err != nil {
 		return nil, err
 	}
-	if err := a.audited(r.Context(), octopus.EventUpgradeBundleUploaded, fmt.Sprintf("The bundle %s with version %s was sent to node %s", u.ID, u.Version, a.Node)); err != nil {
+	if err := a.forgetOthers(u.ID); err != nil {
 		return nil, err
 	}
 	return rest.Created{Body: bundled(u), Location: r.Href("/api/system/upgrade/bundles")}, nil
@@ -70,6 +76,18 @@ func sent(r *rest.Request) (io.Reader, int64, error) {
 			return part, -1, nil
 		}
 	}
+}
+
+// line is what a client sends. Whatever goes wrong with it but its end, be it a form that
+// is none or a client that falls silent, is the client's: the bundle ended early.
+type line struct{ io.Reader }
+
+func (l line) Read(p []byte) (int, error) {
+	n, err := l.Reader.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = fmt.Errorf("%w: %w", io.ErrUnexpectedEOF, err)
+	}
+	return n, err
 }
 
 func cutOff() error {

@@ -137,6 +137,13 @@ func TestBundles(t *testing.T) {
 			t.Fatal(err)
 		}
 		s.Must(http.StatusBadRequest, http.MethodPost, at, form.String(), "Content-Type", kind)
+		if form, kind, err = apptest.Form("../../tako.bundle", []byte(good)); err != nil {
+			t.Fatal(err)
+		}
+		cut := s.Must(http.StatusBadRequest, http.MethodPost, at, form.String()[:form.Len()/2], "Content-Type", kind)
+		if !strings.Contains(string(cut.Body), "ended early") {
+			t.Errorf("half a form: %s", cut.Body)
+		}
 		if got := s.sent(); got != "" {
 			t.Errorf("of refused bundles there is %q", got)
 		}
@@ -169,7 +176,7 @@ func TestBundles(t *testing.T) {
 			t.Errorf("while an upgrade needs one there is %q", got)
 		}
 		s.reach(begun.ID, upgrade.Aborted)
-		form, kind, err = apptest.Form("tako.bundle", []byte(s.bundle("2026.7.0", "hello")))
+		form, kind, err = apptest.Form("../../trust/tako.bundle", []byte(s.bundle("2026.7.0", "hello")))
 		if err != nil {
 			t.Fatal(err)
 		}
