@@ -49,6 +49,8 @@ type Process struct {
 	cmd *exec.Cmd
 	mu  sync.Mutex
 	out []string
+	// stopped tells that Stop was the last end: no server is left for a supervisor to find.
+	stopped bool
 }
 
 // NewProcess prepares a server's process; Start starts it. Server and worker end
@@ -161,10 +163,11 @@ func (p *Process) Start() {
 		}
 		close(ready)
 	}()
-	if p.Root != "" && p.URL != "" {
+	if p.Root != "" && p.URL != "" && !p.stopped {
 		p.adopted()
 		return
 	}
+	p.stopped = false
 	select {
 	case url, ok := <-ready:
 		if !ok {
@@ -217,9 +220,10 @@ func (p *Process) Kill() {
 	p.wait()
 }
 
-// Stop asks the server to end and waits until it has.
+// Stop asks the server to end and waits until it has. The next Start has another URL.
 func (p *Process) Stop() {
 	p.t.Helper()
+	p.stopped = true
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		p.t.Fatal(err)
 	}
