@@ -102,7 +102,7 @@ func (a *api) health(r *rest.Request) (any, error) {
 	})
 	if err == nil && a.OutOfRoom != nil && a.OutOfRoom() {
 		out.IsOperatingNormally = false
-		out.Description = "The disk of the data directory is full and what was kept in reserve is in use: packages and artifacts are refused until somebody frees some space on node " + a.Node + "."
+		out.Description = "The disk of the data directory is full, or has less room than is to be kept in reserve: packages and artifacts are refused until somebody frees some space on node " + a.Node + "."
 	}
 	return out, err
 }
