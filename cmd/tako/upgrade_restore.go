@@ -35,6 +35,11 @@ func (s *site) byRestore(cmd *cobra.Command, only *upgrade.NeedsRestoreError, er
 		return errors.New(strings.Join(lines, "\n"))
 	}
 	lines = append(lines, "These commands do it, with the settings of the server and as its user:")
+	for _, value := range given(cmd.Flags()) {
+		if withoutPassword(value) != value {
+			lines[len(lines)-1] = "These commands do it, with the settings of the server (here without the password of the database, for PGPASSWORD or a .pgpass file) and as its user:"
+		}
+	}
 	for _, line := range s.restoreCommands(cmd, only) {
 		lines = append(lines, "  "+line)
 	}
@@ -64,16 +69,26 @@ func (s *site) restoreCommands(cmd *cobra.Command, only *upgrade.NeedsRestoreErr
 	}
 }
 
-// withoutPassword is a setting without the password that the URL of a database may have:
-// that is for the environment (PGPASSWORD) or a file.
+// withoutPassword is a setting without the passwords that the URL of a database may have:
+// those are for the environment (PGPASSWORD) or a file.
 func withoutPassword(value string) string {
 	u, err := url.Parse(value)
-	if err != nil || u.User == nil {
+	if err != nil || u.Host == "" && u.RawQuery == "" {
 		return value
 	}
+	changed := false
 	if _, has := u.User.Password(); has {
-		u.User = url.User(u.User.Username())
+		u.User, changed = url.User(u.User.Username()), true
 	}
+	query := u.Query()
+	for _, name := range []string{"password", "sslpassword"} {
+		changed = changed || query.Has(name)
+		query.Del(name)
+	}
+	if !changed {
+		return value
+	}
+	u.RawQuery = query.Encode()
 	return u.String()
 }
 
