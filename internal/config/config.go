@@ -279,13 +279,23 @@ func (c Config) Print() string {
 	return b.String()
 }
 
-// withoutPassword hides what stands between the user name and the host.
+// withoutPassword hides what stands between the user name and the host, and the passwords
+// that the parameters of a URL may be.
 func withoutPassword(url string) string {
 	scheme, rest, ok := strings.Cut(url, "://")
-	at := strings.LastIndexByte(rest, '@')
-	if !ok || at < 0 {
+	if at := strings.LastIndexByte(rest, '@'); ok && at >= 0 {
+		user, _, _ := strings.Cut(rest[:at], ":")
+		url = scheme + "://" + user + ":***" + rest[at:]
+	}
+	url, query, asked := strings.Cut(url, "?")
+	if !asked {
 		return url
 	}
-	user, _, _ := strings.Cut(rest[:at], ":")
-	return scheme + "://" + user + ":***" + rest[at:]
+	parts := strings.Split(query, "&")
+	for i, part := range parts {
+		if name, _, _ := strings.Cut(part, "="); strings.Contains(strings.ToLower(name), "password") {
+			parts[i] = name + "=***"
+		}
+	}
+	return url + "?" + strings.Join(parts, "&")
 }

@@ -102,7 +102,7 @@ func TestMistakes(t *testing.T) {
 // TestSecretsStayInside checks that no secret is a flag or is printed.
 func TestSecretsStayInside(t *testing.T) {
 	t.Parallel()
-	c, err := config.Load("", []string{"TAKO_ADMIN_PASSWORD=hunter2hunter2", "TAKO_ADMIN_API_KEY=API-HUNTER2", "TAKO_MASTER_KEY=hunter2key", "TAKO_DATABASE=postgres://u:hunter2@h/d"}, nil)
+	c, err := config.Load("", []string{"TAKO_ADMIN_PASSWORD=hunter2hunter2", "TAKO_ADMIN_API_KEY=API-HUNTER2", "TAKO_MASTER_KEY=hunter2key", "TAKO_DATABASE=postgres://u:hunter2@h/d?sslmode=require&password=hunter2&sslpassword=hunter2"}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
