@@ -52,6 +52,9 @@ func TestTwoProgramsCompared(t *testing.T) {
 		return path
 	}
 	before, after := facts("before.json"), facts("after.json")
+	if out := mustOnServer(t, s, "", "backup", "list"); !strings.Contains(out, "not yet") {
+		t.Errorf("nobody has asked for a proof:\n%s", out)
+	}
 	if out, code := run(t, "", "verify", "diff", before, after); code != 0 || !strings.Contains(out, " compared: 0 differences") {
 		t.Errorf("the same program twice: %d\n%s", code, out)
 	}
@@ -92,6 +95,9 @@ func asUpgrade(t *testing.T, s *apptest.Process) {
 	c, err := verify.Programs(t.Context(), run, "2026.4.0", "2026.5.0", "latest", dir)
 	if err != nil || !c.Same() || c.Facts < 60 {
 		t.Errorf("two programs: %+v, %v", c, err)
+	}
+	if out := mustOnServer(t, s, "", "backup", "list"); !strings.Contains(out, "level 3, ") {
+		t.Errorf("the new version worked on a copy of the backup:\n%s", out)
 	}
 	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
 		t.Errorf("left in %s: %v, %v", dir, left, err)

@@ -42,7 +42,8 @@ has no secret in it; what may be one is hashed with the key of --key-file, which
 made for one comparison.
 
 With --backup the copy is a backup of the settings' server, restored into a scratch place
-and thrown away afterwards. Without it, it is the test instance in --data, which has to be
+and thrown away afterwards; --prove proves the backup by that copy as 'tako backup verify
+--level 3' does, with its exit codes. Without it, it is the test instance in --data, which has to be
 in quarantine; the older program goes first, for the newer one raises the schema's level.
 With --read-only it may be any server, even one that runs: what would write is left out.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -51,6 +52,9 @@ With --read-only it may be any server, even one that runs: what would write is l
 			}
 			if id != "" && req.ReadOnly {
 				return usageError{errors.New("--read-only is for a server that must not be changed; a backup is not, so leave one of --read-only and --backup out")}
+			}
+			if id == "" && req.Prove {
+				return usageError{errors.New("--prove is for a backup; name it with --backup")}
 			}
 			var err error
 			if req.Key, err = verifyKey(keyFile); err != nil {
@@ -92,6 +96,7 @@ With --read-only it may be any server, even one that runs: what would write is l
 	o.flags(cmd)
 	kitFlag(cmd, &kit)
 	cmd.Flags().StringVar(&id, "backup", "", `backup to restore into a scratch place: a name of 'tako backup list', or "latest"`)
+	cmd.Flags().BoolVar(&req.Prove, "prove", false, "prove the backup at level 3 by the same copy")
 	cmd.Flags().Uint64Var(&req.Seed, "seed", 1, "chooses which logs and artifacts are read; the same for both programs")
 	cmd.Flags().StringVar(&keyFile, "key-file", "", fmt.Sprintf("file with %d random bytes or more, the same for both programs", comparing.MinKey))
 	cmd.Flags().BoolVar(&req.ReadOnly, "read-only", false, "change nothing, and leave out what would")

@@ -32,6 +32,8 @@ type FactsRequest struct {
 	Limits verify.Limits
 	// ReadOnly leaves out what needs the API, so that nothing is written.
 	ReadOnly bool
+	// Prove has the backup proven at backup.LevelBoot by the same copy, and that noted.
+	Prove bool
 	// Progress is told the parts as they begin; may be nil.
 	Progress func(part string)
 }
@@ -61,21 +63,23 @@ func Facts(ctx context.Context, cfg config.Config, opt Options, req FactsRequest
 	if marker.Unfinished {
 		return nil, fault.New(fault.Conflict, "The test instance in %s was not made to its end; make it again with tako instance clone --into %s.", cfg.Data, cfg.Data)
 	}
-	return factsOf(ctx, cfg, opt, marker, false, req)
+	return factsOf(ctx, cfg, opt, marker, nil, req)
 }
 
 // Facts restores a backup into a scratch place, shuts this process in, brings the copy's
 // schema to this program's level, computes the facts of the copy and throws it away.
-// Nothing is noted of the backup.
+// Nothing is noted of the backup unless req.Prove: then it fails as Verify does, and what
+// keeps the facts from being computed after the proof is no *backup.BootError.
 func (b *Backups) Facts(ctx context.Context, id string, kit *secret.RecoveryKey, req FactsRequest, progress func(backup.Progress)) (doc *verify.Document, err error) {
 	keys, d, done, err := b.keys(ctx, kit)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, done()) }()
-	err = b.Within(ctx, id, backup.VerifyOptions{
+	opt := backup.VerifyOptions{
 		Keys: keys, Temp: tempDir(b.cfg), Server: d, Places: allPlaces, Version: b.opt.Version, Log: b.opt.Log, Progress: progress,
-	}, func(ctx context.Context, c backup.Copy) (err error) {
+	}
+	work := func(ctx context.Context, c backup.Copy, works func(ctx context.Context, url, key string) error) (err error) {
 		cfg := config.Defaults()
 		cfg.Data, cfg.Database, cfg.Backups = c.Data, c.Database, filepath.Join(c.Data, "backups")
 		marker := &instance.Marker{
@@ -85,15 +89,38 @@ func (b *Backups) Facts(ctx context.Context, id string, kit *secret.RecoveryKey,
 		if err := marker.Write(c.Data); err != nil {
 			return err
 		}
-		doc, err = factsOf(ctx, cfg, b.opt, marker, true, req)
+		doc, err = factsOf(ctx, cfg, b.opt, marker, works, req)
 		return err
-	})
-	return doc, err
+	}
+	if !req.Prove {
+		err = b.Within(ctx, id, opt, func(ctx context.Context, c backup.Copy) error {
+			return work(ctx, c, func(context.Context, string, string) error { return nil })
+		})
+		return doc, err
+	}
+	var failed error
+	opt.Level = backup.LevelBoot
+	opt.Boot = func(ctx context.Context, c backup.Copy) error {
+		works := false
+		err := work(ctx, c, func(ctx context.Context, url, key string) (err error) {
+			err = smoke(ctx, url, key)
+			works = err == nil
+			return err
+		})
+		if works && err != nil && ctx.Err() == nil {
+			failed, err = err, nil
+		}
+		return err
+	}
+	_, err = b.Store.Verify(ctx, id, opt)
+	return doc, errors.Join(err, failed)
 }
 
-// factsOf computes the facts of a copy. thrown says that the copy is thrown away, and its
-// database not marked.
-func factsOf(ctx context.Context, cfg config.Config, opt Options, marker *instance.Marker, thrown bool, req FactsRequest) (doc *verify.Document, err error) {
+// factsOf computes the facts of a copy. A copy that is thrown away has works called with
+// where its API answers and the key of an administrator, before anything else asks it, and
+// its database is not marked; works is nil for any other.
+func factsOf(ctx context.Context, cfg config.Config, opt Options, marker *instance.Marker, works func(ctx context.Context, url, key string) error, req FactsRequest) (doc *verify.Document, err error) {
+	thrown := works != nil
 	opt.Proof = thrown
 	err = migrateCopy(ctx, cfg.Database, opt, func(d *db.DB) error {
 		if thrown {
@@ -112,6 +139,8 @@ func factsOf(ctx context.Context, cfg config.Config, opt Options, marker *instan
 		c.API = &verify.API{URL: a.URL(), Key: key}
 		if !thrown {
 			c.Until = marker.Created
+		} else if err := works(ctx, a.URL(), key); err != nil {
+			return err
 		}
 		doc, err = verify.Run(ctx, c)
 		return err

@@ -206,29 +206,33 @@ type rehearsed struct {
 	Harmless    int `json:"harmless"`
 }
 
-// rehearse has the new version restore the backup beside, bring it to its own level,
-// start on it and read from it. Then both versions say what they would do with that data,
-// and it has to be the same.
+// rehearse has both versions restore the backup beside and say what they would do with that
+// data, and it has to be the same. The new one brings its copy to its own level, starts on
+// it and reads from it before, which proves the backup, too.
 func (c *Coordinator) rehearse(ctx context.Context, t *Txn) (any, error) {
 	var b backedUp
 	if err := json.Unmarshal(t.Results[BackedUp], &b); err != nil {
 		return nil, fmt.Errorf("find the backup of this upgrade: %w", err)
 	}
 	started := time.Now()
-	if _, err := c.aside(ctx, t.Plan.To, "backup", "verify", b.ID, "--level", "3"); err != nil {
+	aside := func(ctx context.Context, version string, args ...string) ([]byte, error) {
+		said, err := c.aside(ctx, version, args...)
 		var ended *exec.ExitError
-		if ctx.Err() == nil && errors.As(err, &ended) && ended.ExitCode() == exitDidNotWork {
-			c.markBad(t.Plan.To, err.Error())
+		if version == t.Plan.To && ctx.Err() == nil && errors.As(err, &ended) && ended.ExitCode() == exitDidNotWork {
+			c.markBad(version, err.Error())
 		}
-		return nil, err
+		return said, err
 	}
 	c.forgetFacts()
 	defer c.forgetFacts()
 	var out rehearsed
-	both, err := verify.Programs(ctx, c.aside, t.Plan.From, t.Plan.To, b.ID, c.facts())
+	both, err := verify.Programs(ctx, aside, t.Plan.From, t.Plan.To, b.ID, c.facts())
 	switch {
 	case fault.Is(err, fault.Unsupported):
 		fmt.Fprintln(c.cfg.Log, err)
+		if _, err := aside(ctx, t.Plan.To, "backup", "verify", b.ID, "--level", "3"); err != nil {
+			return nil, err
+		}
 	case err != nil:
 		return nil, err
 	default:
@@ -244,8 +248,8 @@ func (c *Coordinator) rehearse(ctx context.Context, t *Txn) (any, error) {
 	return out, nil
 }
 
-// exitDidNotWork is how `backup verify` ends when the program did not work on the copy: a
-// migration of it failed, or it did not start there. Whatever else keeps it from its work,
+// exitDidNotWork is how `backup verify` and `verify facts --prove` end when the program did
+// not work on the copy: a migration of it failed, or it did not start there. Whatever else keeps it from its work,
 // such as a full disk, says nothing of the version.
 const exitDidNotWork = 4
 

@@ -21,7 +21,8 @@ type Runner func(ctx context.Context, version string, args ...string) (out []byt
 // its own, in a process of its own. The documents are in a directory that is made in the
 // directory parent, which is made too if it is missing: with a name of its own, since the
 // process of a call that was killed may still write. It is removed again. That from is a
-// version from before there were facts is a fault Unsupported.
+// version from before there were facts is a fault Unsupported: then to was not run. Else it
+// has proven the backup at its highest level before it said its facts.
 func Programs(ctx context.Context, run Runner, from, to, backup, parent string) (_ *Comparison, err error) {
 	if err := os.MkdirAll(parent, 0o700); err != nil {
 		return nil, err
@@ -43,7 +44,12 @@ func Programs(ctx context.Context, run Runner, from, to, backup, parent string) 
 	var docs []*Document
 	for i, version := range []string{from, to} {
 		path := filepath.Join(dir, strconv.Itoa(i)+".json")
-		_, err := run(ctx, version, "verify", "facts", "--backup", backup, "--seed", seed, "--key-file", key, "--out", path)
+		args := []string{"verify", "facts", "--backup", backup, "--seed", seed, "--key-file", key, "--out", path}
+		if i == 1 {
+			// Only of the version that is to run is it known that it has the flag.
+			args = append(args, "--prove")
+		}
+		_, err := run(ctx, version, args...)
 		if err != nil {
 			// Of a command that it does not know, a program shows no help. What comes after a
 			// version that knows it does, too: then it is a failure like any other.
