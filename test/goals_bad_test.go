@@ -101,7 +101,22 @@ func (g *goals) diesLater(t *testing.T, u *upgraded, dialect db.Dialect) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "it has switched", func() bool { return u.last().State == upgrade.Switched })
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	// The upgrade gives way to all these requests: nobody knows how long it takes.
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for late := time.After(10 * time.Minute); u.last().State != upgrade.Switched; {
+		select {
+		case <-tick.C:
+		case err := <-ended:
+			t.Fatalf("the upgrade ended before the switch: %v\n%s", err, &out)
+		case <-late:
+			_ = cmd.Process.Kill() // it only shows what the upgrade does
+			<-ended
+			t.Fatalf("after ten minutes the upgrade has come to %s\n%s", u.last().State, &out)
+		}
+	}
 	<-time.After(well)
 	u.serves(next)
 	u.misbehave("die")
@@ -111,7 +126,7 @@ func (g *goals) diesLater(t *testing.T, u *upgraded, dialect db.Dialect) {
 		return err == nil && strings.Contains(string(r.Body), `"`+u.old+`"`)
 	})
 	took := time.Since(died)
-	if err := cmd.Wait(); err == nil || cmd.ProcessState.ExitCode() != 30 {
+	if err := <-ended; err == nil || cmd.ProcessState.ExitCode() != 30 {
 		t.Errorf("the upgrade ended with %v\n%s", err, &out)
 	}
 	stop()
