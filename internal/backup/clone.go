@@ -332,7 +332,7 @@ func (s *Store) clonePostgres(ctx context.Context, dir string, opt *CloneOptions
 		return nil, err
 	}
 	tellOf(opt.Progress, "restoring the database", 0)
-	err = loadScript(ctx, d, m, dump, begin, fmt.Sprintf("ALTER SCHEMA %s RENAME TO %s;\nCREATE SCHEMA %s;\n", own, staging, own))
+	err = loadScript(ctx, d, m, dump, begin, "", fmt.Sprintf("ALTER SCHEMA %s RENAME TO %s;\nCREATE SCHEMA %s;\n", own, staging, own))
 	if err != nil {
 		return nil, err
 	}

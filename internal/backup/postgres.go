@@ -105,28 +105,49 @@ func dump(ctx context.Context, src Source, m *Manifest, path, hashes string) err
 // load restores a dump into a database in one transaction: all of it is there
 // afterwards, or nothing has changed. What stands in the schema is kept under
 // another name, which is returned; "" when there was nothing. begun is the new life that
-// the database begins with it; nil for a copy that is thrown away.
+// the database begins with it.
 func load(ctx context.Context, d *db.DB, m *Manifest, path string, begun *life) (kept string, err error) {
 	_, err = d.Meta(ctx)
 	if err != nil && !errors.Is(err, db.ErrNoSchema) {
 		return "", err
 	}
-	begin := ""
-	if begun != nil {
-		begin = fmt.Sprintf("SELECT pg_advisory_xact_lock(%d);\n", begun.lock)
-	}
+	begin := fmt.Sprintf("SELECT pg_advisory_xact_lock(%d);\n", begun.lock)
 	if err == nil {
 		kept = "before_restore_" + strings.ToLower(time.Now().UTC().Format("20060102T150405")+"_"+rand.Text()[:4])
 		begin += fmt.Sprintf("ALTER SCHEMA %s RENAME TO %s;\nCREATE SCHEMA %s;\n", quoted(m.Schema), quoted(kept), quoted(m.Schema))
 	}
-	end := ""
-	if begun != nil {
-		end = strings.Join(tasks.HoldSQL(quoted(m.Schema), m.ID, m.Created, time.Now()), ";\n") + ";\n" + db.ReincarnateSQL(quoted(m.Schema), begun.incarnation) + end
-		for _, table := range livingTables() {
-			end = fmt.Sprintf("DELETE FROM %s.%s;\n", quoted(m.Schema), table) + end
-		}
+	end := strings.Join(tasks.HoldSQL(quoted(m.Schema), m.ID, m.Created, time.Now()), ";\n") + ";\n" + db.ReincarnateSQL(quoted(m.Schema), begun.incarnation)
+	for _, table := range livingTables() {
+		end = fmt.Sprintf("DELETE FROM %s.%s;\n", quoted(m.Schema), table) + end
 	}
-	return kept, loadScript(ctx, d, m, path, begin, end)
+	return kept, loadScript(ctx, d, m, path, begin, "", end)
+}
+
+// loadScratch restores a dump into an empty database that is thrown away. unlogged keeps the
+// copy out of the server's log: nobody makes tables in it that refer to those of the dump,
+// for PostgreSQL has no logged table refer to an unlogged one.
+func loadScratch(ctx context.Context, d *db.DB, m *Manifest, path string, unlogged bool) error {
+	made := ""
+	if unlogged {
+		made = setUnlogged(m.Schema)
+	}
+	return loadScript(ctx, d, m, path, "", made, analyze(m.Schema))
+}
+
+// setUnlogged has what is loaded into the tables of a schema, which are empty yet, not
+// written to the server's log: everybody else who commits on that server would wait until
+// the log of it all is on the disk.
+func setUnlogged(schema string) string { return eachTable(schema, "ALTER TABLE %s SET UNLOGGED") }
+
+// analyze has the server look at what was loaded: it would plan queries as of empty tables
+// until it gets to that by itself, some minutes later.
+func analyze(schema string) string { return eachTable(schema, "ANALYZE %s") }
+
+func eachTable(schema, statement string) string {
+	return fmt.Sprintf(`DO $tako$ DECLARE t regclass; BEGIN
+FOR t IN SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'r' AND n.nspname = '%s' LOOP
+EXECUTE pg_catalog.format('%s', t); END LOOP; END $tako$;
+`, strings.ReplaceAll(schema, "'", "''"), statement)
 }
 
 // undecidedError is a failure after the COMMIT of a transaction was sent: it may have had
@@ -137,8 +158,9 @@ func (e *undecidedError) Error() string { return e.cause.Error() }
 func (e *undecidedError) Unwrap() error { return e.cause }
 
 // loadScript restores a dump in one transaction, between the statements of begin and
-// end. An *undecidedError leaves open whether it was committed.
-func loadScript(ctx context.Context, d *db.DB, m *Manifest, path, begin, end string) error {
+// end; those of made, if there are any, come when the tables are made and have no rows yet.
+// An *undecidedError leaves open whether it was committed.
+func loadScript(ctx context.Context, d *db.DB, m *Manifest, path, begin, made, end string) error {
 	server, err := d.Server(ctx)
 	if err != nil {
 		return err
@@ -157,12 +179,7 @@ func loadScript(ctx context.Context, d *db.DB, m *Manifest, path, begin, end str
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	psql, psqlSaid := program(ctx, bin, "psql", server, "--no-psqlrc", "--quiet", "--output=/dev/null", "--set=ON_ERROR_STOP=1", "--file=-")
-	restore, restoreSaid := program(ctx, bin, "pg_restore", server, "--no-owner", "--no-privileges", "--schema="+m.Schema, "--file=-", path)
 	in, err := psql.StdinPipe()
-	if err != nil {
-		return err
-	}
-	script, err := restore.StdoutPipe()
 	if err != nil {
 		return err
 	}
@@ -170,14 +187,19 @@ func loadScript(ctx context.Context, d *db.DB, m *Manifest, path, begin, end str
 		return err
 	}
 	_, sendErr := io.WriteString(in, begin)
-	err = restore.Start()
-	if err == nil {
-		_, copyErr := io.Copy(in, script)
-		if copyErr != nil {
-			cancel() // psql has ended, and pg_restore would wait for ever for its reader
+	parts := func(which ...string) {
+		if err == nil && sendErr == nil {
+			sendErr, err = unpack(ctx, bin, server, in, append(which, "--schema="+m.Schema, path)...)
 		}
-		sendErr = errors.Join(sendErr, copyErr)
-		err = failed("pg_restore", restore.Wait(), restoreSaid)
+	}
+	if made == "" {
+		parts()
+	} else {
+		parts("--section=pre-data")
+		if err == nil && sendErr == nil {
+			_, sendErr = io.WriteString(in, made)
+		}
+		parts("--section=data", "--section=post-data")
 	}
 	if err == nil && sendErr == nil {
 		err = failpoint.Hit("restore-loaded")
@@ -200,6 +222,25 @@ func loadScript(ctx context.Context, d *db.DB, m *Manifest, path, begin, end str
 		return &undecidedError{err}
 	}
 	return err
+}
+
+// unpack has pg_restore write what is in a dump to psql, as statements. An error of its own
+// is err, that nobody reads them sendErr.
+func unpack(ctx context.Context, bin string, server db.Server, psql io.Writer, args ...string) (sendErr, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	restore, said := program(ctx, bin, "pg_restore", server, append([]string{"--no-owner", "--no-privileges", "--file=-"}, args...)...)
+	script, err := restore.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := restore.Start(); err != nil {
+		return nil, err
+	}
+	if _, sendErr = io.Copy(psql, script); sendErr != nil {
+		cancel() // psql has ended, and pg_restore would wait for ever for its reader
+	}
+	return sendErr, failed("pg_restore", restore.Wait(), said)
 }
 
 // livingTables have a row for each running process; those of the former life are gone.

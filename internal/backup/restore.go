@@ -187,6 +187,9 @@ func (s *Store) files(ctx context.Context, dir string, opt *RestoreOptions, r *R
 		err = found.err(m.ID)
 	}
 	if err == nil {
+		err = syncFile(staged)
+	}
+	if err == nil {
 		err = failpoint.Hit("restore-staged")
 	}
 	if err != nil {
@@ -207,6 +210,15 @@ func (s *Store) files(ctx context.Context, dir string, opt *RestoreOptions, r *R
 		err = found.err(m.ID)
 	}
 	return err
+}
+
+// syncFile has the content of a file on the disk.
+func syncFile(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }
 
 // dropDamaged removes a blob whose content is not what its name says, so that a

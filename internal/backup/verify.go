@@ -312,7 +312,8 @@ func tellOf(fn func(Progress), stage string, total int64) func(int64) {
 	return (&Source{Progress: fn}).tell(stage, total)
 }
 
-// unsealDatabase decrypts the database into a new file, and reports whether it is whole.
+// unsealDatabase decrypts the database into a new file, and reports whether it is whole. That
+// its content is on the disk is left to those who keep it.
 func unsealDatabase(ctx context.Context, dir string, m *Manifest, path string, by []age.Identity, tell func(int64), found *problems) (whole bool, err error) {
 	out, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -354,7 +355,7 @@ func unsealDatabase(ctx context.Context, dir string, m *Manifest, path string, b
 		found.add("%s has not the content that it had", databaseFile)
 		return false, nil
 	}
-	return true, out.Sync()
+	return true, nil
 }
 
 func hashFile(ctx context.Context, path string) (string, error) {
@@ -466,7 +467,7 @@ func verifyDatabase(ctx context.Context, c *Copy, path string, opt *VerifyOption
 		}
 		defer func() { err = errors.Join(err, drop(ctx)) }()
 		c.Database = at
-		if err := loadInto(ctx, at, &c.Manifest, path); err != nil {
+		if err := loadInto(ctx, at, &c.Manifest, path, opt); err != nil {
 			return err
 		}
 		if err := os.Remove(path); err != nil {
@@ -508,12 +509,13 @@ func (c *Copy) blame(ctx context.Context, err error) error {
 // expand: what fails on it may be the program's fault.
 func (c *Copy) older() bool { return c.Manifest.SchemaLevel < db.BinaryLevels().Level }
 
-func loadInto(ctx context.Context, url string, m *Manifest, path string) error {
+func loadInto(ctx context.Context, url string, m *Manifest, path string, opt *VerifyOptions) error {
 	d, err := db.Open(ctx, url, db.Options{Readers: 2})
 	if err != nil {
 		return err
 	}
-	_, err = load(ctx, d, m, path, nil)
+	// Another version than the backup's has migrations of its own, if it is started.
+	err = loadScratch(ctx, d, m, path, opt.Level < LevelBoot || opt.Version == m.Version)
 	return errors.Join(err, d.Close())
 }
 
