@@ -192,7 +192,7 @@ func TestNeitherStarts(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "1.0.0")
 	w.install("1.1.0")
-	w.supervise("TEST_CRASHTIME=300ms", "TEST_READY="+patience.String())
+	w.supervise("TEST_CRASHTIME=300ms")
 	if _, err := w.order(supervisor.Order{Do: "switch", Version: "1.1.0"}); err != nil {
 		t.Fatal(err)
 	}
