@@ -231,18 +231,19 @@ func (s *Supervisor) closeSockets() {
 
 // loop keeps a server running, and does what it is told.
 func (s *Supervisor) loop(ctx context.Context) error {
-	pause := time.Duration(0)
+	var next time.Time // the next start: an order that comes before it does not put it off
+	wait := func(pause time.Duration) { next = time.Now().Add(pause) }
 	for {
 		var again <-chan time.Time
 		if s.server == nil {
 			s.page.expect()
-			if pause > 0 {
+			if pause := time.Until(next); pause > 0 {
 				again = time.After(pause)
 			} else if err := s.start(ctx); err != nil && ctx.Err() == nil {
 				s.log.Error("start the server", "err", err)
 				s.page.show()
 				s.trouble = strings.ReplaceAll(err.Error(), "\n", "; ")
-				pause = s.failed(err)
+				wait(s.failed(err))
 				continue
 			}
 		}
@@ -254,7 +255,6 @@ func (s *Supervisor) loop(ctx context.Context) error {
 		case <-ctx.Done():
 			return s.end()
 		case <-again:
-			pause = 0
 		case <-gone:
 			s.log.Error("the server has ended", "version", s.server.version(), "pid", s.server.pid, "state", s.server.state())
 			s.trouble = fmt.Sprintf("version %s has ended by itself: %s", s.server.version(), s.server.state())
@@ -267,7 +267,7 @@ func (s *Supervisor) loop(ctx context.Context) error {
 			}
 			s.server.close()
 			s.server = nil
-			pause = count()
+			wait(count())
 		case d := <-s.ended:
 			s.ducks = slices.DeleteFunc(s.ducks, func(c *child) bool { return c == d })
 			d.close()
