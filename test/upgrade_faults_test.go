@@ -103,7 +103,7 @@ func TestBadVersions(t *testing.T) {
 			kept := u.environment("kept")
 			// Data that a migration fails on shows in the rehearsal.
 			one, two := u.environment("Spoiled 1"), u.environment("Spoiled 2")
-			u.do(20, "verify of version", "--yes", "--to", next, "--probation", "1s")
+			u.do(20, "did not work on a copy", "--yes", "--to", next, "--probation", "1s")
 			if got := u.last(); got.Failed != upgrade.Rehearsed {
 				t.Errorf("it failed at %s: %s", got.Failed, got.Error)
 			}
