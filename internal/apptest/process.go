@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -19,6 +20,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/takodeploy/tako/internal/agent"
 	"github.com/takodeploy/tako/internal/db"
@@ -49,6 +52,9 @@ type Process struct {
 	cmd *exec.Cmd
 	mu  sync.Mutex
 	out []string
+	// said is what comes from the process, and read is closed at its end.
+	said io.ReadCloser
+	read chan struct{}
 	// stopped tells that Stop was the last end: no server is left for a supervisor to find.
 	stopped bool
 }
@@ -144,8 +150,10 @@ func (p *Process) Start() {
 	if err := p.cmd.Start(); err != nil {
 		p.t.Fatal(err)
 	}
-	ready := make(chan string, 1)
+	ready, read := make(chan string, 1), make(chan struct{})
+	p.said, p.read = stdout, read
 	go func() {
+		defer close(read)
 		for lines := bufio.NewScanner(stdout); lines.Scan(); {
 			p.mu.Lock()
 			p.out = append(p.out, lines.Text())
@@ -231,11 +239,52 @@ func (p *Process) Stop() {
 }
 
 func (p *Process) wait() {
+	p.heard()
 	var exit *exec.ExitError
 	if err := p.cmd.Wait(); err != nil && !errors.As(err, &exit) {
 		p.t.Logf("wait for the server: %v", err)
 	}
 	p.cmd = nil
+}
+
+// heard waits until the process has ended and what it said last was read: to wait for the
+// command closes the pipe, with what is in it. A child of the process may keep the pipe
+// open; then what is in it now is all.
+func (p *Process) heard() {
+	for {
+		if err := unix.Waitid(unix.P_PID, p.cmd.Process.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil); !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	tick, late := time.NewTicker(20*time.Millisecond), time.After(time.Second)
+	defer tick.Stop()
+	for empty := 0; empty < 3; {
+		select {
+		case <-p.read:
+			return
+		case <-late:
+			return
+		case <-tick.C:
+		}
+		if empty++; p.unread() {
+			empty = 0
+		}
+	}
+}
+
+// unread reports whether something is in the pipe.
+func (p *Process) unread() bool {
+	pipe, ok := p.said.(syscall.Conn)
+	if !ok {
+		return false
+	}
+	conn, err := pipe.SyscallConn()
+	if err != nil {
+		return false
+	}
+	n := 0
+	err = conn.Control(func(fd uintptr) { n, _ = unix.IoctlGetInt(int(fd), unix.TIOCINQ) }) //nolint:gosec // a descriptor is small
+	return err == nil && n > 0
 }
 
 // Exited reports whether the server has ended by itself, at a failpoint.

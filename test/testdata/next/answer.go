@@ -17,7 +17,7 @@ func misanswer(r *http.Request) {
 	if len(os.Args) > 1 {
 		does = os.Args[1]
 	}
-	if does == "server" && (path == "/api/spaces/all" || path == "/readyz") || does == "verify" && path == "/api/teams" {
+	if does == "server" && (path == "/api/spaces/all" || path == "/readyz") || does == "verify" && path == "/api/lifecycles" {
 		misbehave(does, path)
 	}
 }
