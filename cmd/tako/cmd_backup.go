@@ -139,7 +139,8 @@ func backupCreateCommand() *cobra.Command {
 		Use: "create", Short: "Take a backup, and prove it", Args: cobra.NoArgs,
 		Long: `Takes a backup and proves it, as 'tako backup verify' does and with its exit codes.
 --keep-until, --reason and --for-upgrade pin it (see 'tako backup pin'); of the backups of
-one upgrade only the last stays pinned.`,
+one upgrade only the last stays pinned. What was restored for the proof of a backup for an
+upgrade stays on a PostgreSQL server for the rehearsal.`,
 		Example: "  tako backup create\n  tako backup create --verify 3 --backups /mnt/backups\n  tako backup create --keep-until 2027-01-31 --reason \"before the audit\"",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			pin, err := flags.pin(time.Now())
@@ -165,7 +166,7 @@ one upgrade only the last stays pinned.`,
 					fmt.Fprintf(cmd.ErrOrStderr(), "The server itself has lost %d packages, artifacts or logs, so the backup is without them: %s\n", n, strings.Join(made.Missing[:min(n, 10)], " "))
 				}
 				if level > 0 {
-					if err := verify(cmd, out, b, made.ID, level, nil); err != nil {
+					if err := verify(cmd, out, b, made.ID, app.VerifyRequest{Level: level, Keep: flags.upgrade != ""}); err != nil {
 						return err
 					}
 				}
@@ -185,9 +186,10 @@ one upgrade only the last stays pinned.`,
 	return cmd
 }
 
-func verify(cmd *cobra.Command, out io.Writer, b *app.Backups, id string, level int, kit *secret.RecoveryKey) error {
+func verify(cmd *cobra.Command, out io.Writer, b *app.Backups, id string, req app.VerifyRequest) error {
 	m := newMeter(cmd)
-	v, err := b.Verify(cmd.Context(), id, level, kit, m.tell)
+	req.Progress = m.tell
+	v, err := b.Verify(cmd.Context(), id, req)
 	m.end()
 	if err != nil {
 		return err
@@ -257,7 +259,9 @@ backup is as good as before, but this version of the program did not work on the
 			if err != nil {
 				return err
 			}
-			return o.backups(cmd, func(b *app.Backups) error { return verify(cmd, cmd.OutOrStdout(), b, named(args), level, key) })
+			return o.backups(cmd, func(b *app.Backups) error {
+				return verify(cmd, cmd.OutOrStdout(), b, named(args), app.VerifyRequest{Level: level, Kit: key})
+			})
 		},
 	}
 	o.flags(cmd)

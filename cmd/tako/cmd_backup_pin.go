@@ -128,7 +128,7 @@ a backup that is not pinned stays so, and a pin that ends before stays as it is.
 				}
 				until = time.Now().Add(span)
 			}
-			return o.backups(cmd, func(b *app.Backups) error { return b.Unpin(args[0], until) })
+			return o.backups(cmd, func(b *app.Backups) error { return b.Unpin(cmd.Context(), args[0], until) })
 		},
 	}
 	o.flags(cmd)

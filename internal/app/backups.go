@@ -110,17 +110,45 @@ func (b *Backups) create(ctx context.Context, d *db.DB, keys *secret.Box, pin *b
 	})
 }
 
+// VerifyRequest asks for the proof of a backup.
+type VerifyRequest struct {
+	Level int // of backup.LevelFiles and those that follow
+	// Kit opens the backup where the server's own keys do not; may be nil.
+	Kit *secret.RecoveryKey
+	// Keep leaves what was restored on a PostgreSQL server for whoever verifies or compares
+	// this backup next, until a proof by facts, or Unpin.
+	Keep     bool
+	Progress func(backup.Progress)
+}
+
 // Verify proves a backup, with the server's own keys and those of a recovery kit,
 // if there is one.
-func (b *Backups) Verify(ctx context.Context, id string, level int, kit *secret.RecoveryKey, progress func(backup.Progress)) (v backup.Verified, err error) {
-	keys, d, done, err := b.keys(ctx, kit)
+func (b *Backups) Verify(ctx context.Context, id string, req VerifyRequest) (v backup.Verified, err error) {
+	keys, d, done, err := b.keys(ctx, req.Kit)
 	if err != nil {
 		return v, err
 	}
 	defer func() { err = errors.Join(err, done()) }()
 	return b.Store.Verify(ctx, id, backup.VerifyOptions{
-		Level: level, Keys: keys, Temp: tempDir(b.cfg), Server: d, Places: allPlaces, Boot: b.boot, Version: b.opt.Version, Log: b.opt.Log, Progress: progress,
+		Level: req.Level, Keep: req.Keep,
+		Keys: keys, Temp: tempDir(b.cfg), Server: d, Places: allPlaces, Boot: b.boot, Version: b.opt.Version, Log: b.opt.Log, Progress: req.Progress,
 	})
+}
+
+// Unpin is Store.Unpin, and has what Verify has kept of the backup removed. That it cannot
+// be now is no error: whoever verifies a backup an hour later removes it.
+func (b *Backups) Unpin(ctx context.Context, id string, until time.Time) error {
+	if err := b.Store.Unpin(id, until); err != nil {
+		return err
+	}
+	d, err := db.Open(ctx, b.cfg.Database, db.Options{Readers: 1, Log: b.opt.Log, MustExist: true})
+	if err == nil {
+		err = errors.Join(b.DropKept(ctx, id, d), d.Close())
+	}
+	if err != nil {
+		b.opt.Log.Debug("what was restored of a backup stays for now", "backup", id, "err", err)
+	}
+	return nil
 }
 
 // keys are those of the server, if it has a database that opens; else those that

@@ -168,11 +168,11 @@ func (c *catchUp) until(ctx context.Context, fn func() (busy bool, err error)) e
 func (c *catchUp) backUp(ctx context.Context) (id string, err error) {
 	if c.db.Dialect() == db.Postgres {
 		// Not to take one after the other where none can be proven.
-		_, drop, err := c.db.Scratch(ctx)
+		place, err := c.db.Scratch(ctx)
 		if err != nil {
 			return "", err
 		}
-		if err := drop(ctx); err != nil {
+		if err := place.Drop(ctx); err != nil {
 			return "", err
 		}
 	}

@@ -99,7 +99,7 @@ func (b *Backups) Facts(ctx context.Context, id string, kit *secret.RecoveryKey,
 		return doc, err
 	}
 	var failed error
-	opt.Level = backup.LevelBoot
+	opt.Level, opt.Last = backup.LevelBoot, true
 	opt.Boot = func(ctx context.Context, c backup.Copy) error {
 		works := false
 		err := work(ctx, c, func(ctx context.Context, url, key string) (err error) {

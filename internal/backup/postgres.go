@@ -123,15 +123,11 @@ func load(ctx context.Context, d *db.DB, m *Manifest, path string, begun *life) 
 	return kept, loadScript(ctx, d, m, path, begin, "", end)
 }
 
-// loadScratch restores a dump into an empty database that is thrown away. unlogged keeps the
-// copy out of the server's log: nobody makes tables in it that refer to those of the dump,
-// for PostgreSQL has no logged table refer to an unlogged one.
-func loadScratch(ctx context.Context, d *db.DB, m *Manifest, path string, unlogged bool) error {
-	made := ""
-	if unlogged {
-		made = setUnlogged(m.Schema)
-	}
-	return loadScript(ctx, d, m, path, "", made, analyze(m.Schema))
+// loadScratch restores a dump into an empty database that is thrown away. The copy is kept out
+// of the server's log: no table can be made in it that refers to those of the dump, which
+// no migration does.
+func loadScratch(ctx context.Context, d *db.DB, m *Manifest, path string) error {
+	return loadScript(ctx, d, m, path, "", setUnlogged(m.Schema), analyze(m.Schema))
 }
 
 // setUnlogged has what is loaded into the tables of a schema, which are empty yet, not

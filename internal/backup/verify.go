@@ -104,6 +104,10 @@ type VerifyOptions struct {
 	Server *db.DB
 	// Places are where the database keeps sealed values.
 	Places func() []secret.Place
+	// Keep leaves the database that was restored for the next verification of this backup,
+	// which is then spared to restore it; the one with Last removes it. On SQLite, or at
+	// LevelBoot, which changes it, nothing is kept.
+	Keep, Last bool
 	// Boot starts the program on a restored copy and has it answer, for LevelBoot.
 	Boot     func(ctx context.Context, copy Copy) error
 	Version  string
@@ -461,15 +465,24 @@ func verifyDatabase(ctx context.Context, c *Copy, path string, opt *VerifyOption
 		if opt.Server == nil || opt.Server.Dialect() != db.Postgres {
 			return fault.New(fault.Invalid, "The backup is of PostgreSQL; name a database of the server that is to take the scratch copy with --database.")
 		}
-		at, drop, err := opt.Server.Scratch(ctx)
+		label := keptLabel(&c.Manifest)
+		if opt.Last {
+			defer func() { err = errors.Join(err, opt.Server.DropKept(ctx, label)) }()
+		}
+		place, err := scratch(ctx, c, path, opt)
 		if err != nil {
 			return err
 		}
-		defer func() { err = errors.Join(err, drop(ctx)) }()
-		c.Database = at
-		if err := loadInto(ctx, at, &c.Manifest, path, opt); err != nil {
-			return err
-		}
+		defer func() {
+			if err == nil && opt.Keep && opt.Level < LevelBoot && len(found.named) == 0 {
+				// Without it the next one loads the backup again.
+				if err := place.Keep(ctx, label); err == nil {
+					return
+				}
+			}
+			err = errors.Join(err, place.Drop(ctx))
+		}()
+		c.Database = place.URL
 		if err := os.Remove(path); err != nil {
 			return err
 		}
@@ -509,13 +522,48 @@ func (c *Copy) blame(ctx context.Context, err error) error {
 // expand: what fails on it may be the program's fault.
 func (c *Copy) older() bool { return c.Manifest.SchemaLevel < db.BinaryLevels().Level }
 
-func loadInto(ctx context.Context, url string, m *Manifest, path string, opt *VerifyOptions) error {
+// scratch makes a database that has what a backup has: a copy of the one that an earlier
+// verification of it has kept, or what is in its dump.
+func scratch(ctx context.Context, c *Copy, dump string, opt *VerifyOptions) (*db.Scratch, error) {
+	place, err := opt.Server.ScratchLike(ctx, keptLabel(&c.Manifest))
+	if place != nil || fault.Is(err, fault.Forbidden) || isOurs(ctx, err) {
+		return place, err
+	}
+	if err != nil {
+		opt.Log.Debug("the backup is loaded again", "backup", c.Manifest.ID, "err", err)
+	}
+	if place, err = opt.Server.Scratch(ctx); err != nil {
+		return nil, err
+	}
+	if err := loadInto(ctx, place.URL, &c.Manifest, dump); err != nil {
+		return nil, errors.Join(err, place.Drop(ctx))
+	}
+	return place, nil
+}
+
+// keptLabel is what a database is kept under that has what a backup has. Its content is
+// named as well: a folder can be replaced.
+func keptLabel(m *Manifest) string { return "as loaded from " + m.ID + " " + m.Database.SHA256 }
+
+// DropKept removes the database that VerifyOptions.Keep has left of a backup on server.
+func (s *Store) DropKept(ctx context.Context, id string, server *db.DB) error {
+	dir, err := s.path(id)
+	if err != nil {
+		return err
+	}
+	m, err := readManifest(dir)
+	if err != nil {
+		return err
+	}
+	return server.DropKept(ctx, keptLabel(&m))
+}
+
+func loadInto(ctx context.Context, url string, m *Manifest, path string) error {
 	d, err := db.Open(ctx, url, db.Options{Readers: 2})
 	if err != nil {
 		return err
 	}
-	// Another version than the backup's has migrations of its own, if it is started.
-	err = loadScratch(ctx, d, m, path, opt.Level < LevelBoot || opt.Version == m.Version)
+	err = loadScratch(ctx, d, m, path)
 	return errors.Join(err, d.Close())
 }
 

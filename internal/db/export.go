@@ -2,15 +2,12 @@ package db
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"net/url"
 	"strconv"
 	"strings"
-	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
@@ -202,74 +199,4 @@ func (d *DB) Server(ctx context.Context) (Server, error) {
 		}
 	}
 	return s, nil
-}
-
-// scratchPrefix names databases that are thrown away.
-const scratchPrefix = "tako_scratch_"
-
-// Scratch makes an empty database on the same PostgreSQL server, to be dropped
-// when it has served. Those that a killed process left are dropped too. A role
-// that may not create databases gets a fault Forbidden.
-func (d *DB) Scratch(ctx context.Context) (at string, drop func(context.Context) error, err error) {
-	if d.dialect != Postgres {
-		return "", nil, fault.New(fault.Unsupported, "SQLite has no server.")
-	}
-	u, err := url.Parse(d.dsn)
-	if err != nil {
-		return "", nil, errors.New("the database URL cannot be read")
-	}
-	name := scratchPrefix + strconv.FormatInt(time.Now().Unix(), 10) + "_" + strings.ToLower(rand.Text()[:8])
-	conn, err := pgx.ConnectConfig(ctx, d.pgConfig)
-	if err != nil {
-		return "", nil, d.translate(err)
-	}
-	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }() // it has served
-	var may bool
-	if err := conn.QueryRow(ctx, `SELECT rolcreatedb OR rolsuper FROM pg_roles WHERE rolname = current_user`).Scan(&may); err != nil {
-		return "", nil, d.translate(err)
-	}
-	if !may {
-		return "", nil, fault.New(fault.Forbidden, "The role %s may not create databases, so the backup cannot be restored for a test; ALTER ROLE %s CREATEDB allows it.", d.pgConfig.User, d.pgConfig.User)
-	}
-	if err := dropAbandoned(ctx, conn); err != nil {
-		return "", nil, d.translate(err)
-	}
-	if _, err := conn.Exec(ctx, "CREATE DATABASE "+name+" TEMPLATE template0 ENCODING 'UTF8'"); err != nil {
-		return "", nil, fmt.Errorf("create a database to restore into: %w", d.translate(err))
-	}
-	u.Path = "/" + name
-	return u.String(), func(ctx context.Context) error {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
-		defer cancel()
-		conn, err := pgx.ConnectConfig(ctx, d.pgConfig)
-		if err != nil {
-			return d.translate(err)
-		}
-		_, err = conn.Exec(ctx, "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)")
-		return errors.Join(err, conn.Close(ctx))
-	}, nil
-}
-
-// dropAbandoned drops the scratch databases of processes that were killed: those
-// to which nobody is connected, an hour after they were made. Their names say when.
-func dropAbandoned(ctx context.Context, conn *pgx.Conn) error {
-	rows, err := conn.Query(ctx, `SELECT d.datname::text FROM pg_database d WHERE d.datname LIKE 'tako\_scratch\_%' AND pg_get_userbyid(d.datdba) = current_user
-		AND NOT EXISTS (SELECT 1 FROM pg_stat_activity a WHERE a.datid = d.oid)`)
-	if err != nil {
-		return err
-	}
-	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		made, _, _ := strings.Cut(strings.TrimPrefix(name, scratchPrefix), "_")
-		if at, err := strconv.ParseInt(made, 10, 64); err != nil || time.Since(time.Unix(at, 0)) < time.Hour {
-			continue
-		}
-		if _, err := conn.Exec(ctx, "DROP DATABASE IF EXISTS "+pgx.Identifier{name}.Sanitize()); err != nil {
-			return err
-		}
-	}
-	return nil
 }
