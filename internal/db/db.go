@@ -94,6 +94,7 @@ type DB struct {
 	turn           chan struct{}       // SQLite: full while this process writes
 	turnstile      *turnstile          // SQLite: where processes wait for each other
 	writers        *semaphore.Weighted // PostgreSQL: who writes documents; one may take all of it
+	width          width               // how much of it one takes
 	pgConfig       *pgx.ConnConfig     // PostgreSQL: for connections outside the pool
 	lockAttempts   int                 // PostgreSQL: in place of the constant, in tests; 0 for that
 

@@ -36,7 +36,7 @@ func (d *DB) joinWriters(ctx context.Context, level isolation, attempt int) (lea
 	if d.dialect == SQLite || level != levelDocuments {
 		return func() {}, nil // the others do not fail each other
 	}
-	weight := int64(1)
+	weight := d.width.weight()
 	if attempt > together {
 		weight = everyone
 	}
@@ -54,6 +54,9 @@ func (d *DB) writeTx(ctx context.Context, level isolation, fn func(*Tx) error) e
 	var asked bool // for room
 	for attempt := 1; ; attempt++ {
 		t, err := d.attempt(ctx, level, attempt, fn)
+		if d.dialect == Postgres && level == levelDocuments && (err == nil || isSerialization(err)) {
+			d.width.ended(err != nil)
+		}
 		if err == nil {
 			d.moved()
 			if d.dialect == Postgres && len(t.changed) == 0 {
