@@ -31,9 +31,9 @@ func widenings() []struct {
 	}{
 		{"a table beside, empty", addition{"9101_beside", "tx", `CREATE TABLE goal_beside (event_id BIGINT NOT NULL PRIMARY KEY, username TEXT NOT NULL);`}},
 		{"a column", addition{"9102_column", "tx", `ALTER TABLE events ADD COLUMN goal TEXT NOT NULL DEFAULT '';`}},
-		{"a table beside, filled from all rows", addition{"9103_filled", "tx", `CREATE TABLE goal_filled (event_id BIGINT NOT NULL PRIMARY KEY, username TEXT NOT NULL);
-INSERT INTO goal_filled (event_id, username) SELECT id, username FROM events;`}},
-		{"an index", addition{"9104_index", "notx", `CREATE INDEX goal_by_user ON events (user_id, id);`}},
+		{"a table beside with an index, empty", addition{"9103_side", "tx", `CREATE TABLE goal_filled (event_id BIGINT NOT NULL PRIMARY KEY, user_id TEXT NOT NULL, username TEXT NOT NULL);
+CREATE INDEX goal_filled_by_user ON goal_filled (user_id, event_id);`}},
+		{"that table filled from all its rows", addition{"9104_filled", "fill", `INSERT INTO goal_filled (event_id, user_id, username) SELECT e.id, e.user_id, e.username FROM events e;`}},
 	}
 }
 
@@ -110,9 +110,9 @@ func (g *goals) thereAndBack(t *testing.T, u *upgraded) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var rows int64
+	var rows, last, missing int64
 	if err := d.Read(t.Context(), func(tx *db.Tx) error {
-		return tx.QueryRow(t.Context(), `SELECT count(*) FROM events`).Scan(&rows)
+		return tx.QueryRow(t.Context(), `SELECT count(*), max(e.id) FROM events e`).Scan(&rows, &last)
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -120,6 +120,11 @@ func (g *goals) thereAndBack(t *testing.T, u *upgraded) {
 	begun := u.migrations()
 	u.do(0, "Version "+next+" serves", "--yes", "--probation", "1s")
 	migrations := begun()
+	if err := d.Read(t.Context(), func(tx *db.Tx) error {
+		return tx.QueryRow(t.Context(), `SELECT count(*) FROM events e WHERE e.id <= ? AND NOT EXISTS (SELECT 1 FROM goal_filled f WHERE f.event_id = e.id)`, last).Scan(&missing)
+	}); err != nil || missing > 0 {
+		t.Errorf("of %d rows %d were not filled in (%v)", rows, missing, err)
+	}
 	txn, switched, expanded := u.last(), u.step(upgrade.Switched), u.step(upgrade.Expanded)
 	took := map[upgrade.State]time.Duration{}
 	for _, s := range upgrade.Steps(u.entries(), txn) {

@@ -262,7 +262,8 @@ func migrateCopy(ctx context.Context, database string, opt Options, check func(*
 		err = check(d)
 	}
 	if err == nil {
-		err = db.Migrate(ctx, d, db.MigrateOptions{By: opt.Version})
+		// Nobody else writes it, but on PostgreSQL others use the same server.
+		err = db.Migrate(ctx, d, db.MigrateOptions{By: opt.Version, Alone: d.Dialect() == db.SQLite})
 	}
 	return errors.Join(err, d.Close())
 }

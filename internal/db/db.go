@@ -18,6 +18,21 @@
 //
 // They are written in the words that both databases share, and three that the
 // runner translates: TEXT, BLOB and IDENTITY (a primary key that counts).
+//
+// Servers of the level before write while they are taken, and on SQLite wait for
+// each of them. So whatever takes longer for a table with more rows is not for one
+// migration, once that table is of an earlier level and one that grows: neither an
+// index on it nor a copy of its rows. Such a table gets another one beside it, with
+// the indexes that it needs, which a migration of the kind "fill" then fills, portion
+// by portion:
+//
+//	-- tako: level 3, fill
+//	INSERT INTO event_actor (event_id, user_id) SELECT e.id, e.user_id FROM events e WHERE e.user_id <> '';
+//
+// What is in the older table when it begins is in the newer one when it ends. What
+// older servers write meanwhile and afterwards is for the new version to take along:
+// it writes both tables, reads the older one, and once its level is active has
+// background work set right what differs, before it reads the newer one.
 package db
 
 import (

@@ -24,6 +24,9 @@ type MigrateOptions struct {
 	By string
 	// Step is called before each migration that is due, may be nil.
 	Step func(id string)
+	// Alone says that nobody else uses the database, so that there is no pause
+	// for others between migrations, or within one that is taken in portions.
+	Alone bool
 }
 
 // runnerTables are the runner's own; every binary of every level reads them, so
@@ -80,7 +83,11 @@ func (d *DB) migrate(ctx context.Context, all []migration, own Levels, opt Migra
 		return err
 	}
 	for _, m := range all {
-		if err := d.apply(ctx, m, opt); err != nil {
+		held, err := d.apply(ctx, m, opt)
+		if err == nil && d.dialect == SQLite {
+			err = giveWay(ctx, held, opt)
+		}
+		if err != nil {
 			return fmt.Errorf("migration %s: %w", m.id, err)
 		}
 	}
@@ -197,19 +204,49 @@ func (t *Tx) createRunnerTables(ctx context.Context, own Levels, opt MigrateOpti
 	return err
 }
 
-// apply takes one migration, if it was not taken.
-func (d *DB) apply(ctx context.Context, m migration, opt MigrateOptions) error {
+// longestPause is the longest time for which others are let in at once.
+const longestPause = time.Second
+
+// giveWay lets others write for as long as something has kept them out. The turnstile
+// lets one of a process in, but behind it there may be hundreds that have waited, and
+// they would wait for what comes next too.
+func giveWay(ctx context.Context, held time.Duration, opt MigrateOptions) error {
+	if opt.Alone || held <= 0 {
+		return nil
+	}
+	return sleep(ctx, min(held, longestPause))
+}
+
+// holdSchema is writeSchema that tells for how long it kept other writers out.
+func (d *DB) holdSchema(ctx context.Context, fn func(*Tx) error) (held time.Duration, err error) {
+	var begun time.Time
+	err = d.writeSchema(ctx, func(t *Tx) error {
+		begun = time.Now()
+		return fn(t)
+	})
+	if begun.IsZero() {
+		return 0, err
+	}
+	return time.Since(begun), err
+}
+
+// apply takes one migration, if it was not taken. It tells for how long its last
+// transaction has kept other writers out.
+func (d *DB) apply(ctx context.Context, m migration, opt MigrateOptions) (held time.Duration, err error) {
 	done, err := d.applied(ctx, m)
 	if err != nil || done {
-		return err
+		return 0, err
 	}
 	if opt.Step != nil {
 		opt.Step(m.id)
 	}
-	if m.notx && d.dialect == Postgres {
-		return d.buildIndex(ctx, m)
+	switch {
+	case m.notx && d.dialect == Postgres:
+		return 0, d.buildIndex(ctx, m)
+	case m.fill != nil:
+		return d.fill(ctx, m, opt)
 	}
-	return d.writeSchema(ctx, func(t *Tx) error {
+	return d.holdSchema(ctx, func(t *Tx) error {
 		if done, err := t.migrationDone(ctx, m); err != nil || done {
 			return err // another process was faster
 		}
@@ -228,28 +265,29 @@ func (d *DB) applied(ctx context.Context, m migration) (done bool, err error) {
 	return done, err
 }
 
+var errOtherFile = errors.New("its file is not the one that this database was made with; a development database from before the first release has to be made anew")
+
 func (t *Tx) migrationDone(ctx context.Context, m migration) (bool, error) {
-	var state, sum string
-	err := t.QueryRow(ctx, `SELECT state, sha256 FROM tako_migration WHERE id = ?`, m.id).Scan(&state, &sum)
-	switch {
-	case errors.Is(err, sql.ErrNoRows):
-		return false, nil
-	case err != nil:
-		return false, err
-	case state == "done" && sum != m.sum:
-		return false, errors.New("its file is not the one that this database was made with; a development database from before the first release has to be made anew")
+	state, sum, err := t.migrationState(ctx, m)
+	if err == nil && state == "done" && sum != m.sum {
+		err = errOtherFile
 	}
-	return state == "done", nil
+	return state == "done" && err == nil, err
+}
+
+// migrationState reads what is noted of a migration, "" for nothing.
+func (t *Tx) migrationState(ctx context.Context, m migration) (state, sum string, err error) {
+	err = t.QueryRow(ctx, `SELECT state, sha256 FROM tako_migration WHERE id = ?`, m.id).Scan(&state, &sum)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = nil
+	}
+	return state, sum, err
 }
 
 func (t *Tx) markMigration(ctx context.Context, m migration, state string) error {
-	kind := "tx"
-	if m.notx {
-		kind = "notx"
-	}
 	return t.Queue(ctx, `INSERT INTO tako_migration (id, level, kind, state, sha256, applied_at) VALUES (?, ?, ?, ?, ?, ?)
 		ON CONFLICT (id) DO UPDATE SET state = excluded.state, sha256 = excluded.sha256, applied_at = excluded.applied_at`,
-		m.id, m.level, kind, state, m.sum, Micros(t.now))
+		m.id, m.level, m.kind(), state, m.sum, Micros(t.now))
 }
 
 // buildIndex builds an index on PostgreSQL beside running writers, which it

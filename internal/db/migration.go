@@ -20,6 +20,7 @@ type migration struct {
 	id    string // the file's name without .sql: "0001_core"
 	level int    // the schema level that it belongs to
 	notx  bool   // it builds one index, which PostgreSQL does outside of transactions
+	fill  *fill  // it fills a new table from an older one in portions, nil if not
 	sql   string
 	sum   string // SHA-256 of the file
 }
@@ -53,10 +54,15 @@ func loadMigrations(fsys fs.FS, dir string) ([]migration, error) {
 }
 
 // parseMigration reads the header "-- tako: level 2, notx"; without one a
-// migration has level 1 and runs in a transaction.
+// migration has level 1 and runs in a transaction. What one is, is said by one word:
+//
+//	tx    its statements are one transaction
+//	notx  it is one CREATE INDEX, which PostgreSQL builds beside running writers
+//	fill  it is one INSERT INTO newer SELECT FROM older, taken in portions; see fill
 func parseMigration(id, text string) (migration, error) {
 	sum := sha256.Sum256([]byte(text))
 	m := migration{id: id, level: 1, sql: text, sum: hex.EncodeToString(sum[:])}
+	kind := "tx"
 	for line := range strings.Lines(text) {
 		spec, ok := strings.CutPrefix(strings.TrimSpace(line), header)
 		if !ok {
@@ -71,21 +77,36 @@ func parseMigration(id, text string) (migration, error) {
 					return m, fmt.Errorf("level %q is no positive number", level)
 				}
 				m.level = n
-			case word == "tx":
-				m.notx = false
-			case word == "notx":
-				m.notx = true
+			case word == "tx" || word == "notx" || word == "fill":
+				if kind != "tx" && kind != word {
+					return m, fmt.Errorf("header says %q and %q; a migration is one of them", kind, word)
+				}
+				kind = word
 			default:
-				return m, fmt.Errorf("header says %q; it may say level N, tx and notx", word)
+				return m, fmt.Errorf("header says %q; it may say level N, and tx, notx or fill", word)
 			}
 		}
 	}
-	if m.notx {
-		if _, err := m.index(); err != nil {
-			return m, err
-		}
+	var err error
+	switch kind {
+	case "notx":
+		m.notx = true
+		_, err = m.index()
+	case "fill":
+		m.fill, err = parseFill(text)
 	}
-	return m, nil
+	return m, err
+}
+
+// kind is the word of the header.
+func (m migration) kind() string {
+	switch {
+	case m.notx:
+		return "notx"
+	case m.fill != nil:
+		return "fill"
+	}
+	return "tx"
 }
 
 // index reads the one statement of a notx migration, CREATE INDEX name ON table ...

@@ -10,12 +10,15 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"testing/fstest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
 )
 
 var update = flag.Bool("update", false, "record the hashes of the migrations anew")
@@ -33,6 +36,24 @@ func TestMigrationsOnlyAdd(t *testing.T) {
 	t.Parallel()
 	for _, found := range lint(embeddedMigrations(t)) {
 		t.Error(found)
+	}
+}
+
+// TestGrowingTablesAreThere wants each table that counts as one that grows to be one.
+func TestGrowingTablesAreThere(t *testing.T) {
+	t.Parallel()
+	made := map[string]bool{}
+	for _, m := range embeddedMigrations(t) {
+		for _, s := range statements(m.sql) {
+			if words := keywords(s); has(words, "create", "table") {
+				made[words[2]] = true
+			}
+		}
+	}
+	for table := range growing {
+		if !made[table] {
+			t.Errorf("no migration makes a table %s", table)
+		}
 	}
 }
 
@@ -138,34 +159,59 @@ func TestLint(t *testing.T) {
 	const base = "-- tako: level 1, tx\nCREATE TABLE a (id TEXT NOT NULL PRIMARY KEY); CREATE UNIQUE INDEX a_u ON a (id); INSERT INTO a (id) VALUES ('x');"
 	for sql, want := range map[string]string{
 		"CREATE TABLE b (id IDENTITY, x TEXT NOT NULL UNIQUE CHECK (x <> '')); CREATE UNIQUE INDEX b_x ON b (x)": "",
-		"ALTER TABLE a ADD COLUMN x TEXT":                           "",
-		"ALTER TABLE a ADD COLUMN x TEXT NOT NULL DEFAULT ''":       "",
-		"CREATE TABLE b (id TEXT); INSERT INTO b (id) VALUES (';')": "",
-		"ALTER TABLE a ADD COLUMN x TEXT NOT NULL":                  "needs a DEFAULT",
-		"ALTER TABLE a ADD COLUMN x TEXT UNIQUE":                    "UNIQUE",
-		"ALTER TABLE a ADD COLUMN x TEXT CHECK (x <> '')":           "CHECK",
-		"ALTER TABLE a ADD COLUMN x TEXT REFERENCES b (id)":         "REFERENCES",
-		"CREATE TABLE b (a TEXT REFERENCES a (id))":                 "foreign key to a",
-		"CREATE INDEX a_x ON a (id)":                                "migration of its own",
-		"CREATE UNIQUE INDEX a_x ON a (id)":                         "unique index on a",
-		"UPDATE a SET id = 'y'":                                     "background work",
-		"INSERT INTO a (id) VALUES ('y')":                           "background work",
-		"DELETE FROM a WHERE id = 'x'":                              "background work",
-		"DROP TABLE a":                                              "only CREATE TABLE",
-		"ALTER TABLE a DROP COLUMN id":                              "only CREATE TABLE",
-		"ALTER TABLE a RENAME TO b":                                 "only CREATE TABLE",
-		"ALTER TABLE a ALTER COLUMN id TYPE BIGINT":                 "only CREATE TABLE",
-		"CREATE TRIGGER x AFTER INSERT ON a BEGIN SELECT 1":         "only CREATE TABLE",
-		"CREATE TABLE a (id TEXT)":                                  "made twice",
-		"CREATE TABLE b (id SERIAL)":                                "IDENTITY",
+		"ALTER TABLE a ADD COLUMN x TEXT":                                                    "",
+		"ALTER TABLE a ADD COLUMN x TEXT NOT NULL DEFAULT ''":                                "",
+		"CREATE TABLE b (id TEXT); INSERT INTO b (id) VALUES (';')":                          "",
+		"ALTER TABLE a ADD COLUMN x TEXT NOT NULL":                                           "needs a DEFAULT",
+		"ALTER TABLE a ADD COLUMN x TEXT UNIQUE":                                             "UNIQUE",
+		"ALTER TABLE a ADD COLUMN x TEXT CHECK (x <> '')":                                    "CHECK",
+		"ALTER TABLE a ADD COLUMN x TEXT REFERENCES b (id)":                                  "REFERENCES",
+		"CREATE TABLE b (a TEXT REFERENCES a (id))":                                          "REFERENCES",
+		"CREATE TABLE b (a TEXT); CREATE TABLE c (a TEXT, FOREIGN KEY (a) REFERENCES b (a))": "the code that deletes a row",
+		"CREATE TABLE b (id TEXT); INSERT INTO b (id) SELECT id FROM a":                      "",
+		"CREATE INDEX a_x ON a (id)":                                                         "migration of its own",
+		"CREATE UNIQUE INDEX a_x ON a (id)":                                                  "unique index on a",
+		"UPDATE a SET id = 'y'":                                                              "background work",
+		"INSERT INTO a (id) VALUES ('y')":                                                    "background work",
+		"DELETE FROM a WHERE id = 'x'":                                                       "background work",
+		"DROP TABLE a":                                                                       "only CREATE TABLE",
+		"ALTER TABLE a DROP COLUMN id":                                                       "only CREATE TABLE",
+		"ALTER TABLE a RENAME TO b":                                                          "only CREATE TABLE",
+		"ALTER TABLE a ALTER COLUMN id TYPE BIGINT":                                          "only CREATE TABLE",
+		"CREATE TRIGGER x AFTER INSERT ON a BEGIN SELECT 1":                                  "only CREATE TABLE",
+		"CREATE TABLE a (id TEXT)":                                                           "made twice",
+		"CREATE TABLE b (id SERIAL)":                                                         "IDENTITY",
 	} {
 		found := lint(load(t, map[string]string{"0001_a": base, "0002_b": "-- tako: level 2, tx\n" + sql}))
 		if want == "" && len(found) > 0 || want != "" && (len(found) == 0 || !strings.Contains(found[0], want)) {
 			t.Errorf("%s: found %q, want %q", sql, found, want)
 		}
 	}
-	if found := lint(load(t, map[string]string{"0001_a": base, "0002_b": "-- tako: level 2, notx\nCREATE INDEX a_x ON a (id)"})); len(found) > 0 {
-		t.Errorf("an index by itself: %q", found)
+	const side = "-- tako: level 2, tx\nCREATE TABLE b (id TEXT NOT NULL PRIMARY KEY); CREATE INDEX b_i ON b (id)"
+	const grown = "-- tako: level 1, tx\nCREATE TABLE events (id TEXT NOT NULL PRIMARY KEY); CREATE INDEX e_i ON events (id); CREATE TABLE few (id TEXT); INSERT INTO few (id) SELECT id FROM events"
+	for _, c := range []struct{ what, first, second, third, want string }{
+		{"an index by itself", base, "-- tako: level 2, notx\nCREATE INDEX a_x ON a (id)", "", ""},
+		{"an index on a table that grows", grown, "-- tako: level 2, notx\nCREATE INDEX e_x ON events (id)", "", "fill that in portions"},
+		{"a fill", grown, side, "-- tako: level 2, fill\nINSERT INTO b (id) SELECT e.id FROM events e", ""},
+		{"a fill in one go", grown, side, "-- tako: level 2, tx\nINSERT INTO b (id) SELECT e.id FROM events e", "all rows of the older table events"},
+		{"a fill in one go with a join", grown, side, "-- tako: level 2, tx\nINSERT INTO b (id) SELECT f.id FROM few f JOIN events e ON e.id = f.id", "all rows of the older table events"},
+		{"an update from a table that grows", grown, side, "-- tako: level 2, tx\nUPDATE b SET id = (SELECT max(e.id) FROM events e)", "all rows of the older table events"},
+		{"a fill of an older table", grown, side, "-- tako: level 2, fill\nINSERT INTO few (id) SELECT e.id FROM events e", "background work"},
+		{"a fill from a new table", grown, side + "; CREATE TABLE c (id TEXT)", "-- tako: level 2, fill\nINSERT INTO b (id) SELECT id FROM c", "c is none"},
+		{"an index after the fill", grown, side, "-- tako: level 2, fill\nINSERT INTO b (id) SELECT e.id FROM events e;|CREATE INDEX b_x ON b (id)", "before the fill"},
+		{"a unique index after the fill", grown, side, "-- tako: level 2, fill\nINSERT INTO b (id) SELECT e.id FROM events e;|CREATE UNIQUE INDEX b_x ON b (id)", "before the fill"},
+	} {
+		files := map[string]string{"0001_a": c.first, "0002_b": c.second}
+		if third, fourth, more := strings.Cut(c.third, "|"); third != "" {
+			files["0003_c"] = third
+			if more {
+				files["0004_d"] = "-- tako: level 2, tx\n" + fourth
+			}
+		}
+		found := lint(load(t, files))
+		if c.want == "" && len(found) > 0 || c.want != "" && (len(found) != 1 || !strings.Contains(found[0], c.want)) {
+			t.Errorf("%s: found %q, want %q", c.what, found, c.want)
+		}
 	}
 	if found := lint(load(t, map[string]string{"0001_a": "CREATE TABLE a (id TEXT)"})); len(found) != 1 {
 		t.Errorf("without a header: %q", found)
@@ -191,16 +237,108 @@ func mapFS(files map[string]string) fs.FS {
 
 func TestLoadMigrationsRefuses(t *testing.T) {
 	t.Parallel()
-	for name, files := range map[string]map[string]string{
-		"level 0":           {"0001_a": "-- tako: level 0"},
-		"unknown word":      {"0001_a": "-- tako: level 1, later"},
-		"levels go down":    {"0001_a": "-- tako: level 2", "0002_b": "-- tako: level 1"},
-		"notx is one index": {"0001_a": "-- tako: level 1, notx\nCREATE INDEX x ON a (b); CREATE INDEX y ON a (c)"},
-		"notx is no table":  {"0001_a": "-- tako: level 1, notx\nCREATE TABLE a (id TEXT)"},
-		"notx is not uniq":  {"0001_a": "-- tako: level 1, notx\nCREATE UNIQUE INDEX x ON a (b)"},
+	for name, c := range map[string]struct {
+		files map[string]string
+		want  string
+	}{
+		"level 0":           {map[string]string{"0001_a": "-- tako: level 0"}, `level "0"`},
+		"unknown word":      {map[string]string{"0001_a": "-- tako: level 1, later"}, `header says "later"`},
+		"levels go down":    {map[string]string{"0001_a": "-- tako: level 2", "0002_b": "-- tako: level 1"}, "level 1 comes after level 2"},
+		"notx is one index": {map[string]string{"0001_a": "-- tako: level 1, notx\nCREATE INDEX x ON a (b); CREATE INDEX y ON a (c)"}, "notx needs"},
+		"notx is no table":  {map[string]string{"0001_a": "-- tako: level 1, notx\nCREATE TABLE a (id TEXT)"}, "notx needs"},
+		"notx is not uniq":  {map[string]string{"0001_a": "-- tako: level 1, notx\nCREATE UNIQUE INDEX x ON a (b)"}, "notx needs"},
+		"two words":         {map[string]string{"0001_a": "-- tako: level 1, notx, fill\nINSERT INTO b (x) SELECT x FROM a"}, `"notx" and "fill"`},
 	} {
-		if _, err := loadMigrations(mapFS(files), "m"); err == nil {
-			t.Errorf("%s: no error", name)
+		if _, err := loadMigrations(mapFS(c.files), "m"); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", name, err, c.want)
+		}
+	}
+	for sql, want := range map[string]string{
+		"": "has 0",
+		"INSERT INTO b (x) SELECT x FROM a; SELECT 1":                           "has 2",
+		"CREATE TABLE b (x TEXT)":                                               "does not begin with",
+		"INSERT INTO b SELECT x FROM a":                                         "does not begin with",
+		"INSERT INTO b (x) VALUES (1)":                                          "does not begin with",
+		"INSERT OR IGNORE INTO b (x) SELECT x FROM a":                           "does not begin with",
+		"INSERT INTO b (x) SELECT 1":                                            "no FROM",
+		"INSERT INTO b (x) SELECT x FROM (SELECT 1) a":                          "no FROM",
+		"INSERT INTO b (x) SELECT x FROM a WHERE":                               `"WHERE" after`,
+		"INSERT INTO b (x) SELECT x FROM a, c":                                  `"," after`,
+		"INSERT INTO b (x) SELECT x FROM a y z":                                 `"z" after`,
+		"INSERT INTO b (x) SELECT x FROM a WHERE x > ?":                         "parameter",
+		"INSERT INTO b (x) SELECT x FROM a JOIN c ON c.x = a.x":                 "has JOIN",
+		"INSERT INTO b (x) SELECT DISTINCT x FROM a":                            "has DISTINCT",
+		"INSERT INTO b (x) SELECT max(x) FROM a":                                "has MAX",
+		"INSERT INTO b (x) SELECT x FROM a WHERE x > 1 GROUP BY x":              "has GROUP",
+		"INSERT INTO b (x) SELECT x FROM a ORDER BY x":                          "has ORDER",
+		"INSERT INTO b (x) SELECT x FROM a UNION SELECT x FROM c":               "has UNION",
+		"INSERT INTO b (x) SELECT x FROM a ON CONFLICT (x) DO UPDATE SET x = 1": "has ON",
+	} {
+		_, err := loadMigrations(mapFS(map[string]string{"0001_a": "-- tako: level 1, fill\n" + sql}), "m")
+		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "0001_a") {
+			t.Errorf("%s: %v, want %q", sql, err, want)
+		}
+	}
+}
+
+func TestParseFill(t *testing.T) {
+	t.Parallel()
+	for sql, want := range map[string]fill{
+		"INSERT INTO b (x) SELECT x FROM a": {"b", "a", "a", "INSERT INTO b (x) SELECT x FROM a", ""},
+		"INSERT INTO b (x, y) SELECT z.x, (SELECT max(c.y) FROM c WHERE c.x = z.x)\nFROM a AS z -- all\nWHERE (z.x, 1) > ('?', 0) OR z.y = 'on';": {
+			"b", "a", "z", "INSERT INTO b (x, y) SELECT z.x, (SELECT max(c.y) FROM c WHERE c.x = z.x)\nFROM a AS z", "(z.x, 1) > ('?', 0) OR z.y = 'on'",
+		},
+		"insert into B (x) select x from A q where q.x is null": {"b", "a", "q", "insert into B (x) select x from A q", "q.x is null"},
+	} {
+		got, err := parseFill(sql)
+		if err != nil {
+			t.Errorf("%s: %v", sql, err)
+			continue
+		}
+		if diff := cmp.Diff(want, *got, cmp.AllowUnexported(fill{})); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", sql, diff)
+		}
+	}
+}
+
+func TestKeyText(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		one := rapid.OneOf(rapid.Map(rapid.Int64(), func(n int64) any { return n }), rapid.Map(rapid.String(), func(s string) any { return s }),
+			rapid.Map(rapid.SliceOf(rapid.Byte()), func(b []byte) any { return string(b) }))
+		key := rapid.SliceOfN(one, 1, 4).Draw(t, "key")
+		rest := rapid.SampledFrom([]string{"", filledOf + "1", filledOf + `"x"`}).Draw(t, "rest")
+		got, left, ok := parseKey(keyText(key) + rest)
+		if !ok || left != rest || !slices.Equal(got, key) {
+			t.Errorf("%q is read as %q, %q, %v", keyText(key)+rest, got, left, ok)
+		}
+	})
+	for _, bad := range []string{"", "x", `"x`, "1,", ",1", "99999999999999999999"} {
+		if key, _, ok := parseKey(bad); ok {
+			t.Errorf("%q is read as %q", bad, key)
+		}
+	}
+}
+
+func TestPortionAfter(t *testing.T) {
+	t.Parallel()
+	const ms = time.Millisecond
+	for _, c := range []struct {
+		rows           int
+		took, quickest time.Duration
+		want           int
+	}{
+		{200, 1 * ms, 1 * ms, 300},
+		{200, 9 * ms, 3 * ms, 200},
+		{1000, 20 * ms, 2 * ms, 500},
+		{mostRows, 1 * ms, 1 * ms, mostRows},
+		{200, 10 * time.Second, 2 * ms, leastRows},
+		{200, 30 * ms, 30 * ms, 300},                 // the commit alone takes that long
+		{200, time.Second, 300 * ms, 20},             // but there is an end to that
+		{leastRows, 10 * time.Second, ms, leastRows}, // some have to be
+	} {
+		if got := portionAfter(c.rows, c.took, c.quickest); got != c.want {
+			t.Errorf("after %d rows in %v, the quickest in %v: %d, want %d", c.rows, c.took, c.quickest, got, c.want)
 		}
 	}
 }

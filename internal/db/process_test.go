@@ -45,7 +45,11 @@ func TestMain(m *testing.M) {
 func say(format string, args ...any) { _, _ = fmt.Fprintf(os.Stdout, format+"\n", args...) }
 
 func play(ctx context.Context, role, url string) error {
-	d, err := db.Open(ctx, url, db.Options{Log: slog.New(slog.NewTextHandler(os.Stderr, nil))})
+	opt := db.Options{Log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
+	if role == "fill" {
+		opt.Levels = fillLevels(2)
+	}
+	d, err := db.Open(ctx, url, opt)
 	if err != nil {
 		return err
 	}
@@ -74,6 +78,12 @@ func play(ctx context.Context, role, url string) error {
 		say("unknown=%v failed=%v again=%v", errors.Is(err, db.ErrFateUnknown), failed, errors.Is(again, db.ErrFateUnknown))
 	case "migrate":
 		return errors.Join(db.Migrate(ctx, d, db.MigrateOptions{By: "child", Step: func(id string) { say("%s", id) }}), d.Close())
+	case "fill":
+		files, err := fillFiles()
+		if err != nil {
+			return err
+		}
+		return errors.Join(db.MigrateFS(ctx, d, files, "m", db.MigrateOptions{By: "child"}), d.Close())
 	case "hold": // a transaction open until its input ends
 		return d.Write(ctx, func(t *db.Tx) error {
 			if err := insertDocument(ctx, t, 1_000_000, ""); err != nil {
