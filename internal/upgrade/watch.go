@@ -65,6 +65,7 @@ func (t *Txn) usual() float64 {
 const (
 	failures = 3 // bad answers to a look, in a row
 	unlucky  = 5 // requests that fail, whatever the share
+	excused  = 3 // looks that find it ended for want of something that the old version has
 )
 
 // tooMany says whether a version fails more requests than twice the usual share and one
@@ -86,7 +87,8 @@ func (c *Coordinator) watch(ctx context.Context, t *Txn) error {
 	}
 	bad, pid, absent := 0, 0, c.absent
 	keeper, outages := 0, 0 // as the report before told: the supervisor, and ends that were no crashes
-	var excused answered    // what had failed when the old version could not have done better
+	alone := 0              // looks that found such an end while the old version could have gone on
+	var before answered     // what had failed when the old version could not have done better
 	for {
 		if gone, err := c.wished(t); err != nil || gone {
 			return errors.Join(err, errGivenUp)
@@ -100,6 +102,13 @@ func (c *Coordinator) watch(ctx context.Context, t *Txn) error {
 		}
 		// That another process serves is no crash yet: the supervisor knows why.
 		if pid != 0 && (keeper != r.PID || outages != r.Outages) {
+			// One that it misses at once may be over when the old version is asked: that is no
+			// fault of it. To end so again and again is.
+			if keeper == r.PID && r.Outages > outages && !c.shared(ctx, t) {
+				if alone++; alone > excused {
+					return fmt.Errorf("version %s has ended %d times while it was on probation, for want of something that version %s has (exit code %d)", t.Plan.To, alone, t.Plan.From, fault.ExitUnavailable)
+				}
+			}
 			bad, pid, calm = 0, 0, time.Now().Add(patience)
 		}
 		keeper, outages = r.PID, r.Outages
@@ -119,13 +128,13 @@ func (c *Coordinator) watch(ctx context.Context, t *Txn) error {
 		}
 		well := err == nil
 		if bad < failures {
-			err = tooMany(now.since(excused), usual)
+			err = tooMany(now.since(before), usual)
 		}
 		switch {
 		case err != nil && c.shared(ctx, t):
 			c.sayOnce("the server is not well, and version " + t.Plan.From + " would not be either: " + err.Error())
 			// Once that is over, the supervisor may take seconds until it starts its server.
-			bad, excused, calm = 0, now, time.Now().Add(patience)
+			bad, before, calm = 0, now, time.Now().Add(patience)
 		case err != nil:
 			return fmt.Errorf("version %s is not well: %w", t.Plan.To, err)
 		case well && !time.Now().Before(end):
