@@ -197,7 +197,7 @@ func databaseCheckCommand() *cobra.Command {
 			}
 			m, err := app.CheckSchema(cmd.Context(), cfg, opt)
 			if err != nil {
-				return err
+				return unavailable(err)
 			}
 			return json.NewEncoder(cmd.OutOrStdout()).Encode(map[string]any{"SchemaLevel": m.SchemaLevel, "ActiveLevel": m.ActiveLevel})
 		},
