@@ -58,11 +58,7 @@ func (d *DB) copyTo(ctx context.Context, path string) (err error) {
 	if _, err := conn.ExecContext(ctx, "BEGIN"); err != nil {
 		return err
 	}
-	defer func() {
-		if _, undone := conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK"); undone != nil {
-			err = errors.Join(err, undone)
-		}
-	}()
+	defer func() { err = errors.Join(err, undo(context.WithoutCancel(ctx), conn)) }()
 	var version int64 // the transaction begins when it reads
 	if err := conn.QueryRowContext(ctx, "PRAGMA schema_version").Scan(&version); err != nil {
 		return err
