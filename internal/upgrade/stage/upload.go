@@ -18,6 +18,7 @@ import (
 
 	"github.com/takodeploy/tako/internal/durable"
 	"github.com/takodeploy/tako/internal/failpoint"
+	"github.com/takodeploy/tako/internal/reserve"
 	"github.com/takodeploy/tako/internal/upgrade/bundle"
 )
 
@@ -97,7 +98,7 @@ func (s *Store) Receive(ctx context.Context, r Request, in io.Reader, size int64
 		return nil, nil, ErrTooLarge
 	}
 	defer func() {
-		if full(err) { // also of inodes, and where only a flush tells it
+		if reserve.Full(err) { // also of inodes, and where only a flush tells it
 			err = ErrNoRoom
 		}
 	}()
