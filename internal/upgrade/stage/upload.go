@@ -92,8 +92,10 @@ func (s *Store) Examine(ctx context.Context, r Request) (*Offer, error) {
 // Receive takes a bundle from in, one at a time, and keeps it if it has what can be
 // installed: what Examine says of it is the same as of a file. Of one that is refused, or
 // cut short, nothing is left. size is what it is said to have in bytes, -1 where nobody
-// knows. The source of r is the bundle.
-func (s *Store) Receive(ctx context.Context, r Request, in io.Reader, size int64) (_ *Upload, _ *Offer, err error) {
+// knows. The source of r is the bundle. received is called when it is there and nobody else,
+// also of another server, receives one yet: what it forgets is none that has come since. It
+// may be nil; its error is returned, and the bundle stays.
+func (s *Store) Receive(ctx context.Context, r Request, in io.Reader, size int64, received func(*Upload) error) (_ *Upload, _ *Offer, err error) {
 	if size > MaxUpload {
 		return nil, nil, ErrTooLarge
 	}
@@ -150,6 +152,11 @@ func (s *Store) Receive(ctx context.Context, r Request, in io.Reader, size int64
 		return nil, nil, err
 	}
 	kept = true
+	if received != nil {
+		if err := received(u); err != nil {
+			return nil, nil, err
+		}
+	}
 	return u, offer, nil
 }
 
