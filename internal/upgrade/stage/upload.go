@@ -14,8 +14,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/takodeploy/tako/internal/durable"
 	"github.com/takodeploy/tako/internal/failpoint"
 	"github.com/takodeploy/tako/internal/reserve"
@@ -199,11 +197,11 @@ func receive(ctx context.Context, f *os.File, in io.Reader, announced int64) (id
 
 // room is ErrNoRoom when a file cannot grow by some bytes with space that stays free.
 func room(f *os.File, by int64) error {
-	var st unix.Statfs_t
-	if err := unix.Fstatfs(int(f.Fd()), &st); err != nil {
-		return fmt.Errorf("look at the space of %s: %w", filepath.Dir(f.Name()), err)
+	free, err := reserve.Free(filepath.Dir(f.Name()))
+	if err != nil {
+		return fmt.Errorf("look at the space for a bundle: %w", err)
 	}
-	if free := int64(st.Bavail) * st.Bsize; free < by+stayFree { //nolint:gosec // no disk has more
+	if free < by+stayFree {
 		return ErrNoRoom
 	}
 	return nil
