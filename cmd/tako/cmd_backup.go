@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -215,8 +214,7 @@ func backupListCommand() *cobra.Command {
 					}
 					return printJSON(cmd.OutOrStdout(), all)
 				}
-				w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
-				fmt.Fprintln(w, "ID\tVERSION\tDATABASE\tBLOBS\tPROVEN\tPINNED")
+				t := newTable(cmd.OutOrStdout(), "ID", "VERSION", "DATABASE", "BLOBS", "PROVEN", "PINNED")
 				for _, one := range all {
 					proven := "not yet"
 					if one.Verified != nil {
@@ -225,9 +223,9 @@ func backupListCommand() *cobra.Command {
 					if one.Problem != "" {
 						proven = one.Problem
 					}
-					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", one.ID, one.Version, backup.Size(one.Database.Size), backup.Size(one.BlobBytes), proven, pinned(one.Pin))
+					t.row(one.ID, one.Version, backup.Size(one.Database.Size), backup.Size(one.BlobBytes), proven, pinned(one.Pin))
 				}
-				return w.Flush()
+				return t.flush()
 			})
 		},
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -102,15 +101,14 @@ before 2026.5.0 did not note themselves, but for the one that made the database.
 			if format == formJSON {
 				return printJSON(cmd.OutOrStdout(), all)
 			}
-			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
-			fmt.Fprintln(w, "VERSION\tSINCE\tNODE\tSCHEMA LEVEL")
+			t := newTable(cmd.OutOrStdout(), "VERSION", "SINCE", "NODE", "SCHEMA LEVEL")
 			for _, v := range all {
-				fmt.Fprintf(w, "%s\t%s\t%s\t%d\n", v.Number, v.Began.Format(time.RFC3339), cmp.Or(v.Node, "-"), v.Level)
+				t.row(v.Number, v.Began.Format(time.RFC3339), cmp.Or(v.Node, "-"), v.Level)
 			}
 			if n := total - int64(len(all)); n > 0 {
-				fmt.Fprintf(w, "and %d before them\n", n)
+				t.row(fmt.Sprintf("and %d before them", n))
 			}
-			return w.Flush()
+			return t.flush()
 		},
 	}
 	o.flags(cmd)
@@ -197,7 +195,7 @@ func databaseCheckCommand() *cobra.Command {
 			}
 			m, err := app.CheckSchema(cmd.Context(), cfg, opt)
 			if err != nil {
-				return err
+				return unavailable(err)
 			}
 			return json.NewEncoder(cmd.OutOrStdout()).Encode(map[string]any{"SchemaLevel": m.SchemaLevel, "ActiveLevel": m.ActiveLevel})
 		},

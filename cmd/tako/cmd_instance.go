@@ -7,7 +7,6 @@ import (
 	"io"
 	"path/filepath"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -127,12 +126,11 @@ func printCloned(out io.Writer, c *backup.Cloned, data string, format form) erro
 		return printJSON(out, map[string]any{"Instance": c.Instance, "Data": data, "Disarmed": c.Disarmed, "Blanked": blanked, "Closed": c.Closed})
 	}
 	fmt.Fprintf(out, "Test instance %s is in %s: a copy of %s at %s.\n\n", c.Instance.ID, data, c.Instance.Parent, c.Manifest.Created.Format(time.RFC3339))
-	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(w, "DISARMED\tCOUNT\tHOW")
+	t := newTable(out, "DISARMED", "COUNT", "HOW")
 	for _, one := range c.Changes() {
-		fmt.Fprintf(w, "%s\t%d\t%s\n", one.What, one.Count, one.How)
+		t.row(one.What, one.Count, one.How)
 	}
-	if err := w.Flush(); err != nil {
+	if err := t.flush(); err != nil {
 		return err
 	}
 	for i, r := range c.Blanked {
@@ -168,9 +166,9 @@ func instanceShowCommand() *cobra.Command {
 				_, err := fmt.Fprintf(out, "%s is the data directory of no test instance.\n", cfg.Data)
 				return err
 			}
-			w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-			fmt.Fprintf(w, "MODE\tID\tPARENT\tBACKUP\tCREATED\n%s\t%s\t%s\t%s\t%s\n", m.Mode, m.ID, m.Parent, m.Backup, m.Created.Format(time.RFC3339))
-			return w.Flush()
+			t := newTable(out, "MODE", "ID", "PARENT", "BACKUP", "CREATED")
+			t.row(m.Mode, m.ID, m.Parent, m.Backup, m.Created.Format(time.RFC3339))
+			return t.flush()
 		},
 	}
 	o.flags(cmd)

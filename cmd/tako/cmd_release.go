@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -436,8 +435,7 @@ func verifyRelease(path, root, channel string) (*releasefeed.Verified, error) {
 
 func printFeed(out io.Writer, v *releasefeed.Verified) error {
 	fmt.Fprintf(out, "Feed %d of the channel %s, of %s, valid until %s\n", v.Number, v.Channel, v.Issued.Format(time.DateOnly), v.Expires.Format(time.DateOnly))
-	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(w, "VERSION\tDATE\tLEVEL\tROLLBACK\tPLATFORMS\tREMARKS")
+	t := newTable(out, "VERSION", "DATE", "LEVEL", "ROLLBACK", "PLATFORMS", "REMARKS")
 	for _, r := range v.Releases {
 		var remarks []string
 		if r.Security {
@@ -449,7 +447,7 @@ func printFeed(out io.Writer, v *releasefeed.Verified) error {
 		if r.Revoked != "" {
 			remarks = append(remarks, "revoked: "+r.Revoked)
 		}
-		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%s\n", r.Version, r.Date.Format(time.DateOnly), r.Level, r.Rollback, strings.Join(slices.Sorted(maps.Keys(r.Artifacts)), " "), strings.Join(remarks, ", "))
+		t.row(r.Version, r.Date.Format(time.DateOnly), r.Level, r.Rollback, strings.Join(slices.Sorted(maps.Keys(r.Artifacts)), " "), strings.Join(remarks, ", "))
 	}
-	return w.Flush()
+	return t.flush()
 }

@@ -2,8 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"fmt"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -24,12 +22,11 @@ func routesCommand() *cobra.Command {
 			if output == formJSON {
 				return json.NewEncoder(cmd.OutOrStdout()).Encode(lines)
 			}
-			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 4, 2, ' ', 0)
-			fmt.Fprintln(w, "METHOD\tPATH\tPERMISSION\tWHAT IT DOES")
+			t := newTable(cmd.OutOrStdout(), "METHOD", "PATH", "PERMISSION", "WHAT IT DOES")
 			for _, l := range lines {
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", l.Method, l.Path, l.Permission, l.Summary)
+				t.row(l.Method, l.Path, l.Permission, l.Summary)
 			}
-			return w.Flush()
+			return t.flush()
 		},
 	}
 	outputFlag(cmd, &output)

@@ -123,6 +123,15 @@ func (e *unavailableError) Unwrap() error { return e.error }
 // ExitCode tells the supervisor that another version would do no better.
 func (*unavailableError) ExitCode() int { return fault.ExitUnavailable }
 
+// unavailable makes an error that is one for want of the database, or of room, end the
+// program as such.
+func unavailable(err error) error {
+	if fault.Is(err, fault.Unavailable) || errors.Is(err, db.ErrFateUnknown) {
+		return &unavailableError{err}
+	}
+	return err
+}
+
 func runServer(ctx context.Context, cfg config.Config, upgrades app.UpgradeOptions, out, errOut io.Writer) error {
 	started := time.Now()
 	launch, err := control.Launched()
@@ -130,11 +139,8 @@ func runServer(ctx context.Context, cfg config.Config, upgrades app.UpgradeOptio
 		return err
 	}
 	a, err := app.New(ctx, cfg, app.Options{Log: logger(cfg, errOut), Version: version, Launch: launch, Upgrades: upgrades})
-	if fault.Is(err, fault.Unavailable) || errors.Is(err, db.ErrFateUnknown) {
-		return &unavailableError{err}
-	}
 	if err != nil {
-		return err
+		return unavailable(err)
 	}
 	if at := a.AgentAddr(); at != nil {
 		fmt.Fprintf(out, "Agents poll at %s.\n", at)

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"os"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -57,16 +56,15 @@ func printPruned(cmd *cobra.Command, p *upgrade.Pruned) error {
 	if p.DryRun {
 		goes = "would be removed"
 	}
-	w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
-	fmt.Fprintln(w, "VERSION\tSIZE\tSTATE\tREASON")
+	t := newTable(cmd.OutOrStdout(), "VERSION", "SIZE", "STATE", "REASON")
 	for _, v := range p.Versions {
 		state := "stays"
 		if v.Removed {
 			state = goes
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", v.Name, backup.Size(v.Bytes), state, v.Why)
+		t.row(v.Name, backup.Size(v.Bytes), state, v.Why)
 	}
-	if err := w.Flush(); err != nil {
+	if err := t.flush(); err != nil {
 		return err
 	}
 	_, err := fmt.Fprintf(cmd.OutOrStdout(), "%d versions %s (%s).\n", p.Count, goes, backup.Size(p.Bytes))

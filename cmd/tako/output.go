@@ -3,7 +3,10 @@ package main
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
+	"strings"
+	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 )
@@ -37,6 +40,30 @@ func (f *form) Set(text string) error {
 	}
 	return errors.New("use table or json")
 }
+
+// table prints rows of cells in columns, for people.
+type table struct{ w *tabwriter.Writer }
+
+// newTable begins a table with the heads of its columns.
+func newTable(out io.Writer, heads ...any) table {
+	t := table{tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)}
+	t.row(heads...)
+	return t
+}
+
+var oneLine = strings.NewReplacer("\t", " ", "\n", " ", "\r", " ")
+
+// row adds a row. What has several lines, as an error may, is put on one.
+func (t table) row(cells ...any) {
+	texts := make([]string, len(cells))
+	for i, c := range cells {
+		texts[i] = oneLine.Replace(fmt.Sprint(c))
+	}
+	fmt.Fprintln(t.w, strings.Join(texts, "\t")) // flush tells what went wrong
+}
+
+// flush prints the table.
+func (t table) flush() error { return t.w.Flush() }
 
 // printJSON prints a value for programs.
 func printJSON(out io.Writer, v any) error {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -427,13 +426,12 @@ func upgradeHistoryCommand() *cobra.Command {
 			if output == formJSON {
 				return printJSON(cmd.OutOrStdout(), newest)
 			}
-			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
-			fmt.Fprintln(w, "BEGUN\tFROM\tTO\tSTATE\tSINCE\tREASON")
+			rows := newTable(cmd.OutOrStdout(), "BEGUN", "FROM", "TO", "STATE", "SINCE", "REASON")
 			for i := range newest {
 				t := &newest[i]
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", t.Begun.Format(time.RFC3339), t.Plan.From, t.Plan.To, t.State, t.At.Format(time.RFC3339), t.Error)
+				rows.row(t.Begun.Format(time.RFC3339), t.Plan.From, t.Plan.To, t.State, t.At.Format(time.RFC3339), t.Error)
 			}
-			return w.Flush()
+			return rows.flush()
 		},
 	}
 	s.flags(cmd)

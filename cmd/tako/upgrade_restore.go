@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/takodeploy/tako/internal/app"
+	"github.com/takodeploy/tako/internal/config"
 	"github.com/takodeploy/tako/internal/setup"
 	"github.com/takodeploy/tako/internal/upgrade"
 )
@@ -81,9 +82,11 @@ func withoutPassword(value string) string {
 		u.User, changed = url.User(u.User.Username()), true
 	}
 	query := u.Query()
-	for _, name := range []string{"password", "sslpassword"} {
-		changed = changed || query.Has(name)
-		query.Del(name)
+	for name := range query {
+		if config.IsPassword(name) {
+			changed = true
+			query.Del(name)
+		}
 	}
 	if !changed {
 		return value

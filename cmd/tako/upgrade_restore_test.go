@@ -15,6 +15,7 @@ func TestWithoutPassword(t *testing.T) {
 		"postgres://tako:p%40ss@db/tako?sslmode=require":           "postgres://tako@db/tako?sslmode=require",
 		"postgres://db/tako?user=tako&password=hunter2":            "postgres://db/tako?user=tako",
 		"postgres:///tako?host=/run/pg&password=hunter2":           "postgres:///tako?host=%2Frun%2Fpg",
+		"postgres://tako@db/tako?SSLPassword=hunter2":              "postgres://tako@db/tako",
 		"postgres://tako@db/tako?sslpassword=hunter2":              "postgres://tako@db/tako",
 	} {
 		if got := withoutPassword(value); got != want {

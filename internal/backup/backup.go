@@ -41,10 +41,9 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/takodeploy/tako/internal/durable"
 	"github.com/takodeploy/tako/internal/fault"
+	room "github.com/takodeploy/tako/internal/reserve"
 	"github.com/takodeploy/tako/internal/secret"
 )
 
@@ -363,7 +362,7 @@ type Progress struct {
 
 // translate gives a full disk its meaning.
 func translate(err error) error {
-	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+	if room.Full(err) {
 		return &fault.Error{Kind: fault.Unavailable, Message: "The disk is full; free some space. Nothing was left half-done.", Cause: err}
 	}
 	return err

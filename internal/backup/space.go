@@ -5,27 +5,13 @@ import (
 	"fmt"
 	"os"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/fault"
+	room "github.com/takodeploy/tako/internal/reserve"
 )
 
 // reserve is what a job leaves free on a disk, in bytes: the server has to go on.
 const reserve = 64 << 20
-
-// free is how much space a directory's file system has for us, and which it is.
-func free(dir string) (n int64, device uint64, err error) {
-	var st unix.Statfs_t
-	if err := unix.Statfs(dir, &st); err != nil {
-		return 0, 0, err
-	}
-	var node unix.Stat_t
-	if err := unix.Stat(dir, &node); err != nil {
-		return 0, 0, err
-	}
-	return int64(st.Bavail) * st.Bsize, node.Dev, nil //nolint:gosec // no disk has more
-}
 
 // need is space that a job will take in a directory.
 type need struct {
@@ -38,13 +24,13 @@ type need struct {
 func checkSpace(keep int64, needs ...need) error {
 	sums := map[uint64]int64{}
 	for _, n := range needs {
-		have, device, err := free(n.dir)
+		have, err := room.SpaceOf(n.dir)
 		if err != nil {
-			return fmt.Errorf("look at the free space of %s: %w", n.dir, err)
+			return fmt.Errorf("look at the free space: %w", err)
 		}
-		if sums[device] += n.bytes; sums[device]+keep > have {
+		if sums[have.Device] += n.bytes; sums[have.Device]+keep > have.Free {
 			return fault.New(fault.Unavailable, "This takes about %s in %s, where %s are free and %s are to stay free; make room, or choose another disk.",
-				size(sums[device]), n.dir, size(have), size(keep))
+				size(sums[have.Device]), n.dir, size(have.Free), size(keep))
 		}
 	}
 	return nil

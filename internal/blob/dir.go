@@ -17,6 +17,7 @@ import (
 
 	"github.com/takodeploy/tako/internal/durable"
 	"github.com/takodeploy/tako/internal/fault"
+	"github.com/takodeploy/tako/internal/reserve"
 )
 
 const (
@@ -327,7 +328,7 @@ func (d *Dir) locked(how durable.Mode) (unlock func() error, err error) {
 // translate gives a full disk its meaning.
 func translate(err error) error {
 	switch {
-	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+	case reserve.Full(err):
 		return &fault.Error{Kind: fault.Unavailable, Message: "The disk of the blob store is full; free some space.", Cause: err}
 	case errors.Is(err, unix.EROFS), errors.Is(err, unix.EIO):
 		return &fault.Error{Kind: fault.Unavailable, Message: "The disk of the blob store failed.", Cause: err}

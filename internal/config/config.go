@@ -279,6 +279,12 @@ func (c Config) Print() string {
 	return b.String()
 }
 
+// IsPassword reports whether a parameter of a URL, such as sslpassword of a database's, has a
+// password. In doubt it has.
+func IsPassword(parameter string) bool {
+	return strings.Contains(strings.ToLower(parameter), "password")
+}
+
 // withoutPassword hides what stands between the user name and the host, and the passwords
 // that the parameters of a URL may be.
 func withoutPassword(url string) string {
@@ -293,7 +299,7 @@ func withoutPassword(url string) string {
 	}
 	parts := strings.Split(query, "&")
 	for i, part := range parts {
-		if name, _, _ := strings.Cut(part, "="); strings.Contains(strings.ToLower(name), "password") {
+		if name, _, _ := strings.Cut(part, "="); IsPassword(name) {
 			parts[i] = name + "=***"
 		}
 	}

@@ -37,3 +37,15 @@ func (d *DB) RefreshStatistics(ctx context.Context, from int64) error {
 
 // Impatient has changes of the schema try only so often to get a lock.
 func Impatient(d *DB, attempts int) { d.lockAttempts = attempts }
+
+// UndoNothing ends a transaction on a connection that has none, which fails, and tells how
+// many connections the pool has open afterwards.
+func UndoNothing(ctx context.Context, d *DB) (open int, err error) {
+	conn, err := d.reader.Conn(ctx)
+	if err != nil {
+		return 0, err
+	}
+	err = undo(ctx, conn)
+	_ = conn.Close() // back into the pool, if it still is a connection
+	return d.reader.Stats().OpenConnections, err
+}

@@ -286,3 +286,13 @@ func TestCopyTo(t *testing.T) {
 		}
 	})
 }
+
+// TestFailedRollback: a connection whose transaction could not be ended does not go back into
+// the pool, where the next one would be in that transaction.
+func TestFailedRollback(t *testing.T) {
+	t.Parallel()
+	d := dbtest.OpenURL(t, "sqlite:"+filepath.Join(t.TempDir(), "some.db"))
+	if open, err := db.UndoNothing(t.Context(), d); err == nil || open != 0 {
+		t.Errorf("%d connections are open: %v", open, err)
+	}
+}

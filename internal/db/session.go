@@ -219,15 +219,22 @@ func (d *DB) terminate(ctx context.Context, pid uint32, xid uint64) error {
 	return err
 }
 
-// rollback ends a transaction that is not to be committed. When that does not
-// work the connection is thrown away, which ends it too.
+// rollback ends a transaction that is not to be committed.
 func (t *Tx) rollback(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), busyTimeout)
 	defer cancel()
 	t.closeRows()
-	if _, err := t.conn.ExecContext(ctx, "ROLLBACK"); err != nil {
-		_ = t.conn.Raw(func(any) error { return driver.ErrBadConn }) // drops the connection
+	_ = undo(ctx, t.conn) // the transaction has ended either way
+}
+
+// undo ends a connection's transaction. When that does not work the connection is thrown away:
+// the next one who got it from the pool would be in a transaction without knowing.
+func undo(ctx context.Context, conn *sql.Conn) error {
+	_, err := conn.ExecContext(ctx, "ROLLBACK")
+	if err != nil {
+		_ = conn.Raw(func(any) error { return driver.ErrBadConn }) // drops the connection
 	}
+	return err
 }
 
 // closeRows closes what fn may have left open; a connection with open rows

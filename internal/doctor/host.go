@@ -30,28 +30,26 @@ func (x *examination) machine(ctx context.Context) error {
 	}
 	seen := map[uint64]bool{}
 	for _, dir := range []string{x.Data, x.Backups} {
-		var st unix.Statfs_t
-		var node unix.Stat_t
-		err := unix.Statfs(dir, &st)
+		space, err := reserve.SpaceOf(dir)
 		if errors.Is(err, unix.ENOENT) || dir == "" {
 			continue
 		}
-		if err := errors.Join(err, unix.Stat(dir, &node)); err != nil {
-			return fmt.Errorf("look at the space of %s: %w", dir, err)
+		if err != nil {
+			return fmt.Errorf("look at the space: %w", err)
 		}
-		if seen[node.Dev] {
+		if seen[space.Device] {
 			continue
 		}
-		seen[node.Dev] = true
-		free := int64(st.Bavail) * st.Bsize //nolint:gosec // no disk has more
+		seen[space.Device] = true
+		free := space.Free
 		f := Finding{Code: "disk-low", Where: dir, Remedy: "Make room, or move the directory to a larger disk."}
 		switch {
 		case free < leastSpace:
 			f.Severity, f.What = Error, fmt.Sprintf("%s are free, and a server needs %s", backup.Size(free), backup.Size(leastSpace))
 		case x.DB.Dialect() == db.SQLite && free < size+leastSpace:
 			f.Severity, f.What = Warning, fmt.Sprintf("%s are free, which is no room for a backup of the database (%s)", backup.Size(free), backup.Size(size))
-		case st.Files > 0 && st.Ffree < leastFiles:
-			f.Severity, f.What = Warning, fmt.Sprintf("There is room for %d files only", st.Ffree)
+		case space.Files < leastFiles:
+			f.Severity, f.What = Warning, fmt.Sprintf("There is room for %d files only", space.Files)
 		default:
 			continue
 		}

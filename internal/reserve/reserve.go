@@ -53,17 +53,8 @@ func missing(path string, size int64) int64 {
 	return max(0, size-min(st.Size, 512*st.Blocks)) // a copy of it may be sparse
 }
 
-// Free is how many bytes this process can still write to the file system of a directory.
-func Free(dir string) (int64, error) {
-	var st unix.Statfs_t
-	if err := unix.Statfs(dir, &st); err != nil {
-		return 0, &fs.PathError{Op: "statfs", Path: dir, Err: err}
-	}
-	return int64(min(st.Bavail, 1<<40)) * st.Bsize, nil //nolint:gosec // no file system has more
-}
-
-// Spend gives up the reserve at path, or what a link there names, if its file system has
-// no more room than that, and reports whether there is room now: also when another
+// Spend gives up the reserve at path, or what a link there names, if its file system or a
+// quota has no more room than that, and reports whether there is room now: also when another
 // process has just made it. A full disk that is another one's is left to others.
 func Spend(path string) (room bool, err error) {
 	dir := filepath.Dir(path)
@@ -107,7 +98,7 @@ func give(f *os.File, path, dir string) (room bool, err error) {
 		return false, err
 	case info.Size() == 0:
 		return left(dir)
-	case free > info.Size():
+	case free > info.Size() && !cramped(dir):
 		return false, nil // that is not what is missing
 	}
 	// Without content before without a name: whoever finds none finds the space. Where that
@@ -259,12 +250,16 @@ func (r *Reserve) holds(f *os.File) bool {
 // allocate gives a file its size and its space: at once where the file system can do that,
 // and else by writing what cannot be compressed.
 func (r *Reserve) allocate(ctx context.Context, f *os.File) error {
+	size := r.size
+	if r.given {
+		size *= 2 // is there a quota, only that tells whether as much stays free
+	}
 	var err error = unix.EINTR
 	for errors.Is(err, unix.EINTR) {
-		err = r.fallocate(int(f.Fd()), 0, 0, r.size)
+		err = r.fallocate(int(f.Fd()), 0, 0, size)
 	}
 	if err == nil {
-		return f.Sync()
+		return errors.Join(f.Truncate(r.size), f.Sync())
 	}
 	if !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.ENOSYS) {
 		return err

@@ -58,6 +58,8 @@ type Coordinator struct {
 	absent  time.Time // when no supervisor answered the last time
 	// limit is how long a supervisor is waited for, 0 for ever.
 	limit time.Duration
+	// patience and doubt are usualPatience and usualDoubt, but in tests.
+	patience, doubt time.Duration
 }
 
 // BusyError says that an upgrade is being carried out already.
@@ -186,7 +188,7 @@ func Open(cfg Config) (*Coordinator, error) {
 	if err != nil {
 		return nil, errors.Join(err, lock.Unlock())
 	}
-	return &Coordinator{cfg: cfg, journal: j, lock: lock, opened: time.Now()}, nil
+	return &Coordinator{cfg: cfg, journal: j, lock: lock, opened: time.Now(), patience: usualPatience, doubt: usualDoubt}, nil
 }
 
 // Close gives the place free.

@@ -1,6 +1,7 @@
 package upgrade
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -90,6 +91,35 @@ func TestOldThatKeepsItsTasks(t *testing.T) {
 		}
 		if reason, bad := trust.Bad["2"]; bad == blameless {
 			t.Errorf("blameless: %t, and it counts as bad: %t, because of %q", blameless, bad, reason)
+		}
+	}
+}
+
+// TestEndsThatNothingExcuses: a version that ends again and again for want of what the version
+// before it has is sent back, and one that ends as often in an outage is not.
+func TestEndsThatNothingExcuses(t *testing.T) {
+	t.Parallel()
+	looks := []*supervisor.Report{}
+	for outages := range 3 * excused {
+		r := serving("2")
+		r.PID, r.Server.PID, r.Outages, r.Error = 9, 10+outages, outages, "it has just begun"
+		looks = append(looks, r)
+	}
+	last := serving("2")
+	last.PID, last.Server.PID, last.Outages = 9, 100, 3*excused
+	for code, sentBack := range map[string]bool{"0": true, "69": false} {
+		c := newCrew(t, Switched)
+		txn := c.last()
+		txn.Plan.Probation, txn.Tries = 0, 1
+		s := &scripted{answers: map[string][]*supervisor.Report{"deep": append(slices.Clone(looks), last)}}
+		s.listen(t, c.root)
+		c.program("1", "exit "+code, 0o700)
+		err := c.watch(t.Context(), txn)
+		if (err != nil) != sentBack || err != nil && !strings.Contains(err.Error(), "version 2 has ended 4 times") {
+			t.Errorf("when database check ends with %s: %v", code, err)
+		}
+		if n := s.count("deep"); sentBack && n != excused+2 {
+			t.Errorf("it was looked at %d times", n)
 		}
 	}
 }

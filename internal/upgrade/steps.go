@@ -294,6 +294,7 @@ func (c *Coordinator) expand(ctx context.Context, t *Txn) (any, error) {
 // serve has a version serve, if it does not yet.
 func (c *Coordinator) serve(ctx context.Context, t *Txn, version string) error {
 	began, cut := time.Now(), 0
+	var back setback
 	for {
 		r, err := c.ask(ctx, supervisor.Order{Do: "status"})
 		if err != nil || serves(r, version) {
@@ -304,7 +305,7 @@ func (c *Coordinator) serve(ctx context.Context, t *Txn, version string) error {
 		}
 		// Without a server that could hand over there is only the way back.
 		ready := r.Server != nil && (r.Server.Stage == control.Serving || r.Server.Stage == control.Released) || r.Server == nil && version == t.Plan.From && r.Previous == version
-		if !ready && time.Since(later(began, c.absent)) < patience {
+		if !ready && time.Since(later(began, c.absent)) < c.patience {
 			if err := wait(ctx, c.cfg.Poll); err != nil {
 				return err
 			}
@@ -314,12 +315,11 @@ func (c *Coordinator) serve(ctx context.Context, t *Txn, version string) error {
 		if err == nil {
 			return c.until(ctx, t, version)
 		}
-		back := version == t.Plan.From
-		if cut++; r.Format != 0 && !back || ctx.Err() != nil || cut == MaxTries {
+		if cut++; r.Format != 0 && version != t.Plan.From || ctx.Err() != nil || cut == MaxTries {
 			if r.Blameless {
 				return blameless{err}
 			}
-			return err
+			return back.of(err)
 		}
 		if r.Format == 0 {
 			// The supervisor was ended in the middle; the next one tells how far it got.
@@ -327,10 +327,10 @@ func (c *Coordinator) serve(ctx context.Context, t *Txn, version string) error {
 		} else {
 			// A new version that hangs does not hand over, and was killed for that: then there
 			// is a way past it. Nor does the old one begin while the database is away.
-			c.sayOnce("trying once more to go back: " + err.Error())
-			if c.outage(ctx, t) {
+			if back.passes(ctx, c, t) {
 				cut = 0
 			}
+			c.sayOnce("trying once more to go back: " + back.of(err).Error())
 		}
 		if err := wait(ctx, c.cfg.Poll); err != nil {
 			return err
@@ -355,10 +355,12 @@ func serves(r supervisor.Report, version string) bool {
 	return r.Current == version && r.Server != nil && r.Server.Version == version && r.Server.Stage == control.Serving
 }
 
-// until waits until a version serves and is well, as long as patience, and as long as
-// the old version could do nothing either.
+// until waits until a version serves and is well, as long as c.patience, and as long as
+// the old version could do nothing either; on the way back to that, as long as its reason
+// may pass.
 func (c *Coordinator) until(ctx context.Context, t *Txn, version string) error {
 	from := time.Now()
+	var back setback
 	for {
 		r, err := c.ask(ctx, supervisor.Order{Do: "deep"})
 		if err == nil && serves(r, version) {
@@ -374,11 +376,11 @@ func (c *Coordinator) until(ctx context.Context, t *Txn, version string) error {
 		if err == nil {
 			err = fmt.Errorf("the current version is %s", r.Current)
 		}
-		if time.Since(from) > patience {
-			if !c.shared(ctx, t) {
-				return fmt.Errorf("version %s does not serve as it should: %w", version, err)
+		if time.Since(from) > c.patience {
+			if waits := back.passes(ctx, c, t); !waits && (back.why == nil || version == t.Plan.From) {
+				return fmt.Errorf("version %s does not serve as it should: %w", version, back.of(err))
 			}
-			c.sayOnce("the server is not well, and version " + t.Plan.From + " would not be either: " + err.Error())
+			c.sayOnce("the server is not well, and version " + t.Plan.From + " would not be either: " + back.of(err).Error())
 			from = time.Now()
 		}
 		if err := wait(ctx, c.cfg.Poll); err != nil {

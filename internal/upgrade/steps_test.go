@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/takodeploy/tako/internal/localsocket"
 	"github.com/takodeploy/tako/internal/supervisor"
@@ -162,13 +163,23 @@ func TestWayBackPastOneThatHangs(t *testing.T) {
 	}
 }
 
-// TestWayBackInAnOutage: the way back is tried until the database is there again, and is
-// not waited for where the old version cannot use the data.
+// TestWayBackInAnOutage: the way back is tried until the database is there again, for some
+// time when nobody knows whether that is what is missing, and is not waited for where the old
+// version cannot use the data. Then its own words say why.
 func TestWayBackInAnOutage(t *testing.T) {
 	t.Parallel()
-	for code, orders := range map[string]int{"1": MaxTries + 2, "78": MaxTries} {
+	for name, c := range map[string]struct {
+		code   string
+		doubt  time.Duration
+		orders int
+	}{
+		"the database is away":            {"69", 0, MaxTries + 2},
+		"it does not know why":            {"1", time.Hour, MaxTries + 2},
+		"it did not know for a long time": {"1", 0, MaxTries},
+		"it cannot use the data":          {"78", time.Hour, MaxTries},
+	} {
 		refused := serving("2")
-		refused.Error = "version 1 cannot take over: it has ended: exit status 69"
+		refused.Error = "version 1 cannot take over"
 		answers := []*supervisor.Report{}
 		for range MaxTries + 1 {
 			answers = append(answers, refused)
@@ -176,12 +187,43 @@ func TestWayBackInAnOutage(t *testing.T) {
 		s := &scripted{answers: map[string][]*supervisor.Report{
 			"status": {serving("2")}, "switch": append(answers, serving("1")), "deep": {serving("1")},
 		}}
+		crew := newCrew(t, Committed)
+		crew.doubt = c.doubt
+		crew.program("1", "echo 'tako: what it says' >&2; exit "+c.code, 0o700)
+		s.listen(t, crew.root)
+		err := crew.serve(t.Context(), crew.last(), "1")
+		if n := s.count("switch 1"); n != c.orders || (err == nil) != (c.orders > MaxTries) {
+			t.Errorf("%s: it was ordered %d times, not %d: %v", name, n, c.orders, err)
+		}
+		if said := crew.log.String(); !strings.Contains(said, "what it says") || err != nil && !strings.Contains(err.Error(), "what it says") {
+			t.Errorf("%s: it is not told why: %v\n%s", name, err, said)
+		}
+	}
+}
+
+// TestWayBackToOneThatIsNotWell: once the old version is the current one it is waited for as
+// long as its reason may pass, and else somebody is needed.
+func TestWayBackToOneThatIsNotWell(t *testing.T) {
+	t.Parallel()
+	for code, comes := range map[string]bool{"69": true, "1": false, "78": false} {
+		unwell := serving("1")
+		unwell.Error = "it is not ready"
+		looks := []*supervisor.Report{}
+		for range 20 {
+			looks = append(looks, unwell)
+		}
+		if comes {
+			looks = append(looks, serving("1"))
+		}
+		s := &scripted{answers: map[string][]*supervisor.Report{"status": {{Format: control.Format, Current: "1"}}, "deep": looks}}
 		c := newCrew(t, Committed)
-		c.program("1", "exit "+code, 0o700)
+		c.patience, c.doubt = time.Millisecond, 0
+		c.program("1", "[ $1 = database ] && exit "+code+"; echo '[]'", 0o700)
 		s.listen(t, c.root)
-		err := c.serve(t.Context(), c.last(), "1")
-		if n := s.count("switch 1"); n != orders || (err == nil) != (code == "1") {
-			t.Errorf("with code %s it was ordered %d times, not %d: %v", code, n, orders, err)
+		c.want(Ask{Wish: WishRollback})
+		last, err := c.Run(t.Context())
+		if err != nil || comes != (last.State == RolledBack) || !comes && (last.State != NeedsOperator || !strings.Contains(last.Error, "it is not ready (database check of version 1: exit status "+code)) {
+			t.Errorf("with code %s it is %+v, %v", code, last, err)
 		}
 	}
 }

@@ -65,6 +65,7 @@ func (t *Txn) usual() float64 {
 const (
 	failures = 3 // bad answers to a look, in a row
 	unlucky  = 5 // requests that fail, whatever the share
+	excused  = 3 // looks that find it ended for want of something that the old version has
 )
 
 // tooMany says whether a version fails more requests than twice the usual share and one
@@ -82,11 +83,12 @@ func (c *Coordinator) watch(ctx context.Context, t *Txn) error {
 	end := began.Add(t.stillToWatch(began))
 	var calm time.Time // until then a server may be starting that has not crashed
 	if t.Tries > 1 {
-		calm = began.Add(patience) // everything may just have been started, as with the machine
+		calm = began.Add(c.patience) // everything may just have been started, as with the machine
 	}
 	bad, pid, absent := 0, 0, c.absent
 	keeper, outages := 0, 0 // as the report before told: the supervisor, and ends that were no crashes
-	var excused answered    // what had failed when the old version could not have done better
+	alone := 0              // looks that found such an end while the old version could have gone on
+	var before answered     // what had failed when the old version could not have done better
 	for {
 		if gone, err := c.wished(t); err != nil || gone {
 			return errors.Join(err, errGivenUp)
@@ -96,11 +98,18 @@ func (c *Coordinator) watch(ctx context.Context, t *Txn) error {
 			return err
 		}
 		if c.absent.After(absent) { // the next supervisor may have started the server anew
-			bad, pid, absent, calm = 0, 0, c.absent, c.absent.Add(patience)
+			bad, pid, absent, calm = 0, 0, c.absent, c.absent.Add(c.patience)
 		}
 		// That another process serves is no crash yet: the supervisor knows why.
 		if pid != 0 && (keeper != r.PID || outages != r.Outages) {
-			bad, pid, calm = 0, 0, time.Now().Add(patience)
+			// One that it misses at once may be over when the old version is asked: that is no
+			// fault of it. To end so again and again is.
+			if keeper == r.PID && r.Outages > outages && !c.shared(ctx, t) {
+				if alone++; alone > excused {
+					return fmt.Errorf("version %s has ended %d times while it was on probation, for want of something that version %s has (exit code %d)", t.Plan.To, alone, t.Plan.From, fault.ExitUnavailable)
+				}
+			}
+			bad, pid, calm = 0, 0, time.Now().Add(c.patience)
 		}
 		keeper, outages = r.PID, r.Outages
 		if err == nil && !serves(r, t.Plan.To) {
@@ -119,13 +128,13 @@ func (c *Coordinator) watch(ctx context.Context, t *Txn) error {
 		}
 		well := err == nil
 		if bad < failures {
-			err = tooMany(now.since(excused), usual)
+			err = tooMany(now.since(before), usual)
 		}
 		switch {
 		case err != nil && c.shared(ctx, t):
 			c.sayOnce("the server is not well, and version " + t.Plan.From + " would not be either: " + err.Error())
 			// Once that is over, the supervisor may take seconds until it starts its server.
-			bad, excused, calm = 0, now, time.Now().Add(patience)
+			bad, before, calm = 0, now, time.Now().Add(c.patience)
 		case err != nil:
 			return fmt.Errorf("version %s is not well: %w", t.Plan.To, err)
 		case well && !time.Now().Before(end):
@@ -137,33 +146,67 @@ func (c *Coordinator) watch(ctx context.Context, t *Txn) error {
 	}
 }
 
-// patience is how long a version may take to be well once it serves, and the old one to
-// look at the database.
-const patience = 20 * time.Second
+// Times of a Coordinator.
+const (
+	// usualPatience is how long a version may take to be well once it serves, and the old one
+	// to look at the database.
+	usualPatience = 20 * time.Second
+	// usualDoubt is how long the way back is tried while the old version cannot do its work
+	// for a reason that may pass or not.
+	usualDoubt = 15 * time.Minute
+)
 
 // shared reports whether the old version could not do its work now either, as when the
 // database is away: to go back would help nobody. A program that cannot even be started
 // does not tell.
 func (c *Coordinator) shared(ctx context.Context, t *Txn) bool {
-	_, is := c.unfit(ctx, t)
-	return is
+	_, why := c.unfit(ctx, t)
+	return why != nil
 }
 
-// outage is shared for what may pass: not for data that the old version cannot use.
-func (c *Coordinator) outage(ctx context.Context, t *Txn) bool {
-	code, is := c.unfit(ctx, t)
-	return is && code != fault.ExitRefused
-}
-
-// unfit reports whether the old version, which was started, could not do its work, and how
-// it has ended.
-func (c *Coordinator) unfit(ctx context.Context, t *Txn) (code int, is bool) {
-	ctx, stop := context.WithTimeout(ctx, patience)
+// unfit is why the old version, which was started, could not do its work, and the exit code
+// by which it said so; nil if it could, or does not tell.
+func (c *Coordinator) unfit(ctx context.Context, t *Txn) (code int, why error) {
+	ctx, stop := context.WithTimeout(ctx, usualPatience)
 	defer stop()
 	_, err := c.run(ctx, t.Plan.From, "database", "check")
 	var ended *exec.ExitError
 	if !errors.As(err, &ended) {
-		return 0, false
+		return 0, nil
 	}
-	return ended.ExitCode(), true
+	return ended.ExitCode(), err
+}
+
+// setback is what keeps the way back from succeeding, as far as the old version tells.
+type setback struct {
+	why   error     // nil while nothing does
+	since time.Time // when it began, of what may pass or not
+}
+
+// passes asks the old version whether it is worth while to wait on the way back. It is for as
+// long as it takes while the old version says that the database is away (exit code 69): a
+// person could do no more than bring that back. It is not for data that it cannot use (78).
+// For any other reason it is until c.doubt has gone by; older versions do not tell
+// an outage from anything else.
+func (b *setback) passes(ctx context.Context, c *Coordinator, t *Txn) bool {
+	code, why := c.unfit(ctx, t)
+	b.why = why
+	switch {
+	case why == nil, code == fault.ExitUnavailable:
+		b.since = time.Time{}
+		return why != nil
+	case code == fault.ExitRefused:
+		return false
+	case b.since.IsZero():
+		b.since = time.Now()
+	}
+	return time.Since(b.since) < c.doubt
+}
+
+// of adds what the old version says to an error.
+func (b *setback) of(err error) error {
+	if b.why == nil {
+		return err
+	}
+	return fmt.Errorf("%w (%w)", err, b.why)
 }

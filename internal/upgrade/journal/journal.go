@@ -20,8 +20,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/takodeploy/tako/internal/durable"
 	"github.com/takodeploy/tako/internal/failpoint"
 	"github.com/takodeploy/tako/internal/reserve"
@@ -179,7 +177,7 @@ func (j *Journal) Append(at time.Time, next func([]Entry) (Entry, error)) (_ Ent
 		return Entry{}, fmt.Errorf("an entry of the journal has %d bytes; the limit is %d", len(line), maxLine)
 	}
 	err = j.write(f, line)
-	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+	if reserve.Full(err) {
 		room, spending := reserve.Spend(filepath.Join(filepath.Dir(j.path), reserve.Name))
 		if room {
 			err, spending = j.write(f, line), nil

@@ -36,9 +36,7 @@ type volume struct {
 	dir     string
 	purpose []string
 	need    int64
-	free    int64
-	files   uint64 // 0 where they are not limited
-	inodes  uint64
+	reserve.Space
 }
 
 // volumes are the file systems that an upgrade writes to.
@@ -73,17 +71,15 @@ func (x *examination) volumes(ctx context.Context) ([]volume, int64, error) {
 		if err != nil {
 			return nil, 0, err
 		}
-		var st unix.Statfs_t
-		var node unix.Stat_t
-		if err := errors.Join(unix.Statfs(dir, &st), unix.Stat(dir, &node)); err != nil {
-			return nil, 0, fmt.Errorf("look at the space of %s: %w", dir, err)
+		space, err := reserve.SpaceOf(dir)
+		if err != nil {
+			return nil, 0, fmt.Errorf("look at the space: %w", err)
 		}
-		i, known := at[node.Dev]
+		i, known := at[space.Device]
 		if !known {
 			i = len(out)
-			at[node.Dev] = i
-			free := int64(st.Bavail) * st.Bsize //nolint:gosec // no disk has more
-			out = append(out, volume{dir: dir, free: free, files: st.Files, inodes: st.Ffree})
+			at[space.Device] = i
+			out = append(out, volume{dir: dir, Space: space})
 		}
 		out[i].need += one.need
 		out[i].purpose = append(out[i].purpose, one.purpose)
@@ -146,11 +142,11 @@ func (x *examination) disk(ctx context.Context) error {
 	}
 	for _, v := range all {
 		purpose := strings.Join(v.purpose, ", ")
-		if v.free < v.need+stayFree {
-			x.say(Fail, "Make room, prune backups (tako backup prune), or move the directory to a larger disk.", "%s has %s free, and %s are needed for %s, with %s that stay free (the database has %s)", v.dir, backup.Size(v.free), backup.Size(v.need+stayFree), purpose, backup.Size(stayFree), backup.Size(size))
+		if v.Free < v.need+stayFree {
+			x.say(Fail, "Make room, prune backups (tako backup prune), or move the directory to a larger disk.", "%s has %s free, and %s are needed for %s, with %s that stay free (the database has %s)", v.dir, backup.Size(v.Free), backup.Size(v.need+stayFree), purpose, backup.Size(stayFree), backup.Size(size))
 			continue
 		}
-		x.say(OK, "", "%s has %s free, and %s are needed for %s, with %s that stay free", v.dir, backup.Size(v.free), backup.Size(v.need+stayFree), purpose, backup.Size(stayFree))
+		x.say(OK, "", "%s has %s free, and %s are needed for %s, with %s that stay free", v.dir, backup.Size(v.Free), backup.Size(v.need+stayFree), purpose, backup.Size(stayFree))
 	}
 	return nil
 }
@@ -163,12 +159,12 @@ func (x *examination) files(ctx context.Context) error {
 	}
 	for _, v := range all {
 		switch {
-		case v.files == 0:
+		case v.Files == reserve.AnyNumber:
 			x.say(OK, "", "%s does not limit the number of files", v.dir)
-		case v.inodes < leastFiles:
-			x.say(Fail, "Delete files that nobody needs, or make the file system anew with more inodes.", "%s has room for %d files only, and %d are needed", v.dir, v.inodes, leastFiles)
+		case v.Files < leastFiles:
+			x.say(Fail, "Delete files that nobody needs, or make the file system anew with more inodes.", "%s has room for %d files only, and %d are needed", v.dir, v.Files, leastFiles)
 		default:
-			x.say(OK, "", "%s has room for %d more files", v.dir, v.inodes)
+			x.say(OK, "", "%s has room for %d more files", v.dir, v.Files)
 		}
 	}
 	return nil

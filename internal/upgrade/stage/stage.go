@@ -22,6 +22,7 @@ import (
 
 	"github.com/takodeploy/tako/internal/durable"
 	"github.com/takodeploy/tako/internal/failpoint"
+	"github.com/takodeploy/tako/internal/reserve"
 	"github.com/takodeploy/tako/internal/upgrade/releasefeed"
 )
 
@@ -241,7 +242,7 @@ func (s *Store) Stage(ctx context.Context, r Request, progress func(done, total 
 	}
 	partial := s.dir(version) + partialSuffix
 	if err := bring(ctx, src, partial, offer, r.Have, progress); err != nil {
-		if full(err) {
+		if reserve.Full(err) {
 			err = errors.Join(fmt.Errorf("install version %s: %w; make room on the disk of %s", version, err, s.root), os.RemoveAll(partial))
 		}
 		return nil, err
@@ -264,9 +265,6 @@ func (s *Store) restate(version string, feed []byte) error {
 	}
 	return nil
 }
-
-// full reports whether there was no room on the disk.
-func full(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
 
 // bring makes the program of an offer a file in a directory: what is there of an earlier
 // transfer, or the program have if it is that one, and else what src has.
@@ -408,7 +406,7 @@ func (d *download) restart() error {
 func (d *download) run(ctx context.Context) error {
 	var err error
 	for range attempts {
-		if err = d.some(ctx); err == nil || ctx.Err() != nil || errors.Is(err, errAbsent) || full(err) {
+		if err = d.some(ctx); err == nil || ctx.Err() != nil || errors.Is(err, errAbsent) || reserve.Full(err) {
 			break
 		}
 		var refused *Error

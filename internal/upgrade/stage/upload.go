@@ -14,10 +14,9 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/takodeploy/tako/internal/durable"
 	"github.com/takodeploy/tako/internal/failpoint"
+	"github.com/takodeploy/tako/internal/reserve"
 	"github.com/takodeploy/tako/internal/upgrade/bundle"
 )
 
@@ -91,13 +90,15 @@ func (s *Store) Examine(ctx context.Context, r Request) (*Offer, error) {
 // Receive takes a bundle from in, one at a time, and keeps it if it has what can be
 // installed: what Examine says of it is the same as of a file. Of one that is refused, or
 // cut short, nothing is left. size is what it is said to have in bytes, -1 where nobody
-// knows. The source of r is the bundle.
-func (s *Store) Receive(ctx context.Context, r Request, in io.Reader, size int64) (_ *Upload, _ *Offer, err error) {
+// knows. The source of r is the bundle. received is called when it is there and nobody else,
+// also of another server, receives one yet: what it forgets is none that has come since. It
+// may be nil; its error is returned, and the bundle stays.
+func (s *Store) Receive(ctx context.Context, r Request, in io.Reader, size int64, received func(*Upload) error) (_ *Upload, _ *Offer, err error) {
 	if size > MaxUpload {
 		return nil, nil, ErrTooLarge
 	}
 	defer func() {
-		if full(err) { // also of inodes, and where only a flush tells it
+		if reserve.Full(err) { // also of inodes, and where only a flush tells it
 			err = ErrNoRoom
 		}
 	}()
@@ -149,6 +150,11 @@ func (s *Store) Receive(ctx context.Context, r Request, in io.Reader, size int64
 		return nil, nil, err
 	}
 	kept = true
+	if received != nil {
+		if err := received(u); err != nil {
+			return nil, nil, err
+		}
+	}
 	return u, offer, nil
 }
 
@@ -191,11 +197,11 @@ func receive(ctx context.Context, f *os.File, in io.Reader, announced int64) (id
 
 // room is ErrNoRoom when a file cannot grow by some bytes with space that stays free.
 func room(f *os.File, by int64) error {
-	var st unix.Statfs_t
-	if err := unix.Fstatfs(int(f.Fd()), &st); err != nil {
-		return fmt.Errorf("look at the space of %s: %w", filepath.Dir(f.Name()), err)
+	free, err := reserve.Free(filepath.Dir(f.Name()))
+	if err != nil {
+		return fmt.Errorf("look at the space for a bundle: %w", err)
 	}
-	if free := int64(st.Bavail) * st.Bsize; free < by+stayFree { //nolint:gosec // no disk has more
+	if free < by+stayFree {
 		return ErrNoRoom
 	}
 	return nil

@@ -51,7 +51,7 @@ func TestReceive(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, size := range []int64{-1, int64(len(raw))} { // the second takes the first one's place
-		u, offer, err := w.store.Receive(t.Context(), w.request(), bytes.NewReader(raw), size)
+		u, offer, err := w.store.Receive(t.Context(), w.request(), bytes.NewReader(raw), size, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -147,7 +147,7 @@ func TestReceiveRefuses(t *testing.T) {
 			if c.change != nil {
 				c.change(&r)
 			}
-			if _, _, err := w.store.Receive(t.Context(), r, c.in, c.size); err == nil || !c.want(err) {
+			if _, _, err := w.store.Receive(t.Context(), r, c.in, c.size, nil); err == nil || !c.want(err) {
 				t.Errorf("%v", err)
 			}
 			if left := w.received(t); len(left) != 0 {
@@ -168,14 +168,25 @@ func TestReceiveOneAtATime(t *testing.T) {
 	}
 	in, out := io.Pipe()
 	done := make(chan error, 1)
+	second := func() error {
+		// As that of another server, beside which this one is started.
+		_, _, err := Open(w.root, nil).Receive(t.Context(), w.request(), bytes.NewReader(raw), -1, nil)
+		return err
+	}
+	received := func(u *Upload) error {
+		if err := second(); !errors.Is(err, ErrReceiving) || !slices.Equal(w.received(t), []string{u.ID + ".bundle"}) {
+			t.Errorf("while the first forgets what was there: %v, %q", err, w.received(t))
+		}
+		return nil
+	}
 	go func() {
-		_, _, err := w.store.Receive(t.Context(), w.request(), in, -1)
+		_, _, err := w.store.Receive(t.Context(), w.request(), in, -1, received)
 		done <- err
 	}()
 	if _, err := out.Write(raw[:1]); err != nil { // when it is read, the first has begun
 		t.Fatal(err)
 	}
-	if _, _, err := w.store.Receive(t.Context(), w.request(), bytes.NewReader(raw), -1); !errors.Is(err, ErrReceiving) {
+	if err := second(); !errors.Is(err, ErrReceiving) {
 		t.Errorf("the second: %v", err)
 	}
 	if _, err := out.Write(raw[1:]); err != nil {
@@ -209,7 +220,7 @@ func TestReceiveLeavesRoom(t *testing.T) {
 				t.Fatal(err)
 			}
 			disktest.Mount(t, at, 0, options)
-			if _, _, err := w.store.Receive(t.Context(), w.request(), bytes.NewReader(raw), -1); !errors.Is(err, ErrNoRoom) {
+			if _, _, err := w.store.Receive(t.Context(), w.request(), bytes.NewReader(raw), -1, nil); !errors.Is(err, ErrNoRoom) {
 				t.Errorf("%v", err)
 			}
 			if left := w.received(t); len(left) != 0 {

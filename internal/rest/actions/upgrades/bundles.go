@@ -34,21 +34,17 @@ func (a *api) receive(r *rest.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Two that end at once would each remove the other's.
-	if !a.receiving.TryLock() {
-		return nil, refused(stage.ErrReceiving)
-	}
-	defer a.receiving.Unlock()
-	u, _, err := a.Store.Receive(r.Context(), stage.Request{Channel: a.Lookout.Channel(), Version: report.Current, Now: a.Now()}, line{in}, size)
+	request := stage.Request{Channel: a.Lookout.Channel(), Version: report.Current, Now: a.Now()}
+	u, _, err := a.Store.Receive(r.Context(), request, line{in}, size, func(u *stage.Upload) error {
+		// The event first: the bundle is there, whatever becomes of the others.
+		err := a.audited(r.Context(), octopus.EventUpgradeBundleUploaded, fmt.Sprintf("The bundle %s with version %s was sent to node %s", u.ID, u.Version, a.Node))
+		if err == nil {
+			err = a.forgetOthers(u.ID)
+		}
+		return err
+	})
 	if err != nil {
 		return nil, refused(err)
-	}
-	// The event first: the bundle is there, whatever becomes of the others.
-	if err := a.audited(r.Context(), octopus.EventUpgradeBundleUploaded, fmt.Sprintf("The bundle %s with version %s was sent to node %s", u.ID, u.Version, a.Node)); err != nil {
-		return nil, err
-	}
-	if err := a.forgetOthers(u.ID); err != nil {
-		return nil, err
 	}
 	return rest.Created{Body: bundled(u), Location: r.Href("/api/system/upgrade/bundles")}, nil
 }

@@ -48,8 +48,6 @@ type api struct {
 
 	mu   sync.Mutex
 	plan *octopus.UpgradePlan
-
-	receiving sync.Mutex // held while a bundle is received
 }
 
 // Routes are the operations on upgrades.
