@@ -122,12 +122,12 @@ var manyRows = []string{ //nolint:gochecknoglobals // a constant
 // keep other writers out for about portionTime, or for twice as long as the quickest
 // one took where that is more: there it is the commit that takes the time, and it
 // would for fewer rows too. So a writer of SQLite, which waits for the portion under
-// way, waits for some ten milliseconds; the next one begins after a pause as long.
+// way, waits for some twenty milliseconds; the next one begins after a pause as long.
 const (
 	firstRows   = 200
 	leastRows   = 10
 	mostRows    = 5000
-	portionTime = 10 * time.Millisecond
+	portionTime = 20 * time.Millisecond
 	mostTime    = 100 * time.Millisecond
 )
 
