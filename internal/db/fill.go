@@ -154,8 +154,11 @@ func (d *DB) fill(ctx context.Context, m migration, opt MigrateOptions) (held ti
 	if err != nil {
 		return 0, err
 	}
-	quickest := mostTime
-	for rows := firstRows; ; rows = portionAfter(rows, held, quickest) {
+	rows, quickest := firstRows, mostTime
+	if opt.Alone {
+		rows = mostRows
+	}
+	for {
 		done := false
 		held, err = d.holdSchema(ctx, func(t *Tx) error {
 			done, err = t.portion(ctx, m, key, rows)
@@ -167,7 +170,11 @@ func (d *DB) fill(ctx context.Context, m migration, opt MigrateOptions) (held ti
 		if err := failpoint.Hit("fill-portion"); err != nil {
 			return held, err
 		}
+		if opt.Alone {
+			continue // nobody waits
+		}
 		quickest = min(quickest, held)
+		rows = portionAfter(rows, held, quickest)
 		if err := giveWay(ctx, held, opt); err != nil {
 			return held, err
 		}
