@@ -122,12 +122,12 @@ var manyRows = []string{ //nolint:gochecknoglobals // a constant
 // keep other writers out for about portionTime, or for twice as long as the quickest
 // one took where that is more: there it is the commit that takes the time, and it
 // would for fewer rows too. So a writer of SQLite, which waits for the portion under
-// way, waits for some ten milliseconds; the next one begins after a pause as long.
+// way, waits for some twenty milliseconds; the next one begins after a pause as long.
 const (
 	firstRows   = 200
 	leastRows   = 10
 	mostRows    = 5000
-	portionTime = 10 * time.Millisecond
+	portionTime = 20 * time.Millisecond
 	mostTime    = 100 * time.Millisecond
 )
 
@@ -154,8 +154,11 @@ func (d *DB) fill(ctx context.Context, m migration, opt MigrateOptions) (held ti
 	if err != nil {
 		return 0, err
 	}
-	quickest := mostTime
-	for rows := firstRows; ; rows = portionAfter(rows, held, quickest) {
+	rows, quickest := firstRows, mostTime
+	if opt.Alone {
+		rows = mostRows
+	}
+	for {
 		done := false
 		held, err = d.holdSchema(ctx, func(t *Tx) error {
 			done, err = t.portion(ctx, m, key, rows)
@@ -167,7 +170,11 @@ func (d *DB) fill(ctx context.Context, m migration, opt MigrateOptions) (held ti
 		if err := failpoint.Hit("fill-portion"); err != nil {
 			return held, err
 		}
+		if opt.Alone {
+			continue // nobody waits
+		}
 		quickest = min(quickest, held)
+		rows = portionAfter(rows, held, quickest)
 		if err := giveWay(ctx, held, opt); err != nil {
 			return held, err
 		}

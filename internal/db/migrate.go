@@ -25,7 +25,8 @@ type MigrateOptions struct {
 	// Step is called before each migration that is due, may be nil.
 	Step func(id string)
 	// Alone says that nobody else uses the database, so that there is no pause
-	// for others between migrations, or within one that is taken in portions.
+	// for others between migrations, or within one that is taken in portions, which
+	// are as large as they get.
 	Alone bool
 }
 

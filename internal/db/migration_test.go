@@ -329,8 +329,8 @@ func TestPortionAfter(t *testing.T) {
 		want           int
 	}{
 		{200, 1 * ms, 1 * ms, 300},
-		{200, 9 * ms, 3 * ms, 200},
-		{1000, 20 * ms, 2 * ms, 500},
+		{200, 18 * ms, 3 * ms, 200},
+		{1000, 40 * ms, 2 * ms, 500},
 		{mostRows, 1 * ms, 1 * ms, mostRows},
 		{200, 10 * time.Second, 2 * ms, leastRows},
 		{200, 30 * ms, 30 * ms, 300},                 // the commit alone takes that long
