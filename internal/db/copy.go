@@ -9,13 +9,14 @@ import (
 
 	"modernc.org/sqlite"
 
+	"github.com/takodeploy/tako/internal/durable"
 	"github.com/takodeploy/tako/internal/fault"
 )
 
-// portion is how many pages are copied before they are flushed: 8 MiB of SQLite's usual
-// pages. A commit waits until the disk has written what it took before; that shall never
-// be the whole copy.
-const portion = 2048
+// portion is how many pages are copied before they are flushed, of SQLite's usual size. A
+// commit waits until the disk has written what it took before; that shall never be the
+// whole copy.
+const portion = durable.Portion / 4096
 
 // CopyTo writes a copy of a SQLite database, as it is at one moment, to a new
 // file, while everybody else goes on. It is whole and on disk when CopyTo

@@ -49,11 +49,11 @@ func WriteFile(path string, data []byte, perm os.FileMode) error {
 	return SyncDir(filepath.Dir(path))
 }
 
-// portion is how many bytes a Paced has written since it last flushed, at most.
-const portion = 8 << 20
+// Portion is how many bytes of a large file are written before they are flushed, at most.
+const Portion = 8 << 20
 
 // Paced writes a large file so that nobody who flushes a small one meanwhile waits for long:
-// it flushes what it has written every 8 MiB. A disk, and the file system's journal, take
+// it flushes what it has written, a Portion at a time. A disk, and the file system's journal, take
 // what they are given in turn, and all of a large file at once may be seconds of it.
 type Paced struct {
 	File  *os.File
@@ -64,9 +64,9 @@ type Paced struct {
 func (p *Paced) Write(b []byte) (n int, err error) {
 	for len(b) > 0 && err == nil {
 		var took int
-		took, err = p.File.Write(b[:min(len(b), portion-p.since)])
+		took, err = p.File.Write(b[:min(len(b), Portion-p.since)])
 		n, b = n+took, b[took:]
-		if p.since += took; p.since >= portion && err == nil {
+		if p.since += took; p.since >= Portion && err == nil {
 			p.since, err = 0, p.File.Sync()
 		}
 	}
