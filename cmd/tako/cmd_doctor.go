@@ -14,6 +14,7 @@ import (
 	"github.com/takodeploy/tako/internal/app"
 	"github.com/takodeploy/tako/internal/backup"
 	"github.com/takodeploy/tako/internal/doctor"
+	"github.com/takodeploy/tako/internal/fault"
 )
 
 // findingsLeft ends a command that looked, and found something that is still there.
@@ -25,7 +26,7 @@ func (e *findingsLeft) Error() string {
 }
 
 // ExitCode is that of "looked, and found something".
-func (e *findingsLeft) ExitCode() int { return 3 }
+func (e *findingsLeft) ExitCode() int { return fault.ExitFound }
 
 func doctorCommand() *cobra.Command {
 	var o offline

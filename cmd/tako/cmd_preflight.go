@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/takodeploy/tako/internal/app"
+	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/supervisor"
 	"github.com/takodeploy/tako/internal/supervisor/control"
 	"github.com/takodeploy/tako/internal/upgrade/preflight"
@@ -28,7 +29,7 @@ type notPassed struct{ err error }
 func (e *notPassed) Error() string { return e.err.Error() }
 
 // ExitCode is that of "preflight failed".
-func (e *notPassed) ExitCode() int { return exitNotBegun }
+func (e *notPassed) ExitCode() int { return fault.ExitNotBegun }
 
 // target is what is to be installed, and what is known of it.
 type target struct{ root, to, channel, feed, minAgent, minTentacle string }

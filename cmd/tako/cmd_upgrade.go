@@ -17,6 +17,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/takodeploy/tako/internal/config"
+	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/supervisor"
 	"github.com/takodeploy/tako/internal/upgrade"
 	"github.com/takodeploy/tako/internal/upgrade/publish"
@@ -34,7 +35,7 @@ var (
 // Exit codes of upgrades.
 const (
 	exitNothingNewer  = 10
-	exitNotBegun      = 20
+	exitNotBegun      = fault.ExitNotBegun
 	exitRolledBack    = 30
 	exitNeedsOperator = 40
 )

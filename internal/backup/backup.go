@@ -293,7 +293,7 @@ func (e *BusyError) Error() string {
 }
 
 // ExitCode is that of "busy".
-func (e *BusyError) ExitCode() int { return 75 }
+func (e *BusyError) ExitCode() int { return fault.ExitBusy }
 
 // lock keeps others from making and pruning backups; readers share.
 func (s *Store) lock(how durable.Mode) (unlock func(), err error) {

@@ -103,7 +103,7 @@ func TestPaced(t *testing.T) {
 	}
 	var want []byte
 	w := &Paced{File: f}
-	for i, size := range []int{1, portion - 1, 5, 2*portion + 3, 0, portion} {
+	for i, size := range []int{1, Portion - 1, 5, 2*Portion + 3, 0, Portion} {
 		piece := bytes.Repeat([]byte{byte('a' + i)}, size)
 		if n, err := w.Write(piece); n != size || err != nil {
 			t.Errorf("%d of %d bytes were written: %v", n, size, err)

@@ -9,12 +9,12 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
 	"github.com/takodeploy/tako/internal/agent/daemon"
+	"github.com/takodeploy/tako/internal/supervisor"
 	"github.com/takodeploy/tako/internal/upgrade"
 )
 
@@ -127,9 +127,9 @@ func (r *Removal) known() error {
 func (r *Removal) endWorker(ctx context.Context) (scripts []int, err error) {
 	until := time.Now().Add(stopWithin)
 	for {
-		workers, others := r.processes()
-		if len(workers) == 0 {
-			return others, nil
+		workers, others, err := r.processes()
+		if err != nil || len(workers) == 0 {
+			return others, err
 		}
 		for _, pid := range workers {
 			if err := syscall.Kill(pid, syscall.SIGTERM); err != nil && !errors.Is(err, syscall.ESRCH) {
@@ -149,26 +149,21 @@ func (r *Removal) endWorker(ctx context.Context) (scripts []int, err error) {
 
 // processes are those whose program is a version of the root: workers, built-in and of
 // upgrades, and others.
-func (r *Removal) processes() (workers, others []int) {
-	all, _ := filepath.Glob("/proc/[0-9]*/exe") // the pattern is right
-	for _, exe := range all {
-		program, err := os.Readlink(exe)
-		if err != nil || !strings.HasPrefix(program, filepath.Join(r.Root, "versions")+"/") {
-			continue
-		}
-		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(exe)))
-		if err != nil {
-			continue
-		}
-		args, err := os.ReadFile(filepath.Join(filepath.Dir(exe), "cmdline"))
+func (r *Removal) processes() (workers, others []int, err error) {
+	all, err := supervisor.Processes(r.Root)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil, nil // it was removed before
+	}
+	for _, p := range all {
+		args, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", p.PID))
 		if err != nil {
 			continue
 		}
 		if strings.Contains(string(args), "\x00agent\x00run\x00--builtin\x00") || strings.Contains(string(args), "\x00"+upgrade.WorkerCommand+"\x00") {
-			workers = append(workers, pid)
+			workers = append(workers, p.PID)
 		} else {
-			others = append(others, pid)
+			others = append(others, p.PID)
 		}
 	}
-	return workers, others
+	return workers, others, err
 }

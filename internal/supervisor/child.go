@@ -192,9 +192,9 @@ func (c *child) dir(root string) string {
 	if err != nil {
 		return ""
 	}
-	rel, err := filepath.Rel(filepath.Join(root, "versions"), filepath.Dir(exe))
-	if err != nil || strings.Contains(rel, "..") || strings.Contains(rel, "/") {
+	v := versionOf(root, exe)
+	if v == "" {
 		return ""
 	}
-	return filepath.Join("versions", rel)
+	return filepath.Join("versions", v)
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -95,17 +94,13 @@ func (s *Supervisor) endSilent(ctx context.Context, socket string, silent error)
 // can tell them anything: those that have not come as far as to make one, and those that
 // end just now. They have the listening sockets, and would serve beside the next one.
 func (s *Supervisor) endHidden(ctx context.Context) error {
-	all, err := filepath.Glob("/proc/[0-9]*/exe")
+	all, err := Processes(s.cfg.Root)
 	if err != nil {
 		return err
 	}
-	for _, exe := range all {
-		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(exe)))
-		if err != nil || pid == os.Getpid() || (&child{pid: pid}).dir(s.cfg.Root) == "" {
-			continue
-		}
-		socket := socketOf(pid)
-		if filepath.Dir(socket) != s.path("run") {
+	for _, p := range all {
+		pid, socket := p.PID, socketOf(p.PID)
+		if pid == os.Getpid() || filepath.Dir(socket) != s.path("run") {
 			continue
 		}
 		if _, err := os.Lstat(socket); !errors.Is(err, os.ErrNotExist) {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/takodeploy/tako/internal/durable"
 	"github.com/takodeploy/tako/internal/failpoint"
+	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/supervisor"
 	"github.com/takodeploy/tako/internal/upgrade/journal"
 	"github.com/takodeploy/tako/internal/upgrade/preflight"
@@ -78,7 +79,7 @@ func (e *BusyError) Error() string {
 }
 
 // ExitCode is that of "busy".
-func (e *BusyError) ExitCode() int { return 75 }
+func (e *BusyError) ExitCode() int { return fault.ExitBusy }
 
 // Dir is where a root has the journal of upgrades.
 func Dir(root string) string { return filepath.Join(root, "upgrade") }

@@ -1,7 +1,6 @@
 package upgrade
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -10,11 +9,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/takodeploy/tako/internal/backup"
+	"github.com/takodeploy/tako/internal/supervisor"
 	"github.com/takodeploy/tako/internal/upgrade/journal"
 	"github.com/takodeploy/tako/internal/upgrade/stage"
 	"github.com/takodeploy/tako/internal/version"
@@ -305,35 +304,13 @@ func (n *needed) judgeBundle(u *stage.Upload) (goes bool, why string) {
 // off is one until its last connection has gone, and the built-in worker until it is
 // begun anew; both start their program again for what they do.
 func running(root string) (map[string]int, error) {
-	root, err := filepath.EvalSymlinks(root)
-	if err != nil {
-		return nil, fmt.Errorf("find the processes that run: %w", err)
-	}
-	all, err := filepath.Glob("/proc/[0-9]*/exe")
+	all, err := supervisor.Processes(root)
 	if err != nil {
 		return nil, err
 	}
 	out := map[string]int{}
-	for _, name := range all {
-		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(name)))
-		if err != nil {
-			continue
-		}
-		exe, err := os.Readlink(name)
-		if err != nil {
-			// Of another user's process only the command line can be read; one that has
-			// ended has neither.
-			line, err := os.ReadFile(filepath.Join(filepath.Dir(name), "cmdline"))
-			if err != nil {
-				continue
-			}
-			first, _, _ := bytes.Cut(line, []byte{0})
-			exe = filepath.Clean(string(first))
-		}
-		dir := filepath.Dir(strings.TrimSuffix(exe, " (deleted)"))
-		if filepath.Dir(dir) == filepath.Join(root, "versions") {
-			out[filepath.Base(dir)] = pid
-		}
+	for _, p := range all {
+		out[p.Version] = p.PID
 	}
 	return out, nil
 }

@@ -218,7 +218,7 @@ func (c *Coordinator) rehearse(ctx context.Context, t *Txn) (any, error) {
 	aside := func(ctx context.Context, version string, args ...string) ([]byte, error) {
 		said, err := c.aside(ctx, version, args...)
 		var ended *exec.ExitError
-		if version == t.Plan.To && ctx.Err() == nil && errors.As(err, &ended) && ended.ExitCode() == exitDidNotWork {
+		if version == t.Plan.To && ctx.Err() == nil && errors.As(err, &ended) && ended.ExitCode() == fault.ExitDidNotWork {
 			c.markBad(version, err.Error())
 		}
 		return said, err
@@ -247,11 +247,6 @@ func (c *Coordinator) rehearse(ctx context.Context, t *Txn) (any, error) {
 	out.TookMS = time.Since(started).Milliseconds()
 	return out, nil
 }
-
-// exitDidNotWork is how `backup verify` and `verify facts --prove` end when the program did
-// not work on the copy: a migration of it failed, or it did not start there. Whatever else keeps it from its work,
-// such as a full disk, says nothing of the version.
-const exitDidNotWork = 4
 
 // markBad remembers that a version failed here. That this cannot be noted changes nothing
 // about what has become of the upgrade.

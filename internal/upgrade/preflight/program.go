@@ -5,15 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+
+	"github.com/takodeploy/tako/internal/fault"
 )
 
 // Runner runs a command of an installed version on a server's data, with its settings. An
 // error of a command that ended by itself has its exit code, as *exec.ExitError.
 type Runner func(ctx context.Context, version string, args ...string) (out []byte, err error)
-
-// exitFailed is how the command ends when a check has failed: the report is there all the
-// same.
-const exitFailed = 20
 
 // Program has the version that runs make the checks, in a process of its own, since the data
 // is that version's. root is the supervisor's directory; feed is a file with the signed
@@ -29,7 +27,7 @@ func Program(ctx context.Context, run Runner, from, to, root, channel, feed stri
 	}
 	out, err := run(ctx, from, args...)
 	var ended interface{ ExitCode() int }
-	if err != nil && (!errors.As(err, &ended) || ended.ExitCode() != exitFailed) {
+	if err != nil && (!errors.As(err, &ended) || ended.ExitCode() != fault.ExitNotBegun) { // else a check has failed
 		return nil, err
 	}
 	var r Report
