@@ -29,6 +29,9 @@ type Config struct {
 	Data     string
 	Settings []string // such as --config
 	Environ  []string
+	// Version is that of the program that carries the upgrade out, and Program its path: in a
+	// container the version of the image is not among those of the store.
+	Version, Program string
 	// Log is where commands write what they do.
 	Log io.Writer
 	// Poll is how often the journal and the server are looked at, 0 for once a second.
@@ -55,6 +58,7 @@ type Coordinator struct {
 	said    string    // by sayOnce
 	opened  time.Time // from when on its clock counts
 	vigil   vigil
+	image   bool      // the upgrade is one of a container
 	absent  time.Time // when no supervisor answered the last time
 	// limit is how long a supervisor is waited for, 0 for ever.
 	limit time.Duration
@@ -133,6 +137,9 @@ func Unattended(root string) (bool, error) {
 	if err != nil || last == nil || last.State.Ended() {
 		return false, err
 	}
+	if _, unseen := last.unseen(root); last.Waits() && !unseen {
+		return false, nil // nobody is needed
+	}
 	return Attended(root) == 0, nil
 }
 
@@ -204,6 +211,13 @@ func (c *Coordinator) Run(ctx context.Context) (*Txn, error) {
 		if err != nil || t == nil {
 			return t, err
 		}
+		if c.image = t.Plan.Image; c.image {
+			if seen, err := c.witness(ctx, t); err != nil {
+				return t, err
+			} else if seen {
+				continue
+			}
+		}
 		switch do := c.next(t, time.Now()); {
 		case do.State == "" && do.Until.IsZero():
 			return t, nil
@@ -252,7 +266,7 @@ func Inspect(ctx context.Context, cfg Config, p Plan, offer *stage.Offer) (_ *pr
 	if err := os.WriteFile(feed, offer.Feed, 0o600); err != nil {
 		return nil, err
 	}
-	c := &Coordinator{cfg: cfg.fill(), limit: time.Minute}
+	c := &Coordinator{cfg: cfg.fill(), limit: time.Minute, image: p.Image}
 	return c.inspect(ctx, &Txn{Plan: p}, feed)
 }
 
