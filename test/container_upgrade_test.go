@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/takodeploy/tako/internal/apptest"
+	"github.com/takodeploy/tako/internal/failpoint"
 	"github.com/takodeploy/tako/internal/upgrade"
 	"github.com/takodeploy/tako/internal/upgrade/journal"
 	"github.com/takodeploy/tako/octopus"
@@ -214,12 +215,13 @@ func TestContainerUpgrade(t *testing.T) {
 	// The one who asked for it goes away, and what carries it out is killed.
 	stop := c.ask()
 	asked := c.exec(im, "upgrade", "--yes", "--hold", "100h")
+	asked.Env = append(asked.Env, failpoint.Env+"=upgrade-begun-rehearsed:stall=1h")
 	if err := asked.Start(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the upgrade has begun", func() bool {
+	eventually(t, "the rehearsal has begun", func() bool {
 		raw, err := os.ReadFile(filepath.Join(volume, "upgrade", "journal.jsonl"))
-		return err == nil && bytes.Contains(raw, []byte(upgrade.Preflight))
+		return err == nil && bytes.Contains(raw, []byte(upgrade.Rehearsed))
 	})
 	_ = asked.Process.Kill()
 	_ = asked.Wait()
@@ -267,7 +269,22 @@ func TestContainerUpgrade(t *testing.T) {
 	if all := backups(c, im); len(all) != 1 || all[0].Pin == nil || all[0].Pin.Until.IsZero() {
 		t.Errorf("the backups are %+v", all)
 	}
-	c.do(im, "", 0, remedy+next, "upgrade", "--yes", "--bundle", "/data/next.bundle")
+
+	// The container is killed in the middle.
+	asked = c.exec(im, "upgrade", "--yes", "--bundle", "/data/next.bundle")
+	asked.Env = append(asked.Env, failpoint.Env+"=upgrade-begun-backed_up:stall=1h")
+	if err := asked.Start(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the backup has begun", func() bool { return lastUpgrade(t, volume).Doing == upgrade.BackedUp })
+	if err := syscall.Kill(c.init(), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	c.wait()
+	_ = asked.Wait() // it was killed with its container
+	c = start(im)
+	c.comesTo(volume, upgrade.Expanded)
+	c.do(im, "", 0, remedy+next, "upgrade", "resume")
 	c.stop()
 
 	// The journal could not be written when the new image was started before, as on a full

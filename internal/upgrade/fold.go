@@ -189,6 +189,15 @@ func (t *Txn) told(e journal.Entry) error {
 		}
 	case t.Plan.Image && e.Kind == supervisor.NoteSwitched && way.To == t.Plan.From && t.Taken:
 		t.Taken, t.WentBack, t.Abort, t.Rollback = false, true, false, false
+		if t.noReturn && t.State != Finalized { // it has served, so there was a return still
+			t.noReturn = false
+			if t.Failed == Finalized {
+				t.Failed, t.Error = "", ""
+			}
+			if t.Doing == Finalized {
+				t.Doing, t.Tries = "", 0
+			}
+		}
 	case e.Kind == supervisor.NoteWentBack && way.From == t.Plan.To && way.To == t.Plan.From:
 		t.WentBack = true
 	case e.Kind == supervisor.NoteSwitched && way.To == t.Plan.To:
