@@ -92,5 +92,5 @@ func attendImage(ctx context.Context, root string, worker upgrade.Worker, log *s
 			return
 		}
 	}
-	attend(ctx, root, worker, log)
+	attend(ctx, root, worker, true, log)
 }

@@ -411,15 +411,16 @@ func startWorker(root string, flags, environ []string) error {
 // among which are its settings. The version that is current does the work, and not this
 // program, which may be older than all of them.
 func attendUpgrades(ctx context.Context, root string, flags []string, log *slog.Logger) {
-	attend(ctx, root, upgrade.Worker{Program: filepath.Join(root, "current", "tako"), Settings: flags, Environ: os.Environ()}, log)
+	attend(ctx, root, upgrade.Worker{Program: filepath.Join(root, "current", "tako"), Settings: flags, Environ: os.Environ()}, false, log)
 }
 
-// attend has a worker go on with an upgrade that was cut short.
-func attend(ctx context.Context, root string, worker upgrade.Worker, log *slog.Logger) {
+// attend has a worker go on with an upgrade that was cut short: one of a container, or one of
+// a supervisor.
+func attend(ctx context.Context, root string, worker upgrade.Worker, image bool, log *slog.Logger) {
 	said, before := "", true // a supervisor that begins need not wait
 	var again retries
 	for {
-		alone, err := upgrade.Unattended(root)
+		alone, err := upgrade.Unattended(root, image)
 		if err == nil && alone && before {
 			mark := int64(0)
 			if info, err := os.Stat(filepath.Join(upgrade.Dir(root), "journal.jsonl")); err == nil {

@@ -124,8 +124,9 @@ func busy(root string, all []journal.Entry) error {
 }
 
 // Unattended reports whether there is an upgrade that has not ended and that nobody
-// carries out: whoever did was killed.
-func Unattended(root string) (bool, error) {
+// carries out: whoever did was killed. image tells that it is the first process of a container
+// that asks: upgrades in containers are its business, and a supervisor's are all others.
+func Unattended(root string, image bool) (bool, error) {
 	if _, err := os.Stat(Dir(root)); errors.Is(err, os.ErrNotExist) {
 		return false, nil
 	}
@@ -134,7 +135,7 @@ func Unattended(root string) (bool, error) {
 		return false, err
 	}
 	last, err := Last(j.Entries())
-	if err != nil || last == nil || last.State.Ended() {
+	if err != nil || last == nil || last.State.Ended() || last.Plan.Image != image {
 		return false, err
 	}
 	if _, unseen := last.unseen(root); last.Waits() && !unseen {

@@ -60,8 +60,11 @@ func TestUnattendedInContainer(t *testing.T) {
 			t.Parallel()
 			root := contained(t, c.reached)
 			runs(t, root, c.runs)
-			if got, err := Unattended(root); err != nil || got != c.want {
+			if got, err := Unattended(root, true); err != nil || got != c.want {
 				t.Errorf("somebody is needed: %t, %v", got, err)
+			}
+			if got, err := Unattended(root, false); err != nil || got {
+				t.Errorf("a supervisor is needed: %t, %v", got, err)
 			}
 		})
 	}
