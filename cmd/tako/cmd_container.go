@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"time"
@@ -10,6 +12,7 @@ import (
 
 	"github.com/takodeploy/tako/internal/config"
 	"github.com/takodeploy/tako/internal/supervisor"
+	"github.com/takodeploy/tako/internal/upgrade"
 )
 
 func containerCommand() *cobra.Command {
@@ -21,7 +24,8 @@ func containerCommand() *cobra.Command {
 its data is in DIR/data, its backups in DIR/backups. What follows -- is passed on to the
 server; most settings come from the environment (TAKO_TLS_CERT, TAKO_DATABASE).
 
-Another version comes with another image, so nothing is switched over in here. Once the
+Another version comes with another image, so nothing is switched over in here; 'tako
+upgrade' prepares it, and is gone on with where it was cut short. Once the
 image's server serves, it is noted on the volume as the current version, and the one
 before as the previous. An image whose version cannot use the data any more does not
 start, and says so.
@@ -50,10 +54,10 @@ func runContainer(cmd *cobra.Command, root string, wait time.Duration, args []st
 	}
 	// The image has no other place to write to.
 	for name, dir := range map[string]string{"TMPDIR": "tmp", "TAKO_BACKUPS": "backups"} {
-		if os.Getenv(name) != "" {
+		dir = filepath.Join(root, dir)
+		if had := os.Getenv(name); had != "" && had != dir {
 			continue
 		}
-		dir = filepath.Join(root, dir)
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return fmt.Errorf("prepare the volume: %w; it must belong to the user that the container runs as (%d)", err, os.Getuid())
 		}
@@ -65,9 +69,28 @@ func runContainer(cmd *cobra.Command, root string, wait time.Duration, args []st
 	if err != nil {
 		return fmt.Errorf("find this program: %w", err)
 	}
+	log := logger(cfg, cmd.ErrOrStderr())
+	attended, stop := context.WithCancel(cmd.Context())
+	defer stop()
+	go attendImage(attended, root, upgrade.Worker{Program: exe, Settings: args, Environ: os.Environ()}, log)
 	return supervisor.RunImage(cmd.Context(), supervisor.Config{
 		Root: root, Args: append([]string{"server", "--data", data}, args...), Environ: os.Environ(),
-		Stdout: os.Stdout, Stderr: os.Stderr, Log: logger(cfg, cmd.ErrOrStderr()),
+		Stdout: os.Stdout, Stderr: os.Stderr, Log: log,
 		Limits: supervisor.Limits{Bind: max(wait, time.Millisecond)},
 	}, supervisor.Image{Version: version, Program: exe})
+}
+
+// attendImage goes on with the upgrade of a container that was cut short, from the moment on
+// in which its server serves: then it is known which version does.
+func attendImage(ctx context.Context, root string, worker upgrade.Worker, log *slog.Logger) {
+	for {
+		r, err := supervisor.Ask(ctx, root, supervisor.Order{Do: "status"})
+		if err == nil && r.PID == os.Getpid() && r.Server != nil {
+			break
+		}
+		if pause(ctx, time.Second) != nil {
+			return
+		}
+	}
+	attend(ctx, root, worker, true, log)
 }

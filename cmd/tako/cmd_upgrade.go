@@ -57,6 +57,7 @@ type site struct {
 	store    *stage.Store
 	cfg      upgrade.Config
 	settings config.Config // of the server
+	image    bool          // it is the volume of a container, as whoever answers for it says
 }
 
 func (s *site) flags(cmd *cobra.Command) {
@@ -64,17 +65,17 @@ func (s *site) flags(cmd *cobra.Command) {
 	if f := cmd.Flags().Lookup("data"); f != nil {
 		f.Hidden = true // it follows from --root
 	}
-	cmd.Flags().StringVar(&s.root, "root", "", "the supervisor's directory; that of this program if it is one of its versions")
+	cmd.Flags().StringVar(&s.root, "root", "", "the supervisor's directory; that of this program if it is one of its versions, the volume in a container")
 }
 
 // open finds out what the commands need.
 func (s *site) open(cmd *cobra.Command) error {
+	exe, err := os.Executable()
+	if err != nil {
+		return err
+	}
 	if s.root == "" {
-		exe, err := os.Executable()
-		if err != nil {
-			return err
-		}
-		if s.root = filepath.Dir(filepath.Dir(filepath.Dir(exe))); filepath.Base(filepath.Dir(filepath.Dir(exe))) != "versions" {
+		if s.root = ownRoot(exe); s.root == "" {
 			return missing("root", "the directory that 'tako supervise' has as its --root")
 		}
 	}
@@ -101,7 +102,7 @@ func (s *site) open(cmd *cobra.Command) error {
 		return fmt.Errorf("the root that this program was built with: %w", err)
 	}
 	s.store = stage.Open(root, builtin)
-	s.cfg = upgrade.Config{Root: root, Store: s.store, Data: data, Environ: os.Environ()}
+	s.cfg = upgrade.Config{Root: root, Store: s.store, Data: data, Environ: os.Environ(), Version: version, Program: exe}
 	// By the environment, since everybody may read the arguments of a process.
 	for name, value := range given(cmd.Flags()) {
 		s.cfg.Environ = append(s.cfg.Environ, "TAKO_"+strings.ToUpper(strings.ReplaceAll(name, "-", "_"))+"="+value)
@@ -114,6 +115,19 @@ func (s *site) open(cmd *cobra.Command) error {
 		s.cfg.Settings = []string{"--config", file}
 	}
 	return nil
+}
+
+// ownRoot is the supervisor's directory that a program is in, or the volume of its container:
+// an image says by its environment where the data is. "" if it is in neither.
+func ownRoot(exe string) string {
+	if versions := filepath.Dir(filepath.Dir(exe)); filepath.Base(versions) == "versions" {
+		return filepath.Dir(versions)
+	}
+	root, name := filepath.Split(os.Getenv("TAKO_DATA"))
+	if _, err := os.Lstat(filepath.Join(root, "current")); root == "" || name != "data" || err != nil {
+		return ""
+	}
+	return root
 }
 
 // wanted is which release somebody wants, and from where.
@@ -150,6 +164,9 @@ func (s *site) request(ctx context.Context, w *wanted) (stage.Request, error) {
 	}
 	report, err := supervisor.Ask(ctx, s.root, supervisor.Order{Do: "status"})
 	r.Version = report.Current
+	if s.image = report.Image != ""; s.image {
+		r.Version = report.Image
+	}
 	return r, err
 }
 
@@ -197,6 +214,10 @@ Until it is finalized (by itself after --hold, or by 'tako upgrade finalize') th
 version can take over again at any time, without a restore and without a loss, unless the
 feed says of the release that only a restore leads back; then that is said before.
 
+In a container nothing is switched over: the upgrade is prepared up to the expanded schema,
+while the server goes on, and waits until somebody starts the container with the image of
+the new version. Nobody watches that one, and back leads the image of the old version.
+
 Settings that 'tako supervise' got after -- or from its environment (--database, --config)
 are needed here too.
 
@@ -228,7 +249,7 @@ service is fine), 40 needs an operator, 75 another upgrade is under way.`,
 			p := upgrade.Plan{
 				From: r.Version, To: offer.Release.Version, ToLevel: offer.Release.Level, Hold: hold, Probation: probation,
 				Channel: r.Channel, Feed: r.Source.Feed, Bundle: r.Source.Bundle, By: os.Getenv("USER"),
-				AcceptDifferences: accept, Restore: offer.Rollback == releasefeed.RollbackRestore,
+				AcceptDifferences: accept, Image: s.image, Restore: offer.Rollback == releasefeed.RollbackRestore,
 			}
 			if dry {
 				return s.inspect(cmd, p, offer)
@@ -391,11 +412,16 @@ func startWorker(root string, flags, environ []string) error {
 // among which are its settings. The version that is current does the work, and not this
 // program, which may be older than all of them.
 func attendUpgrades(ctx context.Context, root string, flags []string, log *slog.Logger) {
+	attend(ctx, root, upgrade.Worker{Program: filepath.Join(root, "current", "tako"), Settings: flags, Environ: os.Environ()}, false, log)
+}
+
+// attend has a worker go on with an upgrade that was cut short: one of a container, or one of
+// a supervisor.
+func attend(ctx context.Context, root string, worker upgrade.Worker, image bool, log *slog.Logger) {
 	said, before := "", true // a supervisor that begins need not wait
-	worker := upgrade.Worker{Program: filepath.Join(root, "current", "tako"), Settings: flags, Environ: os.Environ()}
 	var again retries
 	for {
-		alone, err := upgrade.Unattended(root)
+		alone, err := upgrade.Unattended(root, image)
 		if err == nil && alone && before {
 			mark := int64(0)
 			if info, err := os.Stat(filepath.Join(upgrade.Dir(root), "journal.jsonl")); err == nil {

@@ -53,6 +53,9 @@ func (s *site) carryOut(cmd *cobra.Command, id string, until upgrade.State) erro
 // wordsOf says what an upgrade has come to that was to reach a state; what it was not to
 // come to is an error, with its exit code.
 func wordsOf(t *upgrade.Txn, until upgrade.State) (string, error) {
+	if t.Waits() {
+		return otherImage(t), nil
+	}
 	switch t.State {
 	case upgrade.Aborted:
 		return "", &outcome{exitNotBegun, fmt.Sprintf("given up before the switch; version %s serves as before: %s", t.Plan.From, t.Error)}
@@ -93,12 +96,26 @@ func wayOut(t *upgrade.Txn) string {
 	return fmt.Sprintf("When the cause is removed: tako upgrade resume; to keep version %s as it is: tako upgrade resume --forward", t.Plan.To)
 }
 
+// otherImage says which image to start a container with.
+func otherImage(t *upgrade.Txn) string {
+	if t.Serves() {
+		return fmt.Sprintf("Now start the container with the image of version %s on the same volume: it works on the data as it is, and nothing is lost. To stay with version %s after all: tako upgrade hold", t.Plan.From, t.Plan.To)
+	}
+	text := fmt.Sprintf("Version %s serves as before, and all that version %[2]s needs is there. Now start the container with the image of version %[2]s on the same volume; to give it up: tako upgrade abort", t.Plan.From, t.Plan.To)
+	if t.Plan.Restore {
+		text += ". From then on only a restore leads back; what that takes and loses: tako upgrade rollback"
+	}
+	return text
+}
+
 // prospect says what comes of an upgrade that nobody is carrying a step of out, "" where its
 // state tells all.
 func prospect(t *upgrade.Txn) string {
 	switch {
 	case t.State == upgrade.NeedsOperator:
 		return wayOut(t)
+	case t.Waits():
+		return otherImage(t)
 	case t.State == upgrade.Committed && t.NoReturn():
 		return fmt.Sprintf("It is being finalized, as soon as version %s serves and is well; there is no way back any more.", t.Plan.To)
 	case t.State == upgrade.Committed:
@@ -151,7 +168,7 @@ func (s *site) follow(cmd *cobra.Command, id string, until upgrade.State, from i
 		if t == nil || t.ID != id {
 			return nil, fmt.Errorf("the upgrade %s has gone from the journal", id)
 		}
-		if t.State == until || t.State.Ended() {
+		if t.State == until || t.State.Ended() || t.Waits() {
 			s.show(cmd.ErrOrStderr(), from)
 			return t, nil
 		}
@@ -391,7 +408,7 @@ func upgradeStatusCommand() *cobra.Command {
 			if said := prospect(t); said != "" {
 				fmt.Fprintln(out, said)
 			}
-			if !t.State.Ended() && pid == 0 {
+			if !t.State.Ended() && !t.Waits() && pid == 0 {
 				fmt.Fprintln(out, "No process carries it out: tako upgrade resume")
 			}
 			return nil

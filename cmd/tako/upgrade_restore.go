@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"net/url"
 	"path/filepath"
@@ -33,6 +34,10 @@ func (s *site) byRestore(cmd *cobra.Command, only *upgrade.NeedsRestoreError, er
 		lines = append(lines, "Whether the backup is still there cannot be told: "+unknown.Error())
 	case !there:
 		lines = append(lines, "That backup is not in "+s.settings.Backups+" any more; look for a copy of it, or for another one: tako backup list")
+		return errors.New(strings.Join(lines, "\n"))
+	}
+	if t, err := s.last(); err == nil && t != nil && t.Plan.Image {
+		lines = append(lines, fmt.Sprintf("To do so, stop the container, run `backup restore %s` once with the image of version %s on the same volume, and start the container with that image.", only.Backup, only.From))
 		return errors.New(strings.Join(lines, "\n"))
 	}
 	lines = append(lines, "These commands do it, with the settings of the server and as its user:")

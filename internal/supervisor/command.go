@@ -32,6 +32,9 @@ type Report struct {
 	PID      int    `json:"pid"`
 	Current  string `json:"current"`  // version
 	Previous string `json:"previous"` // "" when there is no way back
+	// Image is the version of the image, if this is the first process of a container: it
+	// hands over to no other version. "" for a supervisor.
+	Image string `json:"image,omitempty"`
 	// Server is the one that serves, nil while there is none. Ducks are former ones
 	// that have connections left.
 	Server *control.Status  `json:"server,omitempty"`
@@ -189,6 +192,10 @@ func (s *Supervisor) keep(version string) error {
 	if err != nil {
 		return err
 	}
+	return s.forgetPrevious(version, dir)
+}
+
+func (s *Supervisor) forgetPrevious(version, dir string) error {
 	current, err := os.Readlink(s.path("current"))
 	if err != nil {
 		return fmt.Errorf("find the current version: %w", err)

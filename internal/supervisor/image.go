@@ -52,7 +52,8 @@ func (e *EndedError) ExitCode() int {
 // image's version serves, and not before, it is the current one. So as long as the links
 // say so, the version that they name can use the data that is there.
 //
-// It must be the only one in its process that waits for children.
+// Whoever else waits for children in its process may be told that they are none: it
+// collects them all.
 func RunImage(ctx context.Context, cfg Config, image Image) (err error) {
 	s := &Supervisor{cfg: cfg, log: cfg.Log, orders: make(chan order)}
 	s.cfg.Limits = cfg.Limits.withDefaults()
@@ -150,10 +151,13 @@ func (s *Supervisor) runImage(ctx context.Context, image Image) error {
 			case "status":
 			case "deep":
 				err = s.deep(ctx)
+			case "keep":
+				err = s.forgetPrevious(o.Version, filepath.Join("versions", o.Version))
 			default:
 				err = fmt.Errorf("this server runs in a container, whose image has version %s; to run another version, start the container with that version's image", image.Version)
 			}
 			r := s.report()
+			r.Image = image.Version
 			if err != nil {
 				r.Error = err.Error()
 			}

@@ -89,6 +89,12 @@ func Allowed(t *Txn, w Wish) error {
 			return errors.New("the new version does not serve yet; to give the upgrade up, use `tako upgrade abort`")
 		}
 	case WishFinalize, WishHold:
+		if t.Plan.Image && !t.State.Ended() && !t.NoReturn() {
+			if !t.Taken {
+				return fmt.Errorf("version %[1]s does not serve yet; start the container with the image of version %[1]s on the same volume first", t.Plan.To)
+			}
+			return nil // it is committed in a moment
+		}
 		if t.State != Committed || t.NoReturn() {
 			return fmt.Errorf("the upgrade to %s is %s; only one that is %s can be finalized or held", t.Plan.To, t.State, Committed)
 		}

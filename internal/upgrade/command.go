@@ -32,7 +32,7 @@ func (c *Coordinator) aside(ctx context.Context, version string, args ...string)
 
 // started is run with the function that starts the command.
 func (c *Coordinator) started(ctx context.Context, start func(*exec.Cmd) error, version string, args []string) ([]byte, error) {
-	cmd := exec.CommandContext(ctx, c.cfg.Store.Program(version), append(args, c.cfg.Settings...)...)
+	cmd := exec.CommandContext(ctx, c.program(version), append(args, c.cfg.Settings...)...)
 	cmd.Env = c.cfg.Environ
 	cmd.WaitDelay = 10 * time.Second
 	cmd.Cancel = func() error { return cmd.Process.Signal(unix.SIGTERM) }

@@ -30,6 +30,9 @@ type Config struct {
 	Data     string
 	Settings []string // such as --config
 	Environ  []string
+	// Version is that of the program that carries the upgrade out, and Program its path: in a
+	// container the version of the image is not among those of the store.
+	Version, Program string
 	// Log is where commands write what they do.
 	Log io.Writer
 	// Poll is how often the journal and the server are looked at, 0 for once a second.
@@ -56,6 +59,7 @@ type Coordinator struct {
 	said    string    // by sayOnce
 	opened  time.Time // from when on its clock counts
 	vigil   vigil
+	image   bool      // the upgrade is one of a container
 	absent  time.Time // when no supervisor answered the last time
 	// limit is how long a supervisor is waited for, 0 for ever.
 	limit time.Duration
@@ -123,8 +127,9 @@ func busy(root string, all []journal.Entry) error {
 }
 
 // Unattended reports whether there is an upgrade that has not ended and that nobody
-// carries out: whoever did was killed.
-func Unattended(root string) (bool, error) {
+// carries out: whoever did was killed. image tells that it is the first process of a container
+// that asks: upgrades in containers are its business, and a supervisor's are all others.
+func Unattended(root string, image bool) (bool, error) {
 	if _, err := os.Stat(Dir(root)); errors.Is(err, os.ErrNotExist) {
 		return false, nil
 	}
@@ -133,8 +138,11 @@ func Unattended(root string) (bool, error) {
 		return false, err
 	}
 	last, err := Last(j.Entries())
-	if err != nil || last == nil || last.State.Ended() {
+	if err != nil || last == nil || last.State.Ended() || last.Plan.Image != image {
 		return false, err
+	}
+	if _, unseen := last.unseen(root); last.Waits() && !unseen {
+		return false, nil // nobody is needed
 	}
 	return Attended(root) == 0, nil
 }
@@ -207,6 +215,13 @@ func (c *Coordinator) Run(ctx context.Context) (*Txn, error) {
 		if err != nil || t == nil {
 			return t, err
 		}
+		if c.image = t.Plan.Image; c.image {
+			if seen, err := c.witness(ctx, t); err != nil {
+				return t, err
+			} else if seen {
+				continue
+			}
+		}
 		switch do := c.next(t, time.Now()); {
 		case do.State == "" && do.Until.IsZero():
 			return t, nil
@@ -255,7 +270,7 @@ func Inspect(ctx context.Context, cfg Config, p Plan, offer *stage.Offer) (_ *pr
 	if err := os.WriteFile(feed, offer.Feed, 0o600); err != nil {
 		return nil, err
 	}
-	c := &Coordinator{cfg: cfg.fill(), limit: time.Minute}
+	c := &Coordinator{cfg: cfg.fill(), limit: time.Minute, image: p.Image}
 	return c.inspect(ctx, &Txn{Plan: p}, feed)
 }
 

@@ -30,6 +30,9 @@ type Txn struct {
 	// WentBack tells that the supervisor went back to the old version by itself: the new
 	// one could not stay alive.
 	WentBack bool `json:"went_back,omitempty"`
+	// Taken tells that the container runs with the new version's image (Plan.Image); WentBack
+	// that it runs with the old one's again.
+	Taken bool `json:"taken,omitempty"`
 	// Abort, Rollback and Finalize are wishes that are open; Hold is the time that
 	// somebody wants to have waited for, zero for that of the plan.
 	Abort    bool      `json:"abort,omitempty"`
@@ -127,8 +130,10 @@ func (t *Txn) wish(a Ask, at time.Time) {
 		t.Rollback = true
 	case WishFinalize:
 		t.Finalize, t.Hold = true, time.Time{}
+		t.stay()
 	case WishHold:
 		t.Finalize, t.Hold = false, a.Until
+		t.stay()
 	case WishResume, WishForward:
 		// What was reached before counts; the step that did not succeed is tried anew.
 		if t.State != NeedsOperator {
@@ -140,6 +145,14 @@ func (t *Txn) wish(a Ask, at time.Time) {
 		if a.Wish == WishForward && !t.noReturn {
 			t.forward(at)
 		}
+	}
+}
+
+// stay forgets a wish to go back by another image that nobody has started: somebody wants
+// the new version after all.
+func (t *Txn) stay() {
+	if t.Plan.Image && t.Taken {
+		t.Abort, t.Rollback = false, false
 	}
 }
 
@@ -169,6 +182,22 @@ func (t *Txn) told(e journal.Entry) error {
 		return fmt.Errorf("read entry %d of the journal: %w", e.Seq, err)
 	}
 	switch {
+	case t.Plan.Image && e.Kind == supervisor.NoteSwitched && way.To == t.Plan.To:
+		t.Taken, t.WentBack = true, false
+		if t.Doing == RolledBack { // it went back, and forth before that was written
+			t.Doing, t.Tries = "", 0
+		}
+	case t.Plan.Image && e.Kind == supervisor.NoteSwitched && way.To == t.Plan.From && t.Taken:
+		t.Taken, t.WentBack, t.Abort, t.Rollback = false, true, false, false
+		if t.noReturn && t.State != Finalized { // it has served, so there was a return still
+			t.noReturn = false
+			if t.Failed == Finalized {
+				t.Failed, t.Error = "", ""
+			}
+			if t.Doing == Finalized {
+				t.Doing, t.Tries = "", 0
+			}
+		}
 	case e.Kind == supervisor.NoteWentBack && way.From == t.Plan.To && way.To == t.Plan.From:
 		t.WentBack = true
 	case e.Kind == supervisor.NoteSwitched && way.To == t.Plan.To:
@@ -186,6 +215,9 @@ type Do struct {
 	// Because is why, where that is not the usual course.
 	Because string
 }
+
+// idle reports whether there is nothing to do until somebody asks, or acts.
+func (d Do) idle() bool { return d.State == "" && d.Until.IsZero() }
 
 // MaxTries is how often a step is begun before it counts as one that cannot succeed:
 // each time whoever did it was killed in the middle of it. That to PROBATION is begun as
@@ -209,6 +241,8 @@ func (t *Txn) Next(now time.Time) Do {
 		return Do{State: NeedsOperator, Because: t.reason("it could not go back")}
 	case t.Doing == RolledBack:
 		return Do{State: RolledBack, Because: t.Error}
+	case t.Plan.Image && (t.Taken || t.WentBack):
+		return t.otherImage(now)
 	case !t.State.reached(Switched) && t.Doing != Switched:
 		return t.beforeSwitch()
 	}
@@ -225,11 +259,37 @@ func (t *Txn) Next(now time.Time) Do {
 	case t.State != Committed:
 		return Do{State: after(t.State)}
 	}
+	return t.held(now)
+}
+
+// held is what comes next of a committed upgrade.
+func (t *Txn) held(now time.Time) Do {
 	if due := t.Due(); !t.Finalize && due.After(now) {
 		return Do{Until: due}
 	}
 	return Do{State: Finalized}
 }
+
+// otherImage is what comes next once the container has run with the new version's image.
+// Nothing goes back by itself there: that takes the old image, which somebody has to start.
+// Whatever was being done before does not count any more.
+func (t *Txn) otherImage(now time.Time) Do {
+	switch {
+	case t.WentBack:
+		return Do{State: RolledBack, Because: "the container runs with the image of version " + t.Plan.From + " again"}
+	case t.Rollback || t.Abort:
+		return Do{}
+	case !t.State.reached(Switched):
+		return Do{State: Switched}
+	case t.State != Committed:
+		return Do{State: Committed}
+	}
+	return t.held(now)
+}
+
+// Waits tells that an upgrade waits for somebody who starts the container with another image:
+// that of the new version, or that of the old one if it is to go back (Serves).
+func (t *Txn) Waits() bool { return t.Plan.Image && !t.State.Ended() && t.Next(t.At).idle() }
 
 func (t *Txn) beforeSwitch() Do {
 	switch {
@@ -239,6 +299,8 @@ func (t *Txn) beforeSwitch() Do {
 		return Do{State: Aborted, Because: "somebody asked for it"}
 	case t.exhausted():
 		return Do{State: Aborted, Because: t.reason("a step was cut short again and again")}
+	case t.Plan.Image && t.State == Expanded:
+		return Do{}
 	}
 	return Do{State: after(t.State)}
 }
@@ -269,7 +331,7 @@ func (t *Txn) Due() time.Time {
 func (t *Txn) NoReturn() bool { return t.noReturn }
 
 // Serves tells that the new version may be the one that serves.
-func (t *Txn) Serves() bool { return t.State.reached(Switched) || t.Doing == Switched }
+func (t *Txn) Serves() bool { return t.State.reached(Switched) || t.Doing == Switched || t.Taken }
 
 // Settled tells that the version which serves stays: the switch is not begun, there is no
 // way back from it any more, or there was one and it was gone.

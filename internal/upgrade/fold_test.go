@@ -44,8 +44,22 @@ func (b *book) fail(s State) *book {
 func (b *book) wish(w Wish) *book { return b.add(KindAsk, Ask{Wish: w}) }
 
 // at is a journal up to a state.
-func at(s State) *book {
-	b := newBook()
+func at(s State) *book { return newBook().to(s) }
+
+// inImage is a journal up to a state of an upgrade in a container, to whose new version nobody
+// has changed yet.
+func inImage(s State) *book {
+	b := &book{now: began}
+	return b.add(KindPlan, Plan{From: "2026.4.0", To: "2026.5.0", Hold: 72 * time.Hour, Image: true}).to(s)
+}
+
+// runs has the container of an upgrade run with the image of a version.
+func (b *book) runs(version string) *book {
+	from := map[string]string{"2026.4.0": "2026.5.0", "2026.5.0": "2026.4.0"}[version]
+	return b.add(supervisor.NoteSwitched, way(from, version))
+}
+
+func (b *book) to(s State) *book {
 	for _, one := range steps[1:] {
 		if b.last() == s {
 			break
@@ -116,6 +130,55 @@ func TestNext(t *testing.T) {
 			}
 			if got := txn.Next(c.book.now); got.State != c.want {
 				t.Errorf("next is %q (%s), not %q", got.State, got.Because, c.want)
+			}
+		})
+	}
+}
+
+// TestNextInContainer: nothing is switched over there, and nobody goes back but by the image
+// of the old version.
+func TestNextInContainer(t *testing.T) {
+	t.Parallel()
+	const older, newer = "2026.4.0", "2026.5.0"
+	for name, c := range map[string]struct {
+		book  *book
+		want  State
+		waits bool
+	}{
+		"begun":                                {inImage(Planned), Staged, false},
+		"rehearsed":                            {inImage(Rehearsed), Expanded, false},
+		"expanded":                             {inImage(Expanded), "", true},
+		"killed in expanding too often":        {inImage(Rehearsed).begin(Expanded).begin(Expanded).begin(Expanded), Aborted, false},
+		"given up":                             {inImage(Expanded).wish(WishAbort), Aborted, false},
+		"a third version's image":              {inImage(Expanded).add(supervisor.NoteSwitched, way(older, "2026.3.0")), "", true},
+		"the new image":                        {inImage(Expanded).runs(newer), Switched, false},
+		"the new image too early":              {inImage(Staged).begin(Preflight).runs(newer), Switched, false},
+		"the new image after a step failed":    {inImage(Preflight).fail(BackedUp).runs(newer), Switched, false},
+		"the new image, and back at once":      {inImage(Expanded).runs(newer).runs(older), RolledBack, false},
+		"switched":                             {inImage(Expanded).runs(newer).done(Switched), Committed, false},
+		"killed in it again and again":         {inImage(Expanded).runs(newer).done(Switched).begin(Committed).begin(Committed).begin(Committed), Committed, false},
+		"committed":                            {inImage(Expanded).runs(newer).done(Switched).done(Committed), "", false},
+		"not waiting":                          {inImage(Expanded).runs(newer).wish(WishFinalize).done(Switched).done(Committed), Finalized, false},
+		"to go back":                           {inImage(Expanded).runs(newer).done(Switched).done(Committed).wish(WishRollback), "", true},
+		"to go back goes before":               {inImage(Expanded).runs(newer).done(Switched).done(Committed).wish(WishFinalize).wish(WishRollback), "", true},
+		"to go back, and not after all":        {inImage(Expanded).runs(newer).done(Switched).done(Committed).wish(WishRollback).wish(WishHold), "", false},
+		"to go back, and final":                {inImage(Expanded).runs(newer).done(Switched).done(Committed).wish(WishRollback).wish(WishFinalize), Finalized, false},
+		"the old image":                        {inImage(Expanded).runs(newer).done(Switched).done(Committed).wish(WishRollback).runs(older), RolledBack, false},
+		"the old image, and the new one again": {inImage(Expanded).runs(newer).done(Switched).done(Committed).runs(older).begin(RolledBack).runs(newer), "", false},
+		"being finalized":                      {inImage(Expanded).runs(newer).done(Switched).done(Committed).begin(Finalized).wish(WishRollback), Finalized, false},
+		"cannot be finalized":                  {inImage(Expanded).runs(newer).done(Switched).done(Committed).fail(Finalized), NeedsOperator, false},
+		"the old image, not final after all":   {inImage(Expanded).runs(newer).done(Switched).done(Committed).begin(Finalized).runs(older), RolledBack, false},
+		"could not be final, the old image":    {inImage(Expanded).runs(newer).done(Switched).done(Committed).fail(Finalized).runs(older), RolledBack, false},
+		"went back":                            {inImage(Expanded).runs(newer).runs(older).done(RolledBack).runs(newer), "", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			txn, err := Last(c.book.entries)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := txn.Next(c.book.now); got.State != c.want || txn.Waits() != c.waits {
+				t.Errorf("next is %q (%s), and it waits for an image: %t", got.State, got.Because, txn.Waits())
 			}
 		})
 	}
@@ -316,6 +379,86 @@ func TestAnyCourse(t *testing.T) {
 		case NeedsOperator:
 		case Planned, Staged, Preflight, BackedUp, Rehearsed, Expanded, Switched, Probation, Committed:
 			t.Fatalf("it ended at %s", s)
+		}
+	})
+}
+
+// TestAnyCourseInContainer: whatever is killed, fails or is asked for, and whichever of the two
+// images somebody starts, nothing is finalized under the old one, and in the end the upgrade
+// waits for an image or has an outcome that is true.
+func TestAnyCourseInContainer(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		b, serving, final := inImage(Planned), "2026.4.0", false
+		step := func(chaos bool) bool {
+			txn, err := Last(b.entries)
+			if err != nil {
+				t.Fatal(err)
+			}
+			do := txn.Next(b.now)
+			if do.State == "" {
+				b.now = later(b.now, do.Until)
+				return !do.Until.IsZero()
+			}
+			// Only the new version gives the way back up, or switches its formats on.
+			if do.State == Finalized && serving != "2026.5.0" {
+				t.Fatalf("finalized while %s runs", serving)
+			}
+			if do.State == Switched && serving != "2026.5.0" || do.State == RolledBack && serving != "2026.4.0" {
+				t.Fatalf("%s while %s runs", do.State, serving)
+			}
+			b.begin(do.State)
+			crash := func() bool { return chaos && rapid.IntRange(0, 5).Draw(t, "crash") == 0 }
+			if crash() {
+				return true
+			}
+			before := !do.State.reached(Switched)
+			if chaos && (before && do.State != Aborted || do.State == Finalized) && rapid.IntRange(0, 7).Draw(t, "fails") == 0 {
+				b.add(KindFailed, Mark{State: do.State, Error: "no luck"})
+				return true
+			}
+			final = final || do.State == Finalized
+			if !crash() {
+				b.add(KindDone, Mark{State: do.State})
+			}
+			return true
+		}
+		for range rapid.IntRange(0, 60).Draw(t, "steps") {
+			switch rapid.IntRange(0, 11).Draw(t, "what") {
+			case 0:
+				w := rapid.SampledFrom([]Wish{WishAbort, WishRollback, WishFinalize, WishHold, WishResume}).Draw(t, "wish")
+				if txn, err := Last(b.entries); err == nil && Allowed(txn, w) == nil {
+					b.wish(w)
+				}
+			case 1:
+				other := map[string]string{"2026.4.0": "2026.5.0", "2026.5.0": "2026.4.0"}[serving]
+				if other == "2026.5.0" || !final { // else it does not start
+					serving = other
+					b.runs(serving)
+				}
+			default:
+				step(true)
+			}
+		}
+		for n := 0; step(false); n++ {
+			if n > 30 {
+				t.Fatalf("it does not end: %s", b.last())
+			}
+		}
+		txn, err := Last(b.entries)
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch txn.State {
+		case Finalized:
+			if serving != "2026.5.0" || !final {
+				t.Fatalf("%s, and %s runs", txn.State, serving)
+			}
+		case Aborted, RolledBack, NeedsOperator: // after which either image may have been started
+		case Planned, Staged, Preflight, BackedUp, Rehearsed, Expanded, Switched, Probation, Committed:
+			if !txn.Waits() || txn.Serves() != (serving == "2026.5.0") {
+				t.Fatalf("it ended at %s, and %s runs", txn.State, serving)
+			}
 		}
 	})
 }

@@ -24,7 +24,8 @@ type State string
 // The states, in order. An upgrade reaches each of the first ten by a step of its own,
 // and ends in one of the last four. A candidate has no entry: to start one, to hear that
 // it could take over and to hand over is one order, which the supervisor does whole or
-// not at all.
+// not at all. In a container (Plan.Image) an upgrade that is EXPANDED waits for whoever
+// starts the new version's image; that one serves is SWITCHED then, and there is no PROBATION.
 const (
 	Planned   State = "PLANNED"   // it was decided what to install
 	Staged    State = "STAGED"    // the program is on disk, and was tried
@@ -107,6 +108,10 @@ type Plan struct {
 	// Restore tells that going back needs a restore of the upgrade's backup, as soon as To
 	// has served: its feed says so.
 	Restore bool `json:"restore,omitempty"`
+	// Image tells that the server runs in a container: another version comes with another
+	// image, so nothing is switched over. Once the schema is expanded the upgrade waits until
+	// somebody has started the container with the image of To.
+	Image bool `json:"image,omitempty"`
 	// AcceptDifferences goes on though the versions would do different things with the data.
 	AcceptDifferences bool `json:"accept_differences,omitempty"`
 	// By is who asked for it, in words for the history.

@@ -37,6 +37,9 @@ func (c *Coordinator) work(ctx context.Context, t *Txn, do Do) (any, error) {
 	case Expanded:
 		return c.expand(ctx, t)
 	case Switched:
+		if t.Plan.Image {
+			return nil, nil //nolint:nilnil // it does already
+		}
 		err := c.serve(ctx, t, t.Plan.To)
 		if err == nil && t.Plan.Restore {
 			// The supervisor must not go back by itself either.
@@ -58,6 +61,9 @@ func (c *Coordinator) work(ctx context.Context, t *Txn, do Do) (any, error) {
 		// reason to leave a version that is well.
 		if err := c.cfg.Store.Forgive(t.Plan.To); err != nil {
 			fmt.Fprintf(c.cfg.Log, "it could not be noted that version %s is good: %v\n", t.Plan.To, err)
+		}
+		if t.Plan.Image {
+			c.discard(t.Plan.To)
 		}
 	case Aborted:
 		c.forgetFacts()
@@ -388,6 +394,10 @@ func (c *Coordinator) until(ctx context.Context, t *Txn, version string) error {
 var errGivenUp = errors.New("the upgrade was given up")
 
 func (c *Coordinator) rollBack(ctx context.Context, t *Txn, because string) error {
+	if t.Plan.Image { // it was done by whoever has started the old version's image
+		c.letGo(ctx, t, t.ID)
+		return nil
+	}
 	goBack := c.serve
 	if t.Plan.Restore {
 		goBack = func(ctx context.Context, t *Txn, _ string) error { return c.stillServes(ctx, t, because) }
@@ -436,7 +446,11 @@ func (c *Coordinator) cameToNothing(t *Txn) (ids []string, err error) {
 func (c *Coordinator) letGo(ctx context.Context, t *Txn, ids ...string) {
 	ctx, stop := context.WithTimeout(ctx, 2*time.Minute)
 	defer stop()
-	out, err := c.run(ctx, t.Plan.From, "backup", "list", "--output", "json")
+	version := t.Plan.From
+	if t.Plan.Image { // there may be no other one
+		version = c.cfg.Version
+	}
+	out, err := c.run(ctx, version, "backup", "list", "--output", "json")
 	var all []struct {
 		ID  string
 		Pin *struct {
@@ -450,7 +464,7 @@ func (c *Coordinator) letGo(ctx context.Context, t *Txn, ids ...string) {
 	// A step to BACKED_UP that was cut short has told no name.
 	for _, b := range all {
 		if b.Pin != nil && b.Pin.Until.IsZero() && slices.Contains(ids, b.Pin.Upgrade) {
-			_, bad := c.run(ctx, t.Plan.From, "backup", "unpin", b.ID, "--after", stillKept)
+			_, bad := c.run(ctx, version, "backup", "unpin", b.ID, "--after", stillKept)
 			err = errors.Join(err, bad)
 		}
 	}

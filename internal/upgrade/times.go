@@ -64,7 +64,7 @@ func Steps(entries []journal.Entry, t *Txn) []Step {
 func lined(t *Txn, begun, ended map[State]time.Time, usual map[State]time.Duration) (out []Step) {
 	usual[Probation] = t.Plan.Probation
 	for _, s := range steps {
-		if s != Finalized || !begun[s].IsZero() {
+		if (s != Finalized || !begun[s].IsZero()) && (s != Probation || !t.Plan.Image) {
 			out = append(out, Step{s, begun[s], ended[s], usual[s]})
 		}
 	}
@@ -78,12 +78,16 @@ func lined(t *Txn, begun, ended map[State]time.Time, usual map[State]time.Durati
 
 // Remaining estimates how long it is until an upgrade is COMMITTED, by how long the
 // steps took before. It is false for one that is no longer on the way there, and while
-// it is not known of a step how long it takes.
+// it is not known of a step how long it takes. In a container it is how long until somebody
+// can start the new version's image.
 func Remaining(all []Step, t *Txn, now time.Time) (left time.Duration, ok bool) {
 	if t.State.Ended() || t.State == Committed || t.Failed != "" || t.Abort || t.Rollback || t.WentBack {
 		return 0, false
 	}
 	for _, s := range all {
+		if t.Plan.Image && s.State == Switched {
+			return left, !t.Waits() && !t.Serves()
+		}
 		if !s.Ended.IsZero() || s.State == Committed || s.State == Finalized {
 			continue
 		}

@@ -118,6 +118,9 @@ func (a *api) resolve(ctx context.Context, p *upgrade.Plan) (*stage.Offer, error
 	if err != nil {
 		return nil, fault.New(fault.Unavailable, "%s", sentence(err.Error()))
 	}
+	if report.Image != "" {
+		return nil, fault.New(fault.Conflict, "This server runs in a container, where another version comes with another image: `tako upgrade --to %s` within the container prepares it and says what to do then.", p.To)
+	}
 	p.From = report.Current
 	if p.Bundle == "" {
 		if p.Feed, _, err = a.Lookout.Feed(); err != nil {

@@ -197,7 +197,7 @@ func (a *api) document(all []journal.Entry, t *upgrade.Txn, last bool) octopus.U
 		out.IsCarriedOut = out.ProcessID != 0
 	}
 	for _, w := range []upgrade.Wish{upgrade.WishAbort, upgrade.WishRollback, upgrade.WishFinalize, upgrade.WishHold, upgrade.WishResume} {
-		if upgrade.Allowed(t, w) == nil && (w != upgrade.WishResume || !out.IsCarriedOut) {
+		if upgrade.Allowed(t, w) == nil && (w != upgrade.WishResume || !out.IsCarriedOut && !t.Waits()) {
 			out.Allowed = append(out.Allowed, strings.ToUpper(string(w[:1]))+string(w[1:]))
 		}
 	}
