@@ -17,12 +17,12 @@ import (
 	"time"
 
 	"filippo.io/age"
-	"golang.org/x/sys/unix"
 
 	"github.com/takodeploy/tako/internal/blob"
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/durable"
 	"github.com/takodeploy/tako/internal/fault"
+	room "github.com/takodeploy/tako/internal/reserve"
 	"github.com/takodeploy/tako/internal/secret"
 )
 
@@ -143,7 +143,7 @@ func (e *DamagedError) Error() string {
 }
 
 // ExitCode tells a damaged backup from one that could not be looked at.
-func (e *DamagedError) ExitCode() int { return 3 }
+func (e *DamagedError) ExitCode() int { return fault.ExitFound }
 
 // BootError says that this program did not work on a copy of a backup. It says nothing
 // against the backup, whose proof stays as it is.
@@ -161,7 +161,7 @@ func (e *BootError) Error() string {
 func (e *BootError) Unwrap() error { return e.Err }
 
 // ExitCode tells a program that does not work from a damaged backup.
-func (e *BootError) ExitCode() int { return 4 }
+func (e *BootError) ExitCode() int { return fault.ExitDidNotWork }
 
 type problems struct {
 	named []string
@@ -375,7 +375,7 @@ func hashFile(ctx context.Context, path string) (string, error) {
 
 // isOurs tells troubles of this machine from damage of a backup.
 func isOurs(ctx context.Context, err error) bool {
-	return err != nil && (ctx.Err() != nil || errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || fault.Is(err, fault.Unavailable))
+	return err != nil && (ctx.Err() != nil || room.Full(err) || fault.Is(err, fault.Unavailable))
 }
 
 // eachBlob gives the content of every blob of a backup to fn, which reads it whole;
