@@ -120,19 +120,19 @@ func (g *goals) thereAndBack(t *testing.T, u *upgraded) {
 	begun := u.migrations()
 	u.do(0, "Version "+next+" serves", "--yes", "--probation", "1s")
 	migrations := begun()
+	txn, switched, expanded := u.last(), u.step(upgrade.Switched), u.step(upgrade.Expanded)
+	took, when := map[upgrade.State]time.Duration{}, map[upgrade.State]span{}
+	for _, s := range upgrade.Steps(u.entries(), txn) {
+		took[s.State], when[s.State] = s.Took(), span{s.Begun, s.Ended}
+	}
+	u.do(0, "Version "+u.old+" serves again", "rollback")
+	home := u.step(upgrade.RolledBack)
+	l.end(t)
 	if err := d.Read(t.Context(), func(tx *db.Tx) error {
 		return tx.QueryRow(t.Context(), `SELECT count(*) FROM events e WHERE e.id <= ? AND NOT EXISTS (SELECT 1 FROM goal_filled f WHERE f.event_id = e.id)`, last).Scan(&missing)
 	}); err != nil || missing > 0 {
 		t.Errorf("of %d rows %d were not filled in (%v)", rows, missing, err)
 	}
-	txn, switched, expanded := u.last(), u.step(upgrade.Switched), u.step(upgrade.Expanded)
-	took := map[upgrade.State]time.Duration{}
-	for _, s := range upgrade.Steps(u.entries(), txn) {
-		took[s.State] = s.Took()
-	}
-	u.do(0, "Version "+u.old+" serves again", "rollback")
-	home := u.step(upgrade.RolledBack)
-	l.end(t)
 
 	f, on := l.figures(anyRequest), fmt.Sprintf("%s, %d MiB", d.Dialect(), bytes>>20)
 	if f.failed+f.again+f.lost > 0 {
@@ -158,7 +158,18 @@ func (g *goals) thereAndBack(t *testing.T, u *upgraded) {
 		g.seen(t, fmt.Sprintf("writes while a table of %d rows gets %s, %s", rows, w.what, on), "p99.9 at most 250 ms, longest 1 s", "%s; it took %s",
 			l.figures(func(one sample) bool { return one.met([]span{s}) }), s)
 	}
-	g.seen(t, "writes in the rest of the upgrade, "+on, "", "%s", l.figures(func(s sample) bool { return !s.met([]span{{expanded.Begun, expanded.Ended}}) }))
+	parts := []struct {
+		what string
+		span span
+	}{
+		{"the backup and its proof", when[upgrade.BackedUp]},
+		{"the rehearsal", when[upgrade.Rehearsed]},
+		{"the switch, and a second more", around(switched)},
+		{"the way back, and a second more", around(home)},
+	}
+	for _, p := range parts {
+		g.seen(t, "writes during "+p.what+", "+on, "", "%s", l.figures(func(s sample) bool { return s.met([]span{p.span}) }))
+	}
 }
 
 // migrations notes when each migration begins that the log of the upgrade names from now on,
