@@ -321,7 +321,7 @@ func fill(t *testing.T, dir string) (release func()) {
 		t.Fatal(err)
 	}
 	return func() {
-		if err := os.Remove(path); err != nil {
+		if err := disktest.Remove(path); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -350,7 +350,7 @@ func TestFullDisk(t *testing.T) {
 				} else if !fault.Is(err, fault.Unavailable) && !strings.Contains(err.Error(), "No space left") && !strings.Contains(err.Error(), "full") {
 					t.Errorf("%s: the error does not say that the disk is full: %v", stage, err)
 				}
-				if err := os.Remove(filepath.Join(disk, "filler")); err != nil {
+				if err := disktest.Remove(filepath.Join(disk, "filler")); err != nil {
 					t.Fatal(err)
 				}
 				if diff := cmp.Diff(before, withoutPool(tree(t, disk))); diff != "" {
@@ -375,7 +375,7 @@ func TestFullDisk(t *testing.T) {
 				if !fault.Is(err, fault.Unavailable) {
 					t.Errorf("%s: %v, want that the disk is full", stage, err)
 				}
-				if err := os.Remove(filepath.Join(disk, "filler")); err != nil {
+				if err := disktest.Remove(filepath.Join(disk, "filler")); err != nil {
 					t.Fatal(err)
 				}
 				for _, path := range tree(t, into) {

@@ -11,6 +11,7 @@ import (
 	"github.com/takodeploy/tako/internal/backup"
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/db/dbtest"
+	"github.com/takodeploy/tako/internal/disktest"
 	"github.com/takodeploy/tako/internal/docstore"
 	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/instance"
@@ -119,7 +120,7 @@ func (w *world) cloneOnFullDisk(id, disk string, full func(stage string) func(ba
 		} else if !strings.Contains(err.Error(), "full") {
 			w.t.Errorf("%s: the error does not say that the disk is full: %v", stage, err)
 		}
-		if err := os.Remove(filepath.Join(disk, "filler")); err != nil {
+		if err := disktest.Remove(filepath.Join(disk, "filler")); err != nil {
 			w.t.Fatal(err)
 		}
 		if _, err := os.Stat(into); !errors.Is(err, fs.ErrNotExist) {

@@ -43,3 +43,12 @@ func Mount(t testing.TB, dir string, flags uintptr, options string) {
 func Resize(dir, options string) error {
 	return os.NewSyscallError("mount", unix.Mount("tmpfs", dir, "tmpfs", unix.MS_REMOUNT, options))
 }
+
+// Remove removes a file and gives its space back at once. A process that was just forked still
+// has what is open in this one, and whose name alone is gone would take the space until then.
+func Remove(path string) error {
+	if err := os.Truncate(path, 0); err != nil {
+		return err
+	}
+	return os.Remove(path)
+}

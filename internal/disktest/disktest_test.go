@@ -38,3 +38,23 @@ func TestSmall(t *testing.T) {
 		t.Errorf("%s is there: %v", dir, err)
 	}
 }
+
+// TestRemove: the space of a file is there again although somebody has it open.
+func TestRemove(t *testing.T) {
+	t.Parallel()
+	dir := disktest.New(t, "size=64k")
+	path := filepath.Join(dir, "file")
+	for range 2 {
+		if err := os.WriteFile(path, make([]byte, 60<<10), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if err := disktest.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

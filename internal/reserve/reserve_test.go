@@ -42,7 +42,7 @@ func unfill(t *testing.T, dir string) {
 	t.Helper()
 	all, err := filepath.Glob(filepath.Join(dir, "filler*"))
 	for _, path := range all {
-		err = errors.Join(err, os.Remove(path))
+		err = errors.Join(err, disktest.Remove(path))
 	}
 	if err != nil {
 		t.Fatal(err)
