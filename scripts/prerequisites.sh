@@ -22,6 +22,7 @@ command -v systemd-analyze >/dev/null || missing+=(systemd)
 command -v ip >/dev/null || missing+=(iproute2)
 command -v shellcheck >/dev/null || missing+=(shellcheck)
 command -v openssl >/dev/null || missing+=(openssl)
+[ -x /usr/sbin/mkfs.btrfs ] || command -v mkfs.btrfs >/dev/null || missing+=(btrfs-progs) # a file system with quotas
 command -v strace >/dev/null || missing+=(strace) # shows the order of writes
 command -v curl >/dev/null || missing+=(curl) # for install.sh
 [ ${#missing[@]} -eq 0 ] && exit 0
