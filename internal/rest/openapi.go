@@ -8,8 +8,15 @@ import (
 	"strings"
 )
 
-// openAPI serves the document that describeAPI made at start.
-func (s *Server) openAPI(*Request) (any, error) { return s.schema, nil }
+// openAPI serves the document of describeAPI, which the first who asks for it waits for:
+// it takes as long as the rest of a start, and most starts need none.
+func (s *Server) openAPI(*Request) (any, error) {
+	doc, err := s.schema()
+	if err != nil {
+		return nil, err
+	}
+	return doc, nil
+}
 
 // describeAPI makes the OpenAPI document of the table of routes. A route stands
 // there once, at its first path; the description says where else it answers.

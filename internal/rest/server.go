@@ -79,7 +79,7 @@ type Server struct {
 	spaces *spaceCache
 	links  map[string]*linkMaker // by kind
 	roots  roots
-	schema json.RawMessage // the OpenAPI document
+	schema func() (json.RawMessage, error) // the OpenAPI document
 	drain  context.Context
 	cross  *http.CrossOriginProtection
 
@@ -135,9 +135,7 @@ func New(cfg Config) (*Server, error) {
 	if s.roots.root, err = s.rootJSON(""); err != nil {
 		return nil, err
 	}
-	if s.schema, err = s.describeAPI(); err != nil {
-		return nil, err
-	}
+	s.schema = sync.OnceValues(s.describeAPI)
 	return s, nil
 }
 
