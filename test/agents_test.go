@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -156,6 +157,90 @@ func until(t *testing.T, what string, ok func() bool) {
 	}
 }
 
+// fleet is an agent that listens, one that polls and a worker that polls, with a deployment
+// whose scripts run on all three until the gate is open.
+type fleet struct {
+	p                       *apptest.Process
+	m                       *model
+	passive, active, worker *remoteAgent
+	polls                   octopus.Machine
+	builds                  octopus.Worker
+	ran, gate               string // files: who ran, and what the scripts wait for
+	version, task           string // of the deployment
+}
+
+// newFleet returns when all three scripts run. The server's port of agents has to be one
+// that it keeps.
+func newFleet(t *testing.T, p *apptest.Process) *fleet {
+	t.Helper()
+	probe(t, p.Agents)
+	thumbprint := serverThumbprint(t, p.Client)
+	dir := apptest.ShortDir(t)
+	f := &fleet{
+		p: p, m: newModel(t, p.Client), ran: filepath.Join(dir, "ran"), gate: filepath.Join(dir, "gate"),
+		passive: newRemoteAgent(t, thumbprint), active: newRemoteAgent(t, thumbprint), worker: newRemoteAgent(t, thumbprint),
+	}
+	f.m.target(t, "listens", f.passive.listens(t))
+	f.polls = f.m.target(t, "polls", f.active.polls(t, p.Agents, thumbprint))
+	pool := apptest.Post(t, p.Client, space+"/workerpools", octopus.WorkerPool{Name: "Build"})
+	f.builds = apptest.Post(t, p.Client, space+"/workers", octopus.Worker{
+		MachineBase: octopus.MachineBase{Name: "builds", Endpoint: f.worker.polls(t, p.Agents, thumbprint)}, WorkerPoolIDs: octopus.List[string]{pool.ID},
+	})
+	held := fmt.Sprintf(`
+echo "$(get_octopusvariable "Octopus.Machine.Name") $TentacleHome" >> %[1]q
+for i in $(seq 1 20); do echo "before $i"; done
+set_octopusvariable From "$TentacleHome"
+while [ ! -e %[2]q ]; do sleep 0.05; done
+for i in $(seq 1 20); do echo "after $i"; done
+`, f.ran, f.gate)
+	build := beside(script("Build", held))
+	build.Actions[0].WorkerPoolID = octopus.NullString(pool.ID)
+	again := script("Build more", fmt.Sprintf(`echo "more $TentacleHome" >> %q`, f.ran))
+	again.Actions[0].WorkerPoolID = octopus.NullString(pool.ID)
+	f.m.process(t, onTargets("Deploy", "web", held), build, again,
+		onTargets("Tell", "web", `echo "deployed to $(get_octopusvariable "Octopus.Action[Deploy].Output.From")"`))
+	_, f.version = f.m.release(t, nil)
+	f.task = f.m.deploy(t, f.version, f.m.Dev)
+	until(t, "all three scripts run", func() bool { return len(lines(t, f.ran)) == 3 })
+	return f
+}
+
+// finish opens the gate: each script goes on where it was, ran once, and the log is whole.
+func (f *fleet) finish(t *testing.T) {
+	t.Helper()
+	if err := os.WriteFile(f.gate, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	done := wait(t, f.p.Client, f.task, 4*time.Minute)
+	raw := string(f.p.Must(t, http.MethodGet, "/api/tasks/"+f.task+"/raw", nil, nil).Body)
+	if done.State != octopus.TaskSuccess {
+		t.Fatalf("%s: %s\n%s", done.State, done.ErrorMessage, raw)
+	}
+	want := map[string]int{"listens " + f.passive.home: 1, "polls " + f.active.home: 1, " " + f.worker.home: 1, "more " + f.worker.home: 1}
+	got := map[string]int{}
+	for _, line := range lines(t, f.ran) {
+		got[line]++
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("these ran: %v, want %v", got, want)
+	}
+	for i := 1; i <= 20; i++ {
+		for _, when := range []string{"before", "after"} {
+			if n := strings.Count(raw, fmt.Sprintf("%s %d\n", when, i)); n != 3 {
+				t.Errorf("the log has %d times %s %d, want 3", n, when, i)
+			}
+		}
+	}
+	for _, home := range []string{f.passive.home, f.active.home} {
+		if n := strings.Count(raw, "deployed to "+home); n != 1 {
+			t.Errorf("%d times deployed to %s", n, home)
+		}
+	}
+	if t.Failed() {
+		t.Logf("the log:\n%s", raw)
+	}
+}
+
 // TestRemoteAgents deploys to an agent that listens and to one that polls, and through
 // a worker that polls, and kills the server while all of their scripts run: each goes
 // on where it was, ran once, and its log is whole.
@@ -167,81 +252,22 @@ func TestRemoteAgents(t *testing.T) {
 			p := apptest.NewProcess(t, dialect)
 			p.AgentListen = apptest.FixedAddress(t)
 			p.Start()
-			probe(t, p.Agents)
-			thumbprint := serverThumbprint(t, p.Client)
-			m := newModel(t, p.Client)
-			passive, active, worker := newRemoteAgent(t, thumbprint), newRemoteAgent(t, thumbprint), newRemoteAgent(t, thumbprint)
-			m.target(t, "listens", passive.listens(t))
-			polls := m.target(t, "polls", active.polls(t, p.Agents, thumbprint))
-			pool := apptest.Post(t, p.Client, space+"/workerpools", octopus.WorkerPool{Name: "Build"})
-			made := apptest.Post(t, p.Client, space+"/workers", octopus.Worker{
-				MachineBase: octopus.MachineBase{Name: "builds", Endpoint: worker.polls(t, p.Agents, thumbprint)}, WorkerPoolIDs: octopus.List[string]{pool.ID},
-			})
-			dir := apptest.ShortDir(t)
-			ran, gate := filepath.Join(dir, "ran"), filepath.Join(dir, "gate")
-			held := fmt.Sprintf(`
-echo "$(get_octopusvariable "Octopus.Machine.Name") $TentacleHome" >> %[1]q
-for i in $(seq 1 20); do echo "before $i"; done
-set_octopusvariable From "$TentacleHome"
-while [ ! -e %[2]q ]; do sleep 0.05; done
-for i in $(seq 1 20); do echo "after $i"; done
-`, ran, gate)
-			build := beside(script("Build", held))
-			build.Actions[0].WorkerPoolID = octopus.NullString(pool.ID)
-			again := script("Build more", fmt.Sprintf(`echo "more $TentacleHome" >> %q`, ran))
-			again.Actions[0].WorkerPoolID = octopus.NullString(pool.ID)
-			m.process(t, onTargets("Deploy", "web", held), build, again,
-				onTargets("Tell", "web", `echo "deployed to $(get_octopusvariable "Octopus.Action[Deploy].Output.From")"`))
-			_, version := m.release(t, nil)
-			task := m.deploy(t, version, m.Dev)
-			until(t, "all three scripts run", func() bool { return len(lines(t, ran)) == 3 })
+			f := newFleet(t, p)
 			p.Kill()
 			p.Start()
-			if err := os.WriteFile(gate, nil, 0o600); err != nil {
-				t.Fatal(err)
-			}
-			done := wait(t, p.Client, task, 4*time.Minute)
-			raw := string(p.Must(t, http.MethodGet, "/api/tasks/"+task+"/raw", nil, nil).Body)
-			if done.State != octopus.TaskSuccess {
-				t.Fatalf("%s: %s\n%s", done.State, done.ErrorMessage, raw)
-			}
-			want := map[string]int{"listens " + passive.home: 1, "polls " + active.home: 1, " " + worker.home: 1, "more " + worker.home: 1}
-			got := map[string]int{}
-			for _, line := range lines(t, ran) {
-				got[line]++
-			}
-			for line, n := range want {
-				if got[line] != n {
-					t.Errorf("%q ran %d times, want %d: %v", line, got[line], n, got)
-				}
-			}
-			for i := 1; i <= 20; i++ {
-				for _, when := range []string{"before", "after"} {
-					if n := strings.Count(raw, fmt.Sprintf("%s %d\n", when, i)); n != 3 {
-						t.Errorf("the log has %d times %s %d, want 3", n, when, i)
-					}
-				}
-			}
-			for _, home := range []string{passive.home, active.home} {
-				if n := strings.Count(raw, "deployed to "+home); n != 1 {
-					t.Errorf("%d times deployed to %s", n, home)
-				}
-			}
-			if t.Failed() {
-				t.Logf("the log:\n%s", raw)
-			}
+			f.finish(t)
 			// A target that is disabled is none of the next deployment, and its agent is
 			// sent away; a worker that is disabled does not build.
-			polls.IsDisabled, made.IsDisabled = true, true
-			apptest.Put(t, p.Client, space+"/machines/"+polls.ID, polls)
-			apptest.Put(t, p.Client, space+"/workers/"+made.ID, made)
-			failed := wait(t, p.Client, m.deploy(t, version, m.Dev), 4*time.Minute)
-			raw = string(p.Must(t, http.MethodGet, "/api/tasks/"+failed.ID+"/raw", nil, nil).Body)
+			f.polls.IsDisabled, f.builds.IsDisabled = true, true
+			apptest.Put(t, p.Client, space+"/machines/"+f.polls.ID, f.polls)
+			apptest.Put(t, p.Client, space+"/workers/"+f.builds.ID, f.builds)
+			failed := wait(t, p.Client, f.m.deploy(t, f.version, f.m.Dev), 4*time.Minute)
+			raw := string(p.Must(t, http.MethodGet, "/api/tasks/"+failed.ID+"/raw", nil, nil).Body)
 			if failed.State != octopus.TaskFailed || !strings.Contains(raw, "No worker of the pool Build is enabled and healthy: builds is disabled.") {
 				t.Errorf("%s\n%s", failed.State, raw)
 			}
-			if n := len(lines(t, ran)); n != 5 {
-				t.Errorf("%d scripts ran, want one more on the target that is enabled: %v", n, lines(t, ran))
+			if n := len(lines(t, f.ran)); n != 5 {
+				t.Errorf("%d scripts ran, want one more on the target that is enabled: %v", n, lines(t, f.ran))
 			}
 		})
 	}

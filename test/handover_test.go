@@ -96,3 +96,32 @@ func TestHandover(t *testing.T) {
 		})
 	}
 }
+
+// TestHandoverOfAgents switches versions to and fro while scripts run on an agent that
+// listens, one that polls and a worker that polls: no request fails, the agents come to
+// the version that serves, and each script goes on where it was.
+func TestHandoverOfAgents(t *testing.T) {
+	t.Parallel()
+	for _, dialect := range apptest.Dialects() {
+		t.Run(dialect.String(), func(t *testing.T) {
+			t.Parallel()
+			p := apptest.NewProcess(t, dialect)
+			p.Supervised()
+			p.AgentListen = apptest.FixedAddress(t)
+			p.Start()
+			p.Install("2026.4.0")
+			p.Install("2026.5.0")
+			f := newFleet(t, p)
+			stop := requests(t, p.Client)
+			for _, to := range []string{"2026.5.0", "2026.4.0", "2026.5.0"} {
+				if r, err := p.Switch(to); err != nil || r.Current != to {
+					t.Fatalf("switch to %s: %+v %v\n%s", to, r, err, p.Output())
+				}
+			}
+			f.finish(t)
+			if n, failed := stop(); failed > 0 {
+				t.Errorf("%d of %d requests failed", failed, n)
+			}
+		})
+	}
+}
