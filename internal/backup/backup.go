@@ -43,7 +43,7 @@ import (
 
 	"github.com/takodeploy/tako/internal/durable"
 	"github.com/takodeploy/tako/internal/fault"
-	room "github.com/takodeploy/tako/internal/reserve"
+	"github.com/takodeploy/tako/internal/reserve"
 	"github.com/takodeploy/tako/internal/secret"
 )
 
@@ -362,7 +362,7 @@ type Progress struct {
 
 // translate gives a full disk its meaning.
 func translate(err error) error {
-	if room.Full(err) {
+	if reserve.Full(err) {
 		return &fault.Error{Kind: fault.Unavailable, Message: "The disk is full; free some space. Nothing was left half-done.", Cause: err}
 	}
 	return err

@@ -128,7 +128,7 @@ func (s *Store) restore(ctx context.Context, dir string, opt *RestoreOptions) (r
 	if !exists(filepath.Join(opt.Data, "blobs")) {
 		needed += m.BlobBytes
 	}
-	if err := checkSpace(min(reserve, m.Database.Size), need{opt.Data, needed}); err != nil {
+	if err := checkSpace(min(stayFree, m.Database.Size), need{opt.Data, needed}); err != nil {
 		return r, err
 	}
 	if m.Dialect == db.Postgres.String() {
