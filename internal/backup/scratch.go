@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"github.com/takodeploy/tako/internal/db"
-	"github.com/takodeploy/tako/internal/fault"
 )
 
 // scratch is a PostgreSQL database with what a backup has, in which that is verified.
@@ -21,21 +20,11 @@ type scratch struct {
 // kept, or what is in its dump.
 func newScratch(ctx context.Context, c *Copy, dump string, opt *VerifyOptions) (s *scratch, err error) {
 	s = &scratch{opt: opt, manifest: &c.Manifest}
-	s.Scratch, err = opt.Server.ScratchLike(ctx, keptLabel(s.manifest))
-	if s.Scratch != nil || fault.Is(err, fault.Forbidden) || isOurs(ctx, err) {
-		return s.orDone(ctx, err)
+	place, full, err := opt.Server.ScratchLike(ctx, keptLabel(s.manifest))
+	s.Scratch = place
+	if err == nil && !full {
+		err = loadInto(ctx, place.URL, s.manifest, dump)
 	}
-	if err != nil {
-		opt.Log.Debug("the backup is loaded again", "backup", s.manifest.ID, "err", err)
-	}
-	if s.Scratch, err = opt.Server.Scratch(ctx); err == nil {
-		err = loadInto(ctx, s.URL, s.manifest, dump)
-	}
-	return s.orDone(ctx, err)
-}
-
-// orDone is s, or what was made of it is undone.
-func (s *scratch) orDone(ctx context.Context, err error) (*scratch, error) {
 	if err != nil {
 		return nil, errors.Join(err, s.done(ctx, false))
 	}
@@ -53,10 +42,11 @@ func (s *scratch) done(ctx context.Context, good bool) (err error) {
 		return nil
 	}
 	if good && s.opt.Keep && s.opt.Level < LevelBoot {
-		// Without it the next one loads the backup again.
-		if err := s.Keep(ctx, label); err == nil {
+		err := s.Keep(ctx, label)
+		if err == nil {
 			return nil
 		}
+		s.opt.Log.Warn("the database that a backup was restored into could not be kept, so the next verification loads the backup again", "backup", s.manifest.ID, "err", err)
 	}
 	return s.Drop(ctx)
 }
