@@ -30,6 +30,9 @@ const network = `for c in all default; do echo 1 > /proc/sys/net/ipv6/conf/$c/di
 ip link set lo up && ip link add out type veth peer name end && ip link set out arp off && ip link set end arp off up &&
 	ip addr add 198.51.100.1/24 dev out && ip link set out up && ip route add default via 198.51.100.254 && exec "$@"`
 
+// shown is how many packets a message shows at most.
+const shown = 50
+
 // lonely is the network namespace that a server is in, with all that left it.
 type lonely struct {
 	pid   int                    // of who keeps the namespace, also while no server runs
@@ -222,7 +225,7 @@ func (l *lonely) knew(line string) bool {
 func (l *lonely) quiet(t *testing.T, when string) {
 	t.Helper()
 	if n, seen := l.left(t); n != 0 || len(seen) > 0 {
-		t.Fatalf("%s: %d packets have left the copy, and tcpdump has seen %d:\n%s", when, n, len(seen), strings.Join(seen, "\n"))
+		t.Fatalf("%s: %d packets have left the copy, and tcpdump has seen %d:\n%s", when, n, len(seen), strings.Join(seen[:min(len(seen), shown)], "\n"))
 	}
 }
 
