@@ -16,6 +16,7 @@
 //	    VERIFIED               that, when and how it was proven; written last
 //	    KEEP                   why, and until when, it is not pruned; if somebody wants it
 //	  blobs/<keys>/ab/<hash>.age
+//	                 <hash>.age.damaged   that it was found so, and the next backup takes it anew
 //
 // Blobs are encrypted one by one and shared between the backups that are under the
 // same keys, so that a backup costs only what is new since the last one. Everything

@@ -200,7 +200,11 @@ func (s *Store) Verify(ctx context.Context, id string, opt VerifyOptions) (_ Ver
 	err = s.verify(ctx, dir, &opt)
 	var damaged *DamagedError
 	if errors.As(err, &damaged) {
-		if err := os.Remove(filepath.Join(dir, verifiedFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		err := os.Remove(filepath.Join(dir, verifiedFile))
+		if err == nil {
+			err = durable.SyncDir(dir)
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return Verified{}, errors.Join(damaged, err)
 		}
 	}
@@ -391,7 +395,8 @@ func (s *Store) eachBlob(ctx context.Context, dir string, m *Manifest, by []age.
 	}
 	defer list.Close() // only read
 	var done int64
-	for lines := bufio.NewScanner(list); lines.Scan(); {
+	lines := bufio.NewScanner(list)
+	for lines.Scan() {
 		name, digits, _ := strings.Cut(lines.Text(), " ")
 		h, err := blob.ParseHash(name)
 		if err != nil {
@@ -412,11 +417,21 @@ func (s *Store) eachBlob(ctx context.Context, dir string, m *Manifest, by []age.
 			found.add("blob %s is not there", h)
 		case err != nil:
 			found.add("blob %s: %v", h, err)
+			s.distrust(m.Pool, h)
 		}
 		done += n
 		tell(done)
 	}
-	return nil
+	return lines.Err()
+}
+
+// distrust has the next backup take a blob anew that is not what it was, though it has its
+// size: with it the backups that share it are good again. Whoever may not write there takes
+// no backups there either.
+func (s *Store) distrust(pool string, h blob.Hash) {
+	if f, err := os.OpenFile(blobPath(s.poolPath(pool), h)+damagedSuffix, os.O_CREATE|os.O_WRONLY, 0o600); err == nil {
+		_ = f.Close() // it has nothing in it
+	}
 }
 
 // errList says that the list of a backup's blobs is not what it was.
