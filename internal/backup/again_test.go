@@ -4,11 +4,13 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/takodeploy/tako/internal/backup"
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/disktest"
+	"github.com/takodeploy/tako/internal/fault"
 	"github.com/takodeploy/tako/internal/reserve"
 )
 
@@ -97,5 +99,20 @@ func leave(t *testing.T, path string, bytes int64) {
 	}
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestPgDumpOnAFullDisk: what PostgreSQL's programs say of a full disk is told as that.
+func TestPgDumpOnAFullDisk(t *testing.T) {
+	t.Parallel()
+	disk := disktest.New(t, "size=32m")
+	w := newWorld(t, db.Postgres, disk)
+	_, err := w.create(func(p backup.Progress) {
+		if p.Stage == "copying the database" {
+			leave(t, filepath.Join(disk, "filler"), 16<<10)
+		}
+	})
+	if !fault.Is(err, fault.Unavailable) || !strings.Contains(err.Error(), "pg_dump") {
+		t.Errorf("a dump on a full disk: %v", err)
 	}
 }

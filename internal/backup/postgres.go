@@ -15,6 +15,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/failpoint"
 	"github.com/takodeploy/tako/internal/fault"
@@ -77,7 +79,14 @@ func failed(name string, err error, said *complaint) error {
 		return nil
 	}
 	// Not wrapped: the program's exit code is not ours.
-	return fmt.Errorf("%s: %v: %s", name, err, strings.TrimSpace(said.String())) //nolint:errorlint // see above
+	err = fmt.Errorf("%s: %v: %s", name, err, strings.TrimSpace(said.String())) //nolint:errorlint // see above
+	// What they know of a full disk, their own or the server's, is in words alone.
+	for _, full := range []error{unix.ENOSPC, unix.EDQUOT} {
+		if strings.Contains(strings.ToLower(said.String()), full.Error()) {
+			return fmt.Errorf("%w (%w)", err, full)
+		}
+	}
+	return err
 }
 
 // dump writes a PostgreSQL database as it is at one moment, by pg_dump of its own
