@@ -20,6 +20,7 @@ command -v node >/dev/null || missing+=(nodejs) # for the demo
 [ -x /usr/sbin/sshd ] || command -v sshd >/dev/null || missing+=(openssh-server)
 command -v systemd-analyze >/dev/null || missing+=(systemd)
 command -v ip >/dev/null || missing+=(iproute2)
+command -v tcpdump >/dev/null || missing+=(tcpdump) # sees that a test instance sends nothing
 command -v shellcheck >/dev/null || missing+=(shellcheck)
 command -v openssl >/dev/null || missing+=(openssl)
 [ -x /usr/sbin/mkfs.btrfs ] || command -v mkfs.btrfs >/dev/null || missing+=(btrfs-progs) # a file system with quotas

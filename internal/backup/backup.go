@@ -16,6 +16,7 @@
 //	    VERIFIED               that, when and how it was proven; written last
 //	    KEEP                   why, and until when, it is not pruned; if somebody wants it
 //	  blobs/<keys>/ab/<hash>.age
+//	                 <hash>.age.damaged   that it was found so, and the next backup takes it anew
 //
 // Blobs are encrypted one by one and shared between the backups that are under the
 // same keys, so that a backup costs only what is new since the last one. Everything
@@ -43,7 +44,7 @@ import (
 
 	"github.com/takodeploy/tako/internal/durable"
 	"github.com/takodeploy/tako/internal/fault"
-	room "github.com/takodeploy/tako/internal/reserve"
+	"github.com/takodeploy/tako/internal/reserve"
 	"github.com/takodeploy/tako/internal/secret"
 )
 
@@ -362,7 +363,7 @@ type Progress struct {
 
 // translate gives a full disk its meaning.
 func translate(err error) error {
-	if room.Full(err) {
+	if reserve.Full(err) {
 		return &fault.Error{Kind: fault.Unavailable, Message: "The disk is full; free some space. Nothing was left half-done.", Cause: err}
 	}
 	return err

@@ -110,7 +110,7 @@ func (s *Store) clone(ctx context.Context, dir string, opt *CloneOptions) (c Clo
 	if err := emptyCopy(opt.Data, true); err != nil {
 		return c, err
 	}
-	if err := checkSpace(min(reserve, m.Database.Size), need{opt.Data, m.Database.Size + m.BlobBytes}); err != nil {
+	if err := checkSpace(min(stayFree, m.Database.Size), need{opt.Data, m.Database.Size + m.BlobBytes}); err != nil {
 		return c, err
 	}
 	number, err := uuid.NewRandom()

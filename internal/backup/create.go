@@ -314,7 +314,8 @@ func (s *Store) copyBlobs(ctx context.Context, src Source, m *Manifest, dir, has
 	}
 	tell := src.tell("copying packages, artifacts and logs", m.BlobBytes)
 	m.BlobBytes = 0
-	for lines := bufio.NewScanner(in); lines.Scan(); {
+	lines := bufio.NewScanner(in)
+	for lines.Scan() {
 		h := blob.Hash(lines.Text())
 		size, err := pool.add(ctx, src.Blobs, h)
 		var lost *lostError
@@ -335,6 +336,9 @@ func (s *Store) copyBlobs(ctx context.Context, src Source, m *Manifest, dir, has
 		if err := failpoint.Hit("backup-blob"); err != nil {
 			return err
 		}
+	}
+	if err := lines.Err(); err != nil {
+		return err
 	}
 	m.Blobs = File{Size: list.n, Stored: list.n, SHA256: list.hex(), StoredSHA256: list.hex()}
 	return out.Sync()
@@ -389,10 +393,15 @@ func blobPath(pool string, h blob.Hash) string {
 	return filepath.Join(pool, string(h[:2]), string(h)+".age")
 }
 
-// has reports whether a blob of n bytes is there, whole by its size.
+// damagedSuffix is what an empty file has in its name beside a blob that was found damaged.
+const damagedSuffix = ".damaged"
+
+// has reports whether a blob of n bytes is there, whole by its size, and nobody has found it
+// damaged.
 func (p *pool) has(h blob.Hash, n int64) bool {
-	info, err := os.Stat(blobPath(p.dir, h))
-	return err == nil && info.Size() == sealedSize(p.empty, n)
+	path := blobPath(p.dir, h)
+	info, err := os.Stat(path)
+	return err == nil && info.Size() == sealedSize(p.empty, n) && !exists(path+damagedSuffix)
 }
 
 // add puts a blob of the server into the pool, unless it is there.
@@ -420,7 +429,13 @@ func (p *pool) add(ctx context.Context, from *blob.Dir, h blob.Hash) (int64, err
 	if file.SHA256 != string(h) {
 		return 0, errors.Join(os.Remove(tmp), &lostError{"its content is not what its name says"})
 	}
-	return size, os.Rename(tmp, path)
+	if err := os.Rename(tmp, path); err != nil {
+		return 0, err
+	}
+	if err := os.Remove(path + damagedSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return 0, err
+	}
+	return size, nil
 }
 
 // seal is sealFile without a sync of its own: there is one for all.

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/failpoint"
 	"github.com/takodeploy/tako/internal/fault"
@@ -77,7 +79,14 @@ func failed(name string, err error, said *complaint) error {
 		return nil
 	}
 	// Not wrapped: the program's exit code is not ours.
-	return fmt.Errorf("%s: %v: %s", name, err, strings.TrimSpace(said.String())) //nolint:errorlint // see above
+	err = fmt.Errorf("%s: %v: %s", name, err, strings.TrimSpace(said.String())) //nolint:errorlint // see above
+	// What they know of a full disk, their own or the server's, is in words alone.
+	for _, full := range []error{unix.ENOSPC, unix.EDQUOT} {
+		if strings.Contains(strings.ToLower(said.String()), full.Error()) {
+			return fmt.Errorf("%w (%w)", err, full)
+		}
+	}
+	return err
 }
 
 // dump writes a PostgreSQL database as it is at one moment, by pg_dump of its own
@@ -121,29 +130,6 @@ func load(ctx context.Context, d *db.DB, m *Manifest, path string, begun *life) 
 		end = fmt.Sprintf("DELETE FROM %s.%s;\n", quoted(m.Schema), table) + end
 	}
 	return kept, loadScript(ctx, d, m, path, begin, "", end)
-}
-
-// loadScratch restores a dump into an empty database that is thrown away. The copy is kept out
-// of the server's log: no table can be made in it that refers to those of the dump, which
-// no migration does.
-func loadScratch(ctx context.Context, d *db.DB, m *Manifest, path string) error {
-	return loadScript(ctx, d, m, path, "", setUnlogged(m.Schema), analyze(m.Schema))
-}
-
-// setUnlogged has what is loaded into the tables of a schema, which are empty yet, not
-// written to the server's log: everybody else who commits on that server would wait until
-// the log of it all is on the disk.
-func setUnlogged(schema string) string { return eachTable(schema, "ALTER TABLE %s SET UNLOGGED") }
-
-// analyze has the server look at what was loaded: it would plan queries as of empty tables
-// until it gets to that by itself, some minutes later.
-func analyze(schema string) string { return eachTable(schema, "ANALYZE %s") }
-
-func eachTable(schema, statement string) string {
-	return fmt.Sprintf(`DO $tako$ DECLARE t regclass; BEGIN
-FOR t IN SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'r' AND n.nspname = '%s' LOOP
-EXECUTE pg_catalog.format('%s', t); END LOOP; END $tako$;
-`, strings.ReplaceAll(schema, "'", "''"), statement)
 }
 
 // undecidedError is a failure after the COMMIT of a transaction was sent: it may have had

@@ -173,7 +173,8 @@ func sweepShard(pool, shard string, lists []*listReader, p *Pruned) error {
 		return err
 	}
 	for _, e := range entries {
-		if used[strings.TrimSuffix(e.Name(), ".age")] {
+		name, damaged := strings.CutSuffix(e.Name(), damagedSuffix)
+		if used[strings.TrimSuffix(name, ".age")] {
 			continue
 		}
 		info, err := e.Info()
@@ -183,8 +184,10 @@ func sweepShard(pool, shard string, lists []*listReader, p *Pruned) error {
 		if err := os.Remove(filepath.Join(pool, shard, e.Name())); err != nil {
 			return err
 		}
-		p.Blobs++
-		p.Bytes += info.Size()
+		if !damaged {
+			p.Blobs++
+			p.Bytes += info.Size()
+		}
 		if err := failpoint.Hit("prune-blob"); err != nil {
 			return err
 		}

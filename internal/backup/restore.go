@@ -56,6 +56,13 @@ type Restored struct {
 // pendingFile marks a data directory in which a restore is half done.
 const pendingFile = "restore.pending"
 
+// What a restore has not put in its place yet: a database of SQLite beside the one that it
+// replaces, and a directory in that of the data.
+const (
+	stagedSuffix = ".restoring"
+	workName     = "restore"
+)
+
 // Suffix of what a restore replaced.
 const beforeSuffix = ".before-restore"
 
@@ -124,11 +131,7 @@ func (s *Store) restore(ctx context.Context, dir string, opt *RestoreOptions) (r
 	if err != nil {
 		return r, err
 	}
-	needed := m.Database.Size
-	if !exists(filepath.Join(opt.Data, "blobs")) {
-		needed += m.BlobBytes
-	}
-	if err := checkSpace(min(reserve, m.Database.Size), need{opt.Data, needed}); err != nil {
+	if err := makeRoom(opt, m); err != nil {
 		return r, err
 	}
 	if m.Dialect == db.Postgres.String() {
@@ -141,6 +144,27 @@ func (s *Store) restore(ctx context.Context, dir string, opt *RestoreOptions) (r
 	}
 	r.countHeld(ctx, opt)
 	return r, nil
+}
+
+// makeRoom refuses a restore for which there is no room, without what a former one left. One
+// that was only to be ended has all that it needs.
+func makeRoom(opt *RestoreOptions, m *Manifest) error {
+	if half, err := Pending(opt.Data); err != nil || half != "" {
+		return err
+	}
+	if path, ok := sqlitePath(opt.Database); ok {
+		if err := removeDatabase(path + stagedSuffix); err != nil {
+			return err
+		}
+	}
+	if err := os.RemoveAll(filepath.Join(opt.Data, workName)); err != nil {
+		return err
+	}
+	needed := m.Database.Size
+	if !exists(filepath.Join(opt.Data, "blobs")) {
+		needed += m.BlobBytes
+	}
+	return checkSpace(min(stayFree, m.Database.Size), need{opt.Data, needed})
 }
 
 // readRestorable reads the manifest of a backup that this version can restore.
@@ -280,12 +304,9 @@ func (s *Store) restoreSQLite(ctx context.Context, dir string, opt *RestoreOptio
 	if err != nil {
 		return err
 	}
-	staged := path + ".restoring"
+	staged := path + stagedSuffix
 	r.Newer, r.Unreadable = half.Newer, half.Unreadable
 	if half.Backup == "" {
-		if err := removeDatabase(staged); err != nil {
-			return err
-		}
 		if err := s.files(ctx, dir, opt, r, staged); err != nil {
 			return errors.Join(err, removeDatabase(staged))
 		}

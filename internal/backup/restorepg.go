@@ -48,7 +48,7 @@ func (s *Store) restorePostgres(ctx context.Context, dir string, opt *RestoreOpt
 			return err
 		}
 	}
-	temp, err := workDir(filepath.Join(opt.Data, "restore"))
+	temp, err := workDir(filepath.Join(opt.Data, workName))
 	if err != nil {
 		return err
 	}

@@ -7,11 +7,11 @@ import (
 
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/fault"
-	room "github.com/takodeploy/tako/internal/reserve"
+	"github.com/takodeploy/tako/internal/reserve"
 )
 
-// reserve is what a job leaves free on a disk, in bytes: the server has to go on.
-const reserve = 64 << 20
+// stayFree is what a job leaves free on a disk, in bytes: the server has to go on.
+const stayFree = 64 << 20
 
 // need is space that a job will take in a directory.
 type need struct {
@@ -24,7 +24,7 @@ type need struct {
 func checkSpace(keep int64, needs ...need) error {
 	sums := map[uint64]int64{}
 	for _, n := range needs {
-		have, err := room.SpaceOf(n.dir)
+		have, err := reserve.SpaceOf(n.dir)
 		if err != nil {
 			return fmt.Errorf("look at the free space: %w", err)
 		}
@@ -53,7 +53,7 @@ func size(n int64) string {
 func Size(n int64) string { return size(n) }
 
 // forecast adds up what a backup will take, and refuses one for which there is no
-// room. It leaves the blobs' size in the manifest, for the progress.
+// reserve. It leaves the blobs' size in the manifest, for the progress.
 func (s *Store) forecast(ctx context.Context, src Source, m *Manifest) error {
 	src.tell("looking at the space that it takes", 0)
 	database, err := src.DB.Size(ctx)
@@ -75,7 +75,7 @@ func (s *Store) forecast(ctx context.Context, src Source, m *Manifest) error {
 		temp /= 2 // a compressed dump has no indexes
 	}
 	// Compressed, but nobody knows beforehand by how much.
-	return checkSpace(min(reserve, database), need{s.dir, database/2 + fresh}, need{src.Temp, temp})
+	return checkSpace(min(stayFree, database), need{s.dir, database/2 + fresh}, need{src.Temp, temp})
 }
 
 func (s *Store) poolPath(name string) string { return s.dir + "/" + poolDir + "/" + name }

@@ -22,7 +22,7 @@ import (
 	"github.com/takodeploy/tako/internal/db"
 	"github.com/takodeploy/tako/internal/durable"
 	"github.com/takodeploy/tako/internal/fault"
-	room "github.com/takodeploy/tako/internal/reserve"
+	"github.com/takodeploy/tako/internal/reserve"
 	"github.com/takodeploy/tako/internal/secret"
 )
 
@@ -200,7 +200,11 @@ func (s *Store) Verify(ctx context.Context, id string, opt VerifyOptions) (_ Ver
 	err = s.verify(ctx, dir, &opt)
 	var damaged *DamagedError
 	if errors.As(err, &damaged) {
-		if err := os.Remove(filepath.Join(dir, verifiedFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		err := os.Remove(filepath.Join(dir, verifiedFile))
+		if err == nil {
+			err = durable.SyncDir(dir)
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return Verified{}, errors.Join(damaged, err)
 		}
 	}
@@ -235,7 +239,7 @@ func (s *Store) verify(ctx context.Context, dir string, opt *VerifyOptions) (err
 	if opt.Level >= LevelBoot {
 		needed += m.BlobBytes
 	}
-	if err := checkSpace(min(reserve, needed), need{temp, needed}); err != nil {
+	if err := checkSpace(min(stayFree, needed), need{temp, needed}); err != nil {
 		return err
 	}
 	c := Copy{Data: filepath.Join(temp, "data"), Manifest: m}
@@ -375,7 +379,7 @@ func hashFile(ctx context.Context, path string) (string, error) {
 
 // isOurs tells troubles of this machine from damage of a backup.
 func isOurs(ctx context.Context, err error) bool {
-	return err != nil && (ctx.Err() != nil || room.Full(err) || fault.Is(err, fault.Unavailable))
+	return err != nil && (ctx.Err() != nil || reserve.Full(err) || fault.Is(err, fault.Unavailable))
 }
 
 // eachBlob gives the content of every blob of a backup to fn, which reads it whole;
@@ -391,7 +395,8 @@ func (s *Store) eachBlob(ctx context.Context, dir string, m *Manifest, by []age.
 	}
 	defer list.Close() // only read
 	var done int64
-	for lines := bufio.NewScanner(list); lines.Scan(); {
+	lines := bufio.NewScanner(list)
+	for lines.Scan() {
 		name, digits, _ := strings.Cut(lines.Text(), " ")
 		h, err := blob.ParseHash(name)
 		if err != nil {
@@ -412,11 +417,21 @@ func (s *Store) eachBlob(ctx context.Context, dir string, m *Manifest, by []age.
 			found.add("blob %s is not there", h)
 		case err != nil:
 			found.add("blob %s: %v", h, err)
+			s.distrust(m.Pool, h)
 		}
 		done += n
 		tell(done)
 	}
-	return nil
+	return lines.Err()
+}
+
+// distrust has the next backup take a blob anew that is not what it was, though it has its
+// size: with it the backups that share it are good again. Whoever may not write there takes
+// no backups there either.
+func (s *Store) distrust(pool string, h blob.Hash) {
+	if f, err := os.OpenFile(blobPath(s.poolPath(pool), h)+damagedSuffix, os.O_CREATE|os.O_WRONLY, 0o600); err == nil {
+		_ = f.Close() // it has nothing in it
+	}
 }
 
 // errList says that the list of a backup's blobs is not what it was.
@@ -465,23 +480,11 @@ func verifyDatabase(ctx context.Context, c *Copy, path string, opt *VerifyOption
 		if opt.Server == nil || opt.Server.Dialect() != db.Postgres {
 			return fault.New(fault.Invalid, "The backup is of PostgreSQL; name a database of the server that is to take the scratch copy with --database.")
 		}
-		label := keptLabel(&c.Manifest)
-		if opt.Last {
-			defer func() { err = errors.Join(err, opt.Server.DropKept(ctx, label)) }()
-		}
-		place, err := scratch(ctx, c, path, opt)
+		place, err := newScratch(ctx, c, path, opt)
 		if err != nil {
 			return err
 		}
-		defer func() {
-			if err == nil && opt.Keep && opt.Level < LevelBoot && len(found.named) == 0 {
-				// Without it the next one loads the backup again.
-				if err := place.Keep(ctx, label); err == nil {
-					return
-				}
-			}
-			err = errors.Join(err, place.Drop(ctx))
-		}()
+		defer func() { err = errors.Join(err, place.done(ctx, err == nil && len(found.named) == 0)) }()
 		c.Database = place.URL
 		if err := os.Remove(path); err != nil {
 			return err
@@ -521,51 +524,6 @@ func (c *Copy) blame(ctx context.Context, err error) error {
 // older reports whether the schema of a copy is of a level that this program has yet to
 // expand: what fails on it may be the program's fault.
 func (c *Copy) older() bool { return c.Manifest.SchemaLevel < db.BinaryLevels().Level }
-
-// scratch makes a database that has what a backup has: a copy of the one that an earlier
-// verification of it has kept, or what is in its dump.
-func scratch(ctx context.Context, c *Copy, dump string, opt *VerifyOptions) (*db.Scratch, error) {
-	place, err := opt.Server.ScratchLike(ctx, keptLabel(&c.Manifest))
-	if place != nil || fault.Is(err, fault.Forbidden) || isOurs(ctx, err) {
-		return place, err
-	}
-	if err != nil {
-		opt.Log.Debug("the backup is loaded again", "backup", c.Manifest.ID, "err", err)
-	}
-	if place, err = opt.Server.Scratch(ctx); err != nil {
-		return nil, err
-	}
-	if err := loadInto(ctx, place.URL, &c.Manifest, dump); err != nil {
-		return nil, errors.Join(err, place.Drop(ctx))
-	}
-	return place, nil
-}
-
-// keptLabel is what a database is kept under that has what a backup has. Its content is
-// named as well: a folder can be replaced.
-func keptLabel(m *Manifest) string { return "as loaded from " + m.ID + " " + m.Database.SHA256 }
-
-// DropKept removes the database that VerifyOptions.Keep has left of a backup on server.
-func (s *Store) DropKept(ctx context.Context, id string, server *db.DB) error {
-	dir, err := s.path(id)
-	if err != nil {
-		return err
-	}
-	m, err := readManifest(dir)
-	if err != nil {
-		return err
-	}
-	return server.DropKept(ctx, keptLabel(&m))
-}
-
-func loadInto(ctx context.Context, url string, m *Manifest, path string) error {
-	d, err := db.Open(ctx, url, db.Options{Readers: 2})
-	if err != nil {
-		return err
-	}
-	err = loadScratch(ctx, d, m, path)
-	return errors.Join(err, d.Close())
-}
 
 func inspect(ctx context.Context, d *db.DB, c *Copy, opt *VerifyOptions, found *problems) error {
 	m := &c.Manifest

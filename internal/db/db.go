@@ -82,8 +82,8 @@ type Options struct {
 	// them; it is called by several goroutines at the same time.
 	OnStatement func(query string)
 	// OnFull is told that a transaction was undone since a disk is full, or that one failed
-	// for what may be the same reason. Where it reports that it has made room, the
-	// transaction is tried once more. Migrations do not ask for it: they may need any space.
+	// for what may be the same reason. Where it reports that it has made room, a
+	// transaction that was undone is tried once more. Migrations do not ask for it: they may need any space.
 	OnFull func() (room bool)
 	// Levels of the binary, for tests that play an older or newer one; zero
 	// means BinaryLevels.

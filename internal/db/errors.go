@@ -26,6 +26,9 @@ var (
 	// recovery by a new one tells. See Failed.
 	ErrFateUnknown = errors.New("the fate of a commit is unknown")
 
+	// errCommit wraps a failed write of a COMMIT on SQLite. Its fate is only certain if it failed
+	// for want of room: else the disk is not to be trusted.
+	errCommit = errors.New("the commit could not be written")
 	// errAborted wraps the loss of a connection when nothing was done, or all
 	// of it undone, for certain, so that it may be tried again.
 	errAborted = errors.New("nothing was committed")
@@ -171,4 +174,13 @@ func isFull(err error) bool {
 func isIOError(err error) bool {
 	var lite *sqlite.Error
 	return errors.As(err, &lite) && lite.Code()&0xff == sqlite3.SQLITE_IOERR
+}
+
+// isUnwritten says that SQLite's write to a file failed, as that of a commit does when a quota
+// has no more: SQLite knows of full disks only. The last that a commit writes to the log is what
+// makes it valid there, and its flush fails otherwise, so after this nothing was committed
+// unless the disk does not do what it says.
+func isUnwritten(err error) bool {
+	var lite *sqlite.Error
+	return errors.As(err, &lite) && lite.Code() == sqlite3.SQLITE_IOERR_WRITE
 }

@@ -27,39 +27,55 @@ type Scratch struct {
 	name string
 }
 
+// emptyTemplate is what an empty database is a copy of.
+const emptyTemplate = "template0 ENCODING 'UTF8'"
+
 // Scratch makes an empty database on the same PostgreSQL server, to be dropped
 // when it has served. Those that a killed process left are dropped too. A role
 // that may not create databases gets a fault Forbidden.
 func (d *DB) Scratch(ctx context.Context) (s *Scratch, err error) {
 	err = d.scratching(ctx, func(conn *pgx.Conn) error {
-		s, err = d.makeScratch(ctx, conn, "template0 ENCODING 'UTF8'")
+		s, err = d.makeScratch(ctx, conn, emptyTemplate)
 		return err
 	})
 	return s, err
 }
 
-// ScratchLike makes a copy of the database that somebody kept under a label, by copying its
-// files. nil says that there is none.
-func (d *DB) ScratchLike(ctx context.Context, label string) (s *Scratch, err error) {
+// ScratchLike is Scratch, but makes a copy of the database that somebody kept under a label,
+// by copying its files, if there is one that can be copied. full says that it did.
+func (d *DB) ScratchLike(ctx context.Context, label string) (s *Scratch, full bool, err error) {
 	err = d.scratching(ctx, func(conn *pgx.Conn) error {
-		kept, err := scratches(ctx, conn, label)
-		if err != nil || len(kept) == 0 {
+		s, err = d.copyKept(ctx, conn, label)
+		full = s != nil
+		if full || ctx.Err() != nil || fault.Is(err, fault.Unavailable) {
 			return err
 		}
-		from := pgx.Identifier{kept[0]}.Sanitize()
-		var chooses bool
-		if err := conn.QueryRow(ctx, `SELECT current_setting('server_version_num')::int >= 150000`).Scan(&chooses); err != nil {
-			return err
+		if err != nil {
+			d.log.DebugContext(ctx, "a database that was kept could not be copied", "database", d.url, "label", label, "err", err)
 		}
-		if chooses {
-			// Else all of it would be in the server's log as well, for which others wait when
-			// they commit. Earlier versions know no other way.
-			from += " STRATEGY FILE_COPY"
-		}
-		s, err = d.makeScratch(ctx, conn, from)
+		s, err = d.makeScratch(ctx, conn, emptyTemplate)
 		return err
 	})
-	return s, err
+	return s, full, err
+}
+
+// copyKept copies the database that was kept under a label; nil says that there is none.
+func (d *DB) copyKept(ctx context.Context, conn *pgx.Conn, label string) (*Scratch, error) {
+	kept, err := scratches(ctx, conn, label)
+	if err != nil || len(kept) == 0 {
+		return nil, d.translate(err)
+	}
+	from := pgx.Identifier{kept[0]}.Sanitize()
+	var chooses bool
+	if err := conn.QueryRow(ctx, `SELECT current_setting('server_version_num')::int >= 150000`).Scan(&chooses); err != nil {
+		return nil, d.translate(err)
+	}
+	if chooses {
+		// Else all of it would be in the server's log as well, for which others wait when
+		// they commit. Earlier versions know no other way.
+		from += " STRATEGY FILE_COPY"
+	}
+	return d.makeScratch(ctx, conn, from)
 }
 
 // scratching runs fn with a connection that may make databases, once those are away that

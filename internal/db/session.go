@@ -118,7 +118,10 @@ func (t *Tx) commit(ctx context.Context) error {
 			}
 			return t.d.fail(fmt.Errorf("%w: %w", ErrFateUnknown, err))
 		}
-		if isIOError(err) {
+		switch {
+		case isUnwritten(err):
+			return fmt.Errorf("%w: %w", errCommit, err)
+		case isIOError(err):
 			return t.d.fail(fmt.Errorf("%w: %w", ErrFateUnknown, err))
 		}
 		return err

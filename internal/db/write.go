@@ -69,10 +69,13 @@ func (d *DB) writeTx(ctx context.Context, level isolation, fn func(*Tx) error) e
 		}
 		if !asked && level != levelSchema && (isFull(err) || isIOError(err)) {
 			asked = true
-			// After an I/O error of SQLite, room is of use to the process that follows.
-			if d.onFull() && isFull(err) && ctx.Err() == nil {
+			// After another I/O error of SQLite, room is of use to the process that follows.
+			if room := d.onFull(); room && (isFull(err) || isUnwritten(err)) && ctx.Err() == nil {
 				continue
 			}
+		}
+		if errors.Is(err, errCommit) {
+			return d.ended(ctx, d.fail(fmt.Errorf("%w: %w", ErrFateUnknown, err)))
 		}
 		again := isSerialization(err) || level == levelDocuments && attempt <= collisions && t != nil && t.collided
 		if attempt == maxAttempts || time.Since(start) > retryFor || !again || ctx.Err() != nil {
