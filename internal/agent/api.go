@@ -162,6 +162,9 @@ type Package struct {
 	FileName string // "Acme.Web.1.2.0.zip": the copy's name; its extension tells the format
 	Extract  bool   // unpack it into Dir; else copy it there as FileName
 	Dir      string // relative to the workspace, "" is its root
+	// Link has the copy be another name of the cache's own file, where that can be:
+	// for what only reads it. Agents that do not know it copy.
+	Link bool `json:",omitempty"`
 }
 
 // Substitution replaces variables in files of the workspace.

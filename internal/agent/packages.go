@@ -24,6 +24,9 @@ import (
 // DefaultPackageLimit is the size of the package cache when Config names none.
 const DefaultPackageLimit = 20 << 30
 
+// copyBuffer is how much of a package is copied at a time.
+const copyBuffer = 128 << 10
+
 // packageCache keeps packages by the SHA-256 of their content. A file's
 // modification time is its last use.
 type packageCache struct {
@@ -91,7 +94,9 @@ func (c *packageCache) put(ctx context.Context, hash string, size int64, r io.Re
 		}
 	}()
 	sum := sha256.New()
-	n, err := io.Copy(io.MultiWriter(tmp, sum), io.LimitReader(&contextReader{ctx, r}, size+1))
+	// While the rest is received, the disk writes what is there: there is less to flush then.
+	into := io.MultiWriter(&durable.Early{File: tmp}, sum)
+	n, err := io.CopyBuffer(into, io.LimitReader(&contextReader{ctx, r}, size+1), make([]byte, copyBuffer))
 	if err != nil {
 		return fmt.Errorf("receive package %s: %w", hash, err)
 	}
@@ -136,6 +141,7 @@ func (c *packageCache) apply(ctx context.Context, base, target string, size int6
 	if err != nil {
 		return err
 	}
+	patched.LeaveHashOut() // put has a SHA-256
 	return c.put(ctx, target, size, patched)
 }
 

@@ -53,7 +53,7 @@ func preparePackage(ctx context.Context, root *os.Root, packages string, taken m
 		if err := u.unpack(ctx, f, pkg.FileName); err != nil {
 			return err
 		}
-	} else if err := u.copy(ctx, f, pkg.FileName); err != nil {
+	} else if err := u.copy(ctx, f, pkg.FileName, pkg.Link); err != nil {
 		return err
 	}
 	for i, name := range u.skipped {
@@ -71,15 +71,18 @@ func preparePackage(ctx context.Context, root *os.Root, packages string, taken m
 	return nil
 }
 
-// copy puts the package itself into the directory. It is a copy and no link: the
-// script may write to it.
-func (u *unpacker) copy(ctx context.Context, f *os.File, name string) error {
+// copy puts the package itself into the directory. It is a copy and no link, for the
+// script may write to it; unless who asked for it says that nothing does (link).
+func (u *unpacker) copy(ctx context.Context, f *os.File, name string, link bool) error {
 	to, err := u.next(ctx, name)
 	if err != nil || to == "" {
 		return err
 	}
 	if err := u.clear(to); err != nil {
 		return err
+	}
+	if link && os.Link(f.Name(), filepath.Join(u.root.Name(), filepath.FromSlash(to))) == nil {
+		return nil // where it cannot be linked, it is copied
 	}
 	out, err := u.root.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {

@@ -37,7 +37,8 @@ func TestDelta(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := octodiff.ReadSignature(&signature)
+	signed := signature.Bytes()
+	s, err := octodiff.ReadSignature(bytes.NewReader(signed))
 	if err == nil {
 		err = octodiff.Diff(t.Context(), &delta, s, bytes.NewReader(next), int64(len(next)))
 	}
@@ -75,6 +76,30 @@ func TestDelta(t *testing.T) {
 	}
 	if delta.Len() > len(next)/10 {
 		t.Errorf("the delta has %d bytes", delta.Len())
+	}
+
+	// A base that was damaged makes nothing, and the whole is taken in its place.
+	damaged := append([]byte{'?'}, old[1:]...)
+	if err := os.WriteFile(filepath.Join(w.home, "Packages", hash(old)), damaged, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	last := append(bytes.Clone(next), "the end"...)
+	s, err = octodiff.ReadSignature(bytes.NewReader(signed))
+	delta.Reset()
+	if err == nil {
+		err = octodiff.Diff(t.Context(), &delta, s, bytes.NewReader(last), int64(len(last)))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := apply(hash(old), hash(last), len(last), delta.Bytes()); !fault.Is(err, fault.Invalid) || !strings.Contains(err.Error(), hash(last)) {
+		t.Errorf("of a damaged base: %v", err)
+	}
+	if has, err := w.HasPackage(t.Context(), hash(last)); has || err != nil {
+		t.Errorf("a damaged base left a package: %v, %v", has, err)
+	}
+	if err := w.PutPackage(t.Context(), hash(last), int64(len(last)), bytes.NewReader(last)); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -144,6 +169,27 @@ func TestPackages(t *testing.T) {
 	}
 	if !strings.Contains(text(log, agent.Debug), "Extracted 2 entries of Acme.1.0.zip to 'app'") {
 		t.Errorf("no word about the extraction: %v", log)
+	}
+}
+
+// A package for what only reads it is the cache's own file, any other one a copy.
+func TestLinkedPackage(t *testing.T) {
+	t.Parallel()
+	a := open(t, t.TempDir())
+	sha, b := packageOf(t, map[string]string{"a": "b"})
+	if err := a.PutPackage(t.Context(), sha, int64(len(b)), bytes.NewReader(b)); err != nil {
+		t.Fatal(err)
+	}
+	ticket := newTicket()
+	start(t, a, agent.StartRequest{Ticket: ticket, Body: "stat -c %h own/Acme.zip copied/Acme.zip; sha256sum <own/Acme.zip", Prepare: agent.Prepare{Packages: []agent.Package{
+		{Name: "Acme", SHA256: sha, FileName: "Acme.zip", Dir: "own", Link: true},
+		{Name: "Acme", SHA256: sha, FileName: "Acme.zip", Dir: "copied"},
+	}}})
+	st, log := finish(t, a, ticket)
+	lines := strings.Fields(text(log, agent.Stdout))
+	// Its names are in the cache, of the workspace, and in it.
+	if st.ExitCode != 0 || len(lines) < 3 || lines[0] != "3" || lines[1] != "1" || lines[2] != sha {
+		t.Errorf("%+v %q", st, lines)
 	}
 }
 

@@ -3,6 +3,7 @@ package durable
 import (
 	"bytes"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"testing"
@@ -93,16 +94,29 @@ func TestLock(t *testing.T) {
 	}
 }
 
-// TestPaced writes more than a portion, in pieces that fit into it and in one that does not.
-func TestPaced(t *testing.T) {
+// TestLarge writes more than a portion, in pieces that fit into it and in one that does not.
+func TestLarge(t *testing.T) {
 	t.Parallel()
+	for name, writer := range map[string]func(*os.File) io.Writer{
+		"paced": func(f *os.File) io.Writer { return &Paced{File: f} },
+		"early": func(f *os.File) io.Writer { return &Early{File: f} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			writeLarge(t, writer)
+		})
+	}
+}
+
+func writeLarge(t *testing.T, writer func(*os.File) io.Writer) {
+	t.Helper()
 	path := filepath.Join(t.TempDir(), "large")
 	f, err := os.Create(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var want []byte
-	w := &Paced{File: f}
+	w := writer(f)
 	for i, size := range []int{1, Portion - 1, 5, 2*Portion + 3, 0, Portion} {
 		piece := bytes.Repeat([]byte{byte('a' + i)}, size)
 		if n, err := w.Write(piece); n != size || err != nil {

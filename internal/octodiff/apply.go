@@ -14,8 +14,8 @@ import (
 
 // Patch gives the new file that a delta makes of its base, as a stream. The end
 // of the file is only reported when the whole has the SHA-1 that the delta
-// names: who stores the file does so beside its place and moves it there at the
-// end. It is for one goroutine.
+// names (unless that is left out): who stores the file does so beside its place
+// and moves it there at the end. It is for one goroutine.
 type Patch struct {
 	base  io.ReadSeeker
 	size  int64
@@ -23,7 +23,7 @@ type Patch struct {
 	limit int64 // what the new file may still have
 
 	want sum
-	hash hash.Hash
+	hash hash.Hash // nil when somebody else checks
 	from io.Reader // of the command at hand
 	left int64     // bytes of it
 	err  error
@@ -48,6 +48,10 @@ func Apply(base io.ReadSeeker, size int64, delta io.Reader, limit int64) (*Patch
 	return p, nil
 }
 
+// LeaveHashOut is for who checks the whole new file by a better hash, which makes
+// the delta's one more pass over it for nothing. It is called before the first Read.
+func (p *Patch) LeaveHashOut() { p.hash = nil }
+
 // Read gives the next bytes of the new file.
 func (p *Patch) Read(b []byte) (int, error) {
 	for p.err == nil && p.left == 0 {
@@ -58,7 +62,9 @@ func (p *Patch) Read(b []byte) (int, error) {
 	}
 	n, err := p.from.Read(b[:min(int64(len(b)), p.left)])
 	p.left -= int64(n)
-	_, _ = p.hash.Write(b[:n]) // a hash does not fail
+	if p.hash != nil {
+		_, _ = p.hash.Write(b[:n]) // a hash does not fail
+	}
 	if err != nil && (p.left > 0 || !errors.Is(err, io.EOF)) {
 		p.err = short(err)
 	}
@@ -70,7 +76,7 @@ func (p *Patch) command() error {
 	op, err := p.delta.ReadByte()
 	switch {
 	case errors.Is(err, io.EOF):
-		if sum(p.hash.Sum(nil)) != p.want {
+		if p.hash != nil && sum(p.hash.Sum(nil)) != p.want {
 			return invalid("delta", "does not make the file that it names of this base: the SHA-1 differs; send the whole file")
 		}
 		return io.EOF

@@ -2,35 +2,82 @@ package octodiff
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/sha1" //nolint:gosec // see doc.go
 	"encoding/binary"
 	"fmt"
 	"io"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // Diff writes a delta that makes of the signature's base a file of size bytes.
 // It reads the file two times, in order, and where it differs a third time; it
 // holds about a megabyte of it, and ends with ctx.
 func Diff(ctx context.Context, w io.Writer, s *Signature, file io.ReaderAt, size int64) error {
-	hash := sha1.New() //nolint:gosec // see doc.go
-	if n, err := io.CopyN(hash, io.NewSectionReader(file, 0, size), size); err != nil {
-		return fmt.Errorf("read the new file: %d of %d bytes: %w", n, size, short(err))
+	hash, err := hashOf(ctx, file, size)
+	if err != nil {
+		return err
 	}
+	return s.diff(ctx, w, hash, file, size, nil)
+}
+
+// DiffFiles is Diff for who has the base, too: it signs the base, of baseSize bytes, in
+// chunks of the given length, as Sign does, and compares what follows a chunk that was
+// found byte by byte in the place of hashing it. It keeps two processors busy.
+func DiffFiles(ctx context.Context, w io.Writer, base io.ReaderAt, baseSize int64, length int, file io.ReaderAt, size int64) error {
+	var hash sum
+	var signed bytes.Buffer
+	both, under := errgroup.WithContext(ctx)
+	both.Go(func() (err error) {
+		hash, err = hashOf(under, file, size)
+		return err
+	})
+	both.Go(func() error { return Sign(under, &signed, io.NewSectionReader(base, 0, baseSize), length) })
+	if err := both.Wait(); err != nil {
+		return err
+	}
+	s, err := ReadSignature(&signed)
+	if err != nil {
+		return err
+	}
+	return s.diff(ctx, w, hash, file, size, &window{what: "base", file: base, size: baseSize, ahead: 1 << 16})
+}
+
+// hashOf is the SHA-1 of a file.
+func hashOf(ctx context.Context, file io.ReaderAt, size int64) (sum, error) {
+	hash, in, buf := sha1.New(), io.NewSectionReader(file, 0, size), make([]byte, 1<<18) //nolint:gosec // see doc.go
+	for left := size; left > 0; {
+		if err := ctx.Err(); err != nil {
+			return sum{}, err
+		}
+		n, err := io.ReadFull(in, buf[:min(left, int64(len(buf)))])
+		left -= int64(n)
+		_, _ = hash.Write(buf[:n]) // a hash does not fail
+		if err != nil {
+			return sum{}, fmt.Errorf("read the new file: %d of %d bytes: %w", size-left, size, short(err))
+		}
+	}
+	return sum(hash.Sum(nil)), nil
+}
+
+// diff writes the delta of a file with this hash. base is nil where nobody has it.
+func (s *Signature) diff(ctx context.Context, w io.Writer, hash sum, file io.ReaderAt, size int64, base *window) error {
 	out := &writer{w: bufio.NewWriterSize(w, 1<<16), file: file}
 	head := text(append([]byte(deltaMagic), formatVersion), hashName)
-	head = hash.Sum(binary.LittleEndian.AppendUint32(head, sha1.Size))
+	head = append(binary.LittleEndian.AppendUint32(head, sha1.Size), hash[:]...)
 	if _, err := out.w.Write(append(head, endOfHeader...)); err != nil {
 		return err
 	}
-	if err := s.search(ctx, &window{file: file, size: size}, out); err != nil {
+	if err := s.search(ctx, &window{what: "new file", file: file, size: size, ahead: 1 << 20}, base, out); err != nil {
 		return err
 	}
 	return out.w.Flush()
 }
 
 // search goes through the new file and finds the base's chunks in it.
-func (s *Signature) search(ctx context.Context, in *window, out *writer) error {
+func (s *Signature) search(ctx context.Context, in, base *window, out *writer) error {
 	var rolling uint32
 	fresh := true  // rolling has to be made anew
 	follower := -1 // the chunk that goes on where the last one found ends
@@ -40,7 +87,7 @@ func (s *Signature) search(ctx context.Context, in *window, out *writer) error {
 				return err
 			}
 		}
-		found, err := s.match(in, at, follower, &rolling, fresh)
+		found, err := s.match(in, base, at, follower, &rolling, fresh)
 		if err != nil {
 			return err
 		}
@@ -78,11 +125,14 @@ func (s *Signature) search(ctx context.Context, in *window, out *writer) error {
 }
 
 // match finds the chunk that is at a place of the new file, -1 when there is none.
-func (s *Signature) match(in *window, at int64, follower int, rolling *uint32, fresh bool) (int, error) {
+func (s *Signature) match(in, base *window, at int64, follower int, rolling *uint32, fresh bool) (int, error) {
 	left := in.size - at
 	if follower >= 0 && follower < len(s.chunks) && int64(s.chunks[follower].length) <= left {
 		b, err := in.bytes(at, s.chunks[follower].length)
-		if err != nil || s.is(follower, b) {
+		if err != nil {
+			return -1, err
+		}
+		if same, err := s.same(base, follower, b); err != nil || same {
 			return follower, err
 		}
 	}
@@ -105,6 +155,15 @@ func (s *Signature) match(in *window, at int64, follower int, rolling *uint32, f
 	return s.find(*rolling, b), nil
 }
 
+// same reports whether chunk i has this content, and looks at the base where there is one.
+func (s *Signature) same(base *window, i int, content []byte) (bool, error) {
+	if base == nil {
+		return s.is(i, content), nil
+	}
+	b, err := base.bytes(s.chunks[i].offset, s.chunks[i].length)
+	return err == nil && bytes.Equal(b, content), err
+}
+
 // tail tells how many bytes at the end of the new file are to be inserted before
 // the last chunk could match, or all.
 func (s *Signature) tail(in *window, at int64) (int64, error) {
@@ -120,28 +179,29 @@ func (s *Signature) tail(in *window, at int64) (int64, error) {
 	return left, nil
 }
 
-// window is the part of the new file that is looked at.
+// window is the part of a file that is looked at.
 type window struct {
-	file io.ReaderAt
-	size int64
-	buf  []byte
-	at   int64 // where buf begins
+	what  string // for messages
+	file  io.ReaderAt
+	size  int64
+	ahead int64 // how much is read at a time
+	buf   []byte
+	at    int64 // where buf begins
 }
 
-// bytes returns n bytes from a place on, which is never before the last one. They
+// bytes returns n bytes from a place on, best one that is not before the last. They
 // are good until the next call.
 func (w *window) bytes(at int64, n int) ([]byte, error) {
 	if at >= w.at && at+int64(n) <= w.at+int64(len(w.buf)) {
 		return w.buf[at-w.at:][:n], nil
 	}
-	const ahead = 1 << 20
-	length := min(max(int64(n), ahead), w.size-at)
+	length := min(max(int64(n), w.ahead), w.size-at)
 	if int64(cap(w.buf)) < length {
 		w.buf = make([]byte, length)
 	}
 	w.at, w.buf = at, w.buf[:length]
 	if got, err := w.file.ReadAt(w.buf, at); got < len(w.buf) {
-		return nil, fmt.Errorf("read the new file: %w", short(err))
+		return nil, fmt.Errorf("read the %s: %w", w.what, short(err))
 	}
 	return w.buf[:n], nil
 }

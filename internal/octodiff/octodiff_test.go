@@ -142,6 +142,11 @@ func TestRoundTrip(t *testing.T) {
 			signature = newer(signature, base, chunk)
 		}
 		delta := diff(t, signature, file)
+		// Who has the base comes to the same.
+		var both bytes.Buffer
+		if err := octodiff.DiffFiles(t.Context(), &both, bytes.NewReader(base), int64(len(base)), chunk, bytes.NewReader(file), int64(len(file))); err != nil || !bytes.Equal(both.Bytes(), delta) {
+			rt.Fatalf("of two files a delta of %d bytes, of a signature one of %d; %v", both.Len(), len(delta), err)
+		}
 		got, err := apply(base, delta)
 		if err != nil || !bytes.Equal(got, file) {
 			rt.Fatalf("%d bytes, want %d; %v", len(got), len(file), err)
@@ -289,6 +294,15 @@ func TestHostileDeltas(t *testing.T) {
 	}
 	if _, err := io.ReadAll(p); !fault.Is(err, fault.TooLarge) {
 		t.Errorf("20 bytes of at most 19: %v", err)
+	}
+	// Without the hash what is made is what the commands say.
+	p, err = octodiff.Apply(bytes.NewReader(base), 10, bytes.NewReader(delta([]byte("abc"), cp, 0, 3)), 19)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.LeaveHashOut()
+	if got, err := io.ReadAll(p); string(got) != "012" || err != nil {
+		t.Errorf("without the hash: %q, %v", got, err)
 	}
 	// A base that is shorter than it was said to be.
 	p, err = octodiff.Apply(bytes.NewReader(base[:5]), 10, bytes.NewReader(delta(base, cp, 0, 10)), 100)

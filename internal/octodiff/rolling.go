@@ -20,6 +20,13 @@ var (
 // sum leaves its 64 bits before it is reduced.
 func (c checksum) of(window []byte) uint32 {
 	a, b := uint64(1), uint64(0)
+	// Eight at a time wait for each other less than eight sums after another.
+	for ; len(window) >= 8; window = window[8:] {
+		x0, x1, x2, x3 := uint64(window[0]), uint64(window[1]), uint64(window[2]), uint64(window[3])
+		x4, x5, x6, x7 := uint64(window[4]), uint64(window[5]), uint64(window[6]), uint64(window[7])
+		b += 8*a + (8*x0 + 7*x1 + 6*x2 + 5*x3) + (4*x4 + 3*x5 + 2*x6 + x7)
+		a += (x0 + x1 + x2 + x3) + (x4 + x5 + x6 + x7)
+	}
 	for _, x := range window {
 		a += uint64(x)
 		b += a

@@ -1,7 +1,6 @@
 package orchestrator
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -152,21 +151,14 @@ func (o *Orchestrator) makeDelta(ctx context.Context, base, target Package) (_ *
 		return nil, 0, fmt.Errorf("open %s: %w", base.FileName, err)
 	}
 	defer from.Close()
-	var sums bytes.Buffer
-	if err := octodiff.Sign(ctx, &sums, from, octodiff.Chunk(baseSize, maxDeltaSignature)); err != nil {
-		return nil, 0, fmt.Errorf("sign %s: %w", base.FileName, err)
-	}
-	signature, err := octodiff.ReadSignature(&sums)
-	if err != nil {
-		return nil, 0, fmt.Errorf("sign %s: %w", base.FileName, err)
-	}
 	to, targetSize, err := o.cfg.Blobs.Open(ctx, blob.Hash(target.SHA256))
 	if err != nil {
 		return nil, 0, fmt.Errorf("open %s: %w", target.FileName, err)
 	}
 	defer to.Close()
-	content, ok := to.(io.ReaderAt)
-	if !ok {
+	earlier, canFrom := from.(io.ReaderAt)
+	content, canTo := to.(io.ReaderAt)
+	if !canFrom || !canTo {
 		return nil, 0, errors.New("the store of packages cannot be read at any place")
 	}
 	file, err := os.CreateTemp("", "tako-delta-")
@@ -182,8 +174,8 @@ func (o *Orchestrator) makeDelta(ctx context.Context, base, target Package) (_ *
 		return nil, 0, err
 	}
 	out := &bounded{w: file, left: targetSize / 4 * 3}
-	if err := octodiff.Diff(ctx, out, signature, content, targetSize); err != nil {
-		return nil, 0, err
+	if err := octodiff.DiffFiles(ctx, out, earlier, baseSize, octodiff.Chunk(baseSize, maxDeltaSignature), content, targetSize); err != nil {
+		return nil, 0, fmt.Errorf("compare %s with %s: %w", target.FileName, base.FileName, err)
 	}
 	return file, out.n, nil
 }

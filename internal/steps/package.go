@@ -64,7 +64,11 @@ func installPackage(in Input) (*Work, error) {
 		if p.Name == "" {
 			req.Package = install.Package{ID: p.PackageID, Version: p.Version, FileName: p.FileName, SHA256: p.SHA256, File: path.Join(p.Dir(), p.FileName)}
 		}
-		s.Prepare.Packages = append(s.Prepare.Packages, p.prepare())
+		one := p.prepare()
+		// A transfer runs no scripts, and its program only reads the package. A deployment
+		// tells its scripts where the package is, and they may write to it.
+		one.Link = p.Name == "" && req.Kind == install.Transfer
+		s.Prepare.Packages = append(s.Prepare.Packages, one)
 	}
 	if req.Package.ID == "" {
 		return nil, failf("The step selects no package; choose one in its settings.")

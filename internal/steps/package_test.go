@@ -101,6 +101,11 @@ func TestInstallPackage(t *testing.T) {
 	if got.Kind != install.Transfer || got.Folder != (install.Folder{Environment: "Environments-9"}) || got.Machine != "" || got.Keep != (install.Keep{}) {
 		t.Errorf("%+v", got)
 	}
+	// A deployment's scripts may write to their package, a transfer has none.
+	wantPackages[0].Link = true
+	if diff := cmp.Diff(wantPackages, work.Script.Prepare.Packages); diff != "" {
+		t.Errorf("packages of a transfer (-want +got):\n%s", diff)
+	}
 	for want, change := range map[string]func(*steps.Input){
 		"selects no package": func(in *steps.Input) { in.Packages = in.Packages[1:] },
 		"container":          func(in *steps.Input) { in.Action.Container = &octopus.ActionContainer{Image: "alpine"} },

@@ -338,6 +338,21 @@ func TestKnobs(t *testing.T) {
 	}
 }
 
+// newMode is the mode that a new file for everybody to read has here.
+func newMode(t *testing.T) os.FileMode {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "new")
+	err := os.WriteFile(name, nil, 0o644)
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info.Mode().Perm()
+}
+
 // TestTransfer puts a package as it is where the step says.
 func TestTransfer(t *testing.T) {
 	t.Parallel()
@@ -349,8 +364,9 @@ func TestTransfer(t *testing.T) {
 	if r := m.run(req, content); r.err == nil || !strings.Contains(r.message, "Octopus.Action.Package.TransferPath") {
 		t.Errorf("%q", r.message)
 	}
-	req.Properties["Octopus.Action.Package.TransferPath"] = "#{Root}/packages"
-	req.Variables = pairs(map[string]string{"Root": filepath.Dir(to)})
+	to = filepath.Join(to, "for", "all") // none of which is there
+	req.Properties["Octopus.Action.Package.TransferPath"] = "#{Root}/packages/for/all"
+	req.Variables = pairs(map[string]string{"Root": strings.TrimSuffix(to, "/packages/for/all")})
 	for range 2 { // over what is there
 		r, _ := m.installed(req, content)
 		want := map[string]string{"Package.DirectoryPath": to, "Package.FileName": "Acme.Web.1.0.0.zip", "Package.FilePath": to + "/Acme.Web.1.0.0.zip"}
@@ -359,6 +375,10 @@ func TestTransfer(t *testing.T) {
 		}
 		if diff := cmp.Diff(map[string]string{"Acme.Web.1.0.0.zip": string(content)}, tree(t, to)); diff != "" {
 			t.Error("it is another file")
+		}
+		// What the workspace has may be the cache's own, which is for nobody else.
+		if info, err := os.Stat(filepath.Join(to, "Acme.Web.1.0.0.zip")); err != nil || info.Mode().Perm() != newMode(t) {
+			t.Errorf("%v, %v; new files have %v", info.Mode(), err, newMode(t))
 		}
 	}
 }
