@@ -64,7 +64,7 @@ func (s *Service) stand(ctx context.Context, tx *db.Tx, space ident.SpaceID, r *
 	if sc.lifecycle, err = get[octopus.Lifecycle](ctx, s, tx, space, "lifecycles", cmp.Or(string(sc.channel.LifecycleID), sc.project.LifecycleID)); err != nil {
 		return nil, err
 	}
-	sc.environments, err = all[octopus.Environment](ctx, s, tx, space, "environments")
+	sc.environments, err = s.allEnvironments(ctx, tx, space)
 	return sc, err
 }
 

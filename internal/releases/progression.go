@@ -123,7 +123,7 @@ func (s *Service) ProjectProgression(ctx context.Context, tx *db.Tx, project *oc
 	space := ident.SpaceID(project.SpaceID)
 	out := &ProjectProgression{Project: project, Lifecycles: map[string][]octopus.Environment{}, Channels: map[string][]octopus.Environment{}}
 	var err error
-	if out.Environments, err = all[octopus.Environment](ctx, s, tx, space, "environments"); err != nil {
+	if out.Environments, err = s.allEnvironments(ctx, tx, space); err != nil {
 		return nil, err
 	}
 	channels, err := s.channels(ctx, tx, project)

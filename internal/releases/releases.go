@@ -65,6 +65,8 @@ type Service struct {
 	store *docstore.Store
 	log   *slog.Logger
 	turns *turns // of releases that are deployed
+	// Each deployment reads all of them, three times.
+	environments docstore.Memo[octopus.Environment]
 }
 
 // New makes a service. The store must know the kinds of [Kinds].
@@ -93,6 +95,11 @@ func get[T any](ctx context.Context, s *Service, tx *db.Tx, space ident.SpaceID,
 // all decodes every document of a kind in a space that matches where, in order.
 func all[T any](ctx context.Context, s *Service, tx *db.Tx, space ident.SpaceID, kind string, where ...docstore.Match) ([]T, error) {
 	return docstore.All[T](ctx, s.store, tx, kind, docstore.Query{Space: space, Where: where})
+}
+
+// allEnvironments are those of a space, in order; what is in them is not to be changed.
+func (s *Service) allEnvironments(ctx context.Context, tx *db.Tx, space ident.SpaceID) ([]octopus.Environment, error) {
+	return s.environments.All(ctx, s.store, tx, "environments", docstore.Query{Space: space})
 }
 
 // knows reports whether a kind is declared.

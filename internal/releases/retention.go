@@ -77,7 +77,7 @@ func (s *Service) judge(ctx context.Context, tx *db.Tx, project *octopus.Project
 // retentionRules are what decides in each channel of a project.
 func (s *Service) retentionRules(ctx context.Context, tx *db.Tx, project *octopus.Project) (map[string]lifecycle.RetentionInput, error) {
 	space := ident.SpaceID(project.SpaceID)
-	environments, err := all[octopus.Environment](ctx, s, tx, space, "environments")
+	environments, err := s.allEnvironments(ctx, tx, space)
 	if err != nil {
 		return nil, err
 	}
