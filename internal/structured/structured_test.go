@@ -189,6 +189,7 @@ func TestYAML(t *testing.T) {
 		"a folded text":                 {"a: >\n  old\n  text\nb: 1\n", vars("a", "x\ny\n\nz\n"), "a: >\n  x\n\n  y\n\n\n  z\nb: 1\n"},
 		"a plain text of lines":         {"a: one\n  two\n\n  three # c\nb: 1\n", vars("a", "x"), "a: x # c\nb: 1\n"},
 		"an empty value":                {"a:\nb: # c\nc:\n  -\n  - x\nd: {e, f: }\n", vars("a", "1", "b", "2", "c:0", "3", "d:e", "4", "d:f", "5"), "a: 1\nb: 2 # c\nc:\n  - 3\n  - x\nd: {e: 4, f: 5 }\n"},
+		"an empty item in brackets":     {"a: {b: [0, 0]}\nc: [1]\n", vars("a:b", "-", "c", "- x\n- !!str\n-\n"), "a: {b: [null]}\nc:\n- x\n- !!str\n-\n"},
 		"null":                          {"a: 'x'\nb: &n !!str y\n", null("B"), "a: 'x'\nb: &n null\n"},
 		"a mapping by a mapping":        {"a:\n    b: # c\n        x: 1\n    d: 1\n", vars("a:b", "p: {q: [1, 'two']}\nr:\n- s\n- - t\n  - u: v\n"), "a:\n    b: # c\n        p: {q: [1, 'two']}\n        r:\n        - s\n        - - t\n          - u: v\n    d: 1\n"},
 		"a mapping by a word":           {"a: # c\n  x: 1\nb: 1\n", vars("a", "w"), "a: w # c\nb: 1\n"},

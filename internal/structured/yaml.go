@@ -153,7 +153,9 @@ func (f *yamlFile) same(a, b *yaml.Node) bool {
 }
 
 func sameNode(a, b *yaml.Node) bool {
-	return a.Kind == b.Kind && a.Value == b.Value && slices.EqualFunc(a.Content, b.Content, sameNode)
+	// Between brackets an empty item has to be written as null.
+	same := a.Value == b.Value || isEmptyScalar(a) && b.Value == "null" && b.ShortTag() == "!!null"
+	return same && a.Kind == b.Kind && slices.EqualFunc(a.Content, b.Content, sameNode)
 }
 
 // visit finds where a node ends, and replaces it or what is in it.

@@ -91,7 +91,9 @@ func (e yamlEmitter) flowContent(n *yaml.Node) string {
 	case yaml.SequenceNode:
 		items := make([]string, len(n.Content))
 		for i, item := range n.Content {
-			items[i] = e.flow(item)
+			if items[i] = e.flow(item); items[i] == "" {
+				items[i] = "null" // nothing between brackets is no item
+			}
 		}
 		return "[" + strings.Join(items, ", ") + "]"
 	case yaml.MappingNode:
