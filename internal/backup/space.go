@@ -53,7 +53,7 @@ func size(n int64) string {
 func Size(n int64) string { return size(n) }
 
 // forecast adds up what a backup will take, and refuses one for which there is no
-// reserve. It leaves the blobs' size in the manifest, for the progress.
+// room. It leaves the blobs' size in the manifest, for the progress.
 func (s *Store) forecast(ctx context.Context, src Source, m *Manifest) error {
 	src.tell("looking at the space that it takes", 0)
 	database, err := src.DB.Size(ctx)
